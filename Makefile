@@ -1,0 +1,59 @@
+PYTHON ?= python3
+BACKEND ?= jax
+JOBS ?= 2
+ARGS ?=
+
+BIN := .venv/bin
+DISTRIBUTIONS := $(patsubst %/pyproject.toml,./%,$(wildcard */pyproject.toml packages/*/pyproject.toml))
+SETTINGS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
+INSTALL = $(BIN)/python -m pip install $(DISTRIBUTIONS:%=-e %)
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help install test demo bench lint format clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s%s\n", $$1, $$2}' Makefile
+
+install: .venv/test.stamp  ## create .venv with every distribution (editable), every backend and the checks
+
+test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k chain" selects
+	$(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
+
+demo: .venv/demo-$(BACKEND).stamp  ## run the demo; BACKEND=jax|tensorflow|torch SENTENCE="..."
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/spaces_demo.py $${SENTENCE:+"$$SENTENCE"}
+
+bench: .venv/bench.stamp  ## run the benchmarks beside their peers; BACKEND=jax|tensorflow|torch ARGS="..."
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python ci/bench.py $(ARGS)
+
+lint: .venv/test.stamp  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/test.stamp  ## format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove .venv and everything built
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is made only after its packages are installed, so an interrupted install is repeated.
+.venv/pip.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keras-struct needs Python 3.11 or newer. Received: PYTHON=$(PYTHON)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+.venv/test.stamp: .venv/pip.stamp $(SETTINGS)
+	$(INSTALL) --quiet --group test
+	@touch $@
+
+.venv/demo-%.stamp: .venv/pip.stamp $(SETTINGS)
+	$(INSTALL) --quiet --group $* --group demo
+	@touch $@
+
+.venv/bench.stamp: .venv/test.stamp
+	$(BIN)/python -m pip install --quiet --group peers
+	@touch $@
