@@ -1,0 +1,16 @@
+"""Exact marginals, samples and decoding of combinatorial structures, on every Keras backend."""
+
+from keras_struct.ops.chain.linear_chain import linear_chain
+from keras_struct.ops.dispatch import Call, Choice, explain, implementations, use
+from keras_struct.ops.distribution import Distribution, TopK
+
+__all__ = [
+    "Call",
+    "Choice",
+    "Distribution",
+    "TopK",
+    "explain",
+    "implementations",
+    "linear_chain",
+    "use",
+]

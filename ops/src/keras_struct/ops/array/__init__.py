@@ -1,0 +1,31 @@
+"""The few array primitives that run inside loops, straight from the active framework.
+
+`keras.ops` costs 5 to 25 microseconds of dispatch per call under torch; inside a loop over time
+that is more than the arithmetic. Everything outside loops uses `keras.ops`.
+
+Every framework module defines the same names:
+
+- `exp, log, sum, max, argmax, maximum, where, matmul, concatenate, take_along_axis, top_k`
+- `logsumexp(x, axis)`
+- `scan(step, carry, xs, like, reverse=False)`: `jax.lax.scan` over the leading axis of every array
+  in the tuple `xs`; `carry` and the outputs are tuples; `like` holds, for each output, an array of
+  its shape and dtype (TensorFlow must know them before the loop).
+- `traced(x)`: whether the value is unknown now (jit, graph, vmap).
+- `platform(x)`: "cpu", "gpu" or "tpu".
+"""
+
+import keras
+
+if keras.backend.backend() == "jax":
+    from keras_struct.ops.array.jax import *  # noqa: F403
+elif keras.backend.backend() == "tensorflow":
+    from keras_struct.ops.array.tensorflow import *  # noqa: F403
+elif keras.backend.backend() == "torch":
+    from keras_struct.ops.array.torch import *  # noqa: F403
+elif keras.backend.backend() == "numpy":
+    from keras_struct.ops.array.numpy import *  # noqa: F403
+else:
+    raise ValueError(
+        'Expected a Keras backend among "jax", "tensorflow", "torch" and "numpy". '
+        f"Received: backend={keras.backend.backend()!r}"
+    )

@@ -1,0 +1,85 @@
+"""Array primitives on TensorFlow (see `array/__init__.py`)."""
+
+import tensorflow as tf
+from tensorflow import exp, matmul, maximum, where
+from tensorflow.math import log
+
+__all__ = [
+    "argmax",
+    "concatenate",
+    "exp",
+    "log",
+    "logsumexp",
+    "matmul",
+    "max",
+    "maximum",
+    "platform",
+    "scan",
+    "sum",
+    "take_along_axis",
+    "top_k",
+    "traced",
+    "where",
+]
+
+
+def max(x, axis, keepdims=False):
+    return tf.reduce_max(x, axis, keepdims=keepdims)
+
+
+def sum(x, axis, keepdims=False):
+    return tf.reduce_sum(x, axis, keepdims=keepdims)
+
+
+def logsumexp(x, axis):
+    peak = tf.stop_gradient(max(x, axis, keepdims=True))
+    return log(sum(exp(x - peak), axis)) + tf.squeeze(peak, axis)
+
+
+def argmax(x, axis):
+    return tf.argmax(x, axis, output_type=tf.int32)
+
+
+def concatenate(xs, axis):
+    return tf.concat(xs, axis)
+
+
+def take_along_axis(x, indices, axis):
+    axis = axis % x.shape.rank
+    if axis == x.shape.rank - 1:
+        return tf.gather(x, indices, axis=axis, batch_dims=axis)
+    last = list(range(x.shape.rank))
+    last[axis], last[-1] = last[-1], last[axis]
+    taken = tf.gather(tf.transpose(x, last), tf.transpose(indices, last), batch_dims=len(last) - 1)
+    return tf.transpose(taken, last)
+
+
+def top_k(x, k):
+    return tf.math.top_k(x, k)
+
+
+def scan(step, carry, xs, like, reverse=False):
+    """`TensorArray.unstack` once; indexing `x[t]` in the body has a quadratic gradient."""
+    n = xs[0].shape[0] if xs[0].shape[0] is not None else tf.shape(xs[0])[0]
+    reads = [tf.TensorArray(x.dtype, n, element_shape=x.shape[1:]).unstack(x) for x in xs]
+    writes = [tf.TensorArray(y.dtype, n, element_shape=y.shape) for y in like]
+    static = [c.shape for c in carry]
+
+    def body(i, carry, writes):
+        t = n - 1 - i if reverse else i
+        carry, outputs = step(carry, tuple(r.read(t) for r in reads))
+        carry = tuple(tf.ensure_shape(c, s) for c, s in zip(carry, static, strict=True))
+        return i + 1, carry, [w.write(t, y) for w, y in zip(writes, outputs, strict=True)]
+
+    _, carry, writes = tf.while_loop(
+        lambda i, *_: i < n, body, (0, tuple(carry), writes), maximum_iterations=n
+    )
+    return carry, tuple(w.stack() for w in writes)
+
+
+def traced(x):
+    return tf.is_symbolic_tensor(x)
+
+
+def platform(x):
+    return "gpu" if tf.config.list_logical_devices("GPU") else "cpu"

@@ -1,0 +1,67 @@
+"""Array primitives on PyTorch (see `array/__init__.py`)."""
+
+import torch
+from torch import exp, log, logsumexp, matmul, maximum, where
+from torch import concatenate as concatenate
+
+__all__ = [
+    "argmax",
+    "concatenate",
+    "exp",
+    "log",
+    "logsumexp",
+    "matmul",
+    "max",
+    "maximum",
+    "platform",
+    "scan",
+    "sum",
+    "take_along_axis",
+    "top_k",
+    "traced",
+    "where",
+]
+
+
+def max(x, axis, keepdims=False):
+    return torch.amax(x, axis, keepdim=keepdims)
+
+
+def sum(x, axis, keepdims=False):
+    return torch.sum(x, axis, keepdim=keepdims)
+
+
+def argmax(x, axis):
+    return torch.argmax(x, axis)
+
+
+def take_along_axis(x, indices, axis):
+    return torch.take_along_dim(x, indices, axis)
+
+
+def top_k(x, k):
+    return torch.topk(x, k, dim=-1)
+
+
+def scan(step, carry, xs, like, reverse=False):
+    steps = list(zip(*(x.unbind(0) for x in xs), strict=True))
+    outputs = []
+    for x in reversed(steps) if reverse else steps:
+        carry, output = step(carry, x)
+        outputs.append(output)
+    if reverse:
+        outputs.reverse()
+    return carry, tuple(torch.stack(column) for column in zip(*outputs, strict=True))
+
+
+def traced(x):
+    return (
+        torch.compiler.is_compiling()
+        or x.device.type == "meta"
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or isinstance(x, torch._subclasses.FakeTensor)
+    )
+
+
+def platform(x):
+    return "gpu" if x.device.type == "cuda" else x.device.type

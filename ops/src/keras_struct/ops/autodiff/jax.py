@@ -1,0 +1,80 @@
+"""The three custom gradients on JAX (see `autodiff/__init__.py`).
+
+Every forward rule calls its own custom-gradient function again instead of the raw sweep, so that
+JAX finds the custom rule once more when it differentiates the rule itself.
+"""
+
+from functools import partial
+
+import jax
+from jax import lax
+
+from keras_struct.ops.numerics import reduce_to, scale_rows
+
+
+def forward(sweeps, potentials, context, op):
+    return lax.stop_gradient(sweeps.forward(lax.stop_gradient(potentials), context, op))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def value(sweeps, potentials, context, tape, log_partition):
+    return log_partition
+
+
+def _value_fwd(sweeps, potentials, context, tape, log_partition):
+    return value(sweeps, potentials, context, tape, log_partition), (potentials, context, tape)
+
+
+def _value_bwd(sweeps, residuals, g):
+    potentials, context, tape = residuals
+    p = marginals(sweeps, potentials, context, tape)
+    grads = tuple(
+        reduce_to(scale_rows(g, x), theta) for x, theta in zip(p, potentials, strict=True)
+    )
+    return grads, None, None, None
+
+
+value.defvjp(_value_fwd, _value_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def marginals(sweeps, potentials, context, tape):
+    return sweeps.backward(potentials, context, tape)
+
+
+def _marginals_fwd(sweeps, potentials, context, tape):
+    return marginals(sweeps, potentials, context, tape), (potentials, context, tape)
+
+
+def _marginals_bwd(sweeps, residuals, tangents):
+    potentials, context, tape = residuals
+    hessian = _curvature(sweeps, potentials, context, tape, tangents)
+    grads = tuple(reduce_to(x, theta) for x, theta in zip(hessian, potentials, strict=True))
+    return grads, None, None
+
+
+marginals.defvjp(_marginals_fwd, _marginals_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _curvature(sweeps, potentials, context, tape, tangents):
+    return sweeps.curvature(potentials, context, tape, tangents)
+
+
+def _curvature_fwd(sweeps, potentials, context, tape, tangents):
+    residuals = (potentials, context, tape, tangents)
+    return _curvature(sweeps, potentials, context, tape, tangents), residuals
+
+
+def _curvature_bwd(sweeps, residuals, g):
+    potentials, context, tape, tangents = residuals
+
+    def third(potentials):
+        _, tape = sweeps.forward(potentials, context, "logsumexp")
+        return sweeps.curvature(potentials, context, tape, tangents)
+
+    (grads,) = jax.vjp(third, potentials)[1](g)
+    return grads, None, None, _curvature(sweeps, potentials, context, tape, g)
+
+
+_curvature.defvjp(_curvature_fwd, _curvature_bwd)

@@ -1,0 +1,67 @@
+"""The three custom gradients on TensorFlow (see `autodiff/__init__.py`)."""
+
+import tensorflow as tf
+
+from keras_struct.ops.numerics import reduce_to, scale_rows
+
+
+def forward(sweeps, potentials, context, op):
+    log_partition, tape = sweeps.forward(_stop(potentials), context, op)
+    return tf.stop_gradient(log_partition), _stop(tape)
+
+
+def value(sweeps, potentials, context, tape, log_partition):
+    @tf.custom_gradient
+    def attach(*potentials):
+        def grad(g):
+            p = marginals(sweeps, potentials, context, tape)
+            return [
+                reduce_to(scale_rows(g, x), theta) for x, theta in zip(p, potentials, strict=True)
+            ]
+
+        return tf.identity(log_partition), grad
+
+    return attach(*potentials)
+
+
+def marginals(sweeps, potentials, context, tape):
+    @tf.custom_gradient
+    def attach(*potentials):
+        def grad(*tangents):
+            hessian = _curvature(sweeps, potentials, context, tape, tangents)
+            return [reduce_to(x, theta) for x, theta in zip(hessian, potentials, strict=True)]
+
+        return _stop(sweeps.backward(_stop(potentials), context, tape)), grad
+
+    return _sequence(attach(*potentials))
+
+
+def _curvature(sweeps, potentials, context, tape, tangents):
+    count = len(potentials)
+
+    @tf.custom_gradient
+    def attach(*inputs):
+        potentials, tangents = inputs[:count], inputs[count:]
+
+        def grad(*g):
+            with tf.GradientTape() as third:
+                third.watch(potentials)
+                _, fresh = sweeps.forward(potentials, context, "logsumexp")
+                hessian = sweeps.curvature(potentials, context, fresh, tangents)
+            grads = third.gradient(
+                hessian, potentials, g, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            return [*grads, *_curvature(sweeps, potentials, context, tape, g)]
+
+        hessian = sweeps.curvature(_stop(potentials), context, tape, _stop(tangents))
+        return _stop(hessian), grad
+
+    return _sequence(attach(*potentials, *tangents))
+
+
+def _stop(tensors):
+    return tuple(tf.stop_gradient(x) for x in tensors)
+
+
+def _sequence(outputs):
+    return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)

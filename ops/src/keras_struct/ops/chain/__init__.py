@@ -1,0 +1,1 @@
+"""Structures over time: categorical, linear chain, semi-Markov, CTC, subset of size k."""
