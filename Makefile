@@ -47,10 +47,12 @@ clean:  ## remove .venv and everything built
 	@touch $@
 
 .venv/test.stamp: .venv/pip.stamp $(SETTINGS)
+	@echo "Installing every backend (minutes, about 3 GB with CPU wheels) ..."
 	$(INSTALL) --quiet --group test
 	@touch $@
 
 .venv/demo-%.stamp: .venv/pip.stamp $(SETTINGS)
+	@echo "Installing $* and what the demo needs (a minute or two) ..."
 	$(INSTALL) --quiet --group $* --group demo
 	@touch $@
 
