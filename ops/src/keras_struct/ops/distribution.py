@@ -341,8 +341,10 @@ class Distribution:
         return ops.where(exists, x, ops.full_like(x, -float("inf")))
 
     def _restore(self, x, prefix=0):
-        return restore_batch(x, self.structure.batch_shape, prefix) if self._batch_axes() else (
-            ops.squeeze(x, prefix)
+        return (
+            restore_batch(x, self.structure.batch_shape, prefix)
+            if self._batch_axes()
+            else (ops.squeeze(x, prefix))
         )
 
     def _batch_axes(self):
@@ -353,9 +355,7 @@ class Distribution:
 
     def _soft_only(self, readout):
         if self._hard:
-            raise ValueError(
-                f"Expected temperature > 0 for {readout}. Received: temperature=0"
-            )
+            raise ValueError(f"Expected temperature > 0 for {readout}. Received: temperature=0")
 
 
 def _keep(exists, event):
@@ -371,4 +371,3 @@ def _tile(x, n):
 def _untile(x, n):
     shape = ops.shape(x)
     return ops.reshape(x, (n, -1, *shape[1:]))
-

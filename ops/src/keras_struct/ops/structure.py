@@ -171,9 +171,7 @@ def time_mask(lengths, n):
 
 def one_hot(indices, depth, dtype):
     """One-hot over a new last axis; negative indices give zeros."""
-    return ops.cast(
-        ops.expand_dims(indices, -1) == ops.arange(depth, dtype=indices.dtype), dtype
-    )
+    return ops.cast(ops.expand_dims(indices, -1) == ops.arange(depth, dtype=indices.dtype), dtype)
 
 
 def make_call(structure, canonical):
@@ -192,4 +190,3 @@ def make_call(structure, canonical):
 
 def static_shape(x):
     return [size if isinstance(size, int) else None for size in x.shape]
-

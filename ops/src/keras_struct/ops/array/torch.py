@@ -1,8 +1,8 @@
 """Array primitives on PyTorch (see `array/__init__.py`)."""
 
 import torch
-from torch import exp, log, logsumexp, matmul, maximum, where
 from torch import concatenate as concatenate
+from torch import exp, log, logsumexp, matmul, maximum, where
 
 __all__ = [
     "argmax",

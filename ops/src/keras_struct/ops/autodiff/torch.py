@@ -115,7 +115,9 @@ class _Curvature(_Sweep):
         potentials, context, tape, tangents = _Sweep.split(ctx.sizes, ctx.saved_tensors)
         onward = torch.is_grad_enabled()
         with torch.enable_grad():
-            inputs = tuple(x.clone() if x.requires_grad else x.detach().requires_grad_() for x in potentials)
+            inputs = tuple(
+                x.clone() if x.requires_grad else x.detach().requires_grad_() for x in potentials
+            )
             _, fresh = ctx.sweeps.forward(inputs, context, "logsumexp")
             hessian = ctx.sweeps.curvature(inputs, context, fresh, tangents)
             grads = torch.autograd.grad(

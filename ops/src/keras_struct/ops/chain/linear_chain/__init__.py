@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_struct.ops import array
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.numerics import clean, compute_dtype
 from keras_struct.ops.structure import (
@@ -96,8 +97,10 @@ class LinearChain(Structure):
         if algorithm == "parallel" and n is None:
             raise NotImplementedError('algorithm="parallel" needs a static number of positions')
         if algorithm == "auto":
-            algorithm = "parallel" if n is not None and n > 1 and k is not None and k <= 4 else (
-                "sequential"
+            algorithm = (
+                "parallel"
+                if n is not None and n > 1 and k is not None and k <= 4
+                else ("sequential")
             )
         self.algorithm = algorithm
         if tuple(transitions.shape[-2:]) != (k, k):
@@ -141,9 +144,7 @@ class LinearChain(Structure):
         masks = {"unary": valid}
         if self.over_time:
             masks["transitions"] = valid[:, 1:, :, None]
-        return {
-            name: clean(x, masks.get(name), temperature) for name, x in self.potentials.items()
-        }
+        return {name: clean(x, masks.get(name), temperature) for name, x in self.potentials.items()}
 
     def fold(self, potentials):
         unary = potentials["unary"]
@@ -176,7 +177,7 @@ class LinearChain(Structure):
         unary = one_hot(tags, k, self.compute)
         if self.over_time:
             return unary, unary[:, :-1, :, None] * unary[:, 1:, None, :]
-        pairs = ops.matmul(ops.swapaxes(unary[:, :-1], 1, 2), unary[:, 1:])
+        pairs = array.matmul(ops.swapaxes(unary[:, :-1], 1, 2), unary[:, 1:])
         return unary, pairs[:, None]
 
 

@@ -12,7 +12,7 @@ import dataclasses
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.numerics import INFEASIBLE, per_example
+from keras_struct.ops.numerics import INFEASIBLE
 from keras_struct.ops.structure import time_mask
 from keras_struct.ops.sweeps import Sweeps
 
@@ -73,9 +73,9 @@ class SequentialSweeps(Sweeps):
         n = ops.shape(unary)[1]
         alpha, _ = _alpha(unary, tape[0])
         alpha = alpha + noise(ops.shape(alpha))
-        inside = ops.cast(
-            ops.arange(n, dtype="int32")[None] < lengths[:, None] - 1, unary.dtype
-        )[..., None]
+        inside = ops.cast(ops.arange(n, dtype="int32")[None] < lengths[:, None] - 1, unary.dtype)[
+            ..., None
+        ]
         shared = transitions.shape[1] == 1
         columns = ops.swapaxes(transitions[:, 0], 1, 2)  # [to, from]
         single = transitions.shape[0] == 1
@@ -113,7 +113,8 @@ class SequentialSweeps(Sweeps):
             return (best + x[0][..., None],), (best, ops.cast(pointer, "int32"))
 
         alpha = ops.concatenate(
-            [unary[:, 0, :, None]] + [ops.full_like(unary[:, 0, :, None], 2 * INFEASIBLE)] * (k - 1),
+            [unary[:, 0, :, None]]
+            + [ops.full_like(unary[:, 0, :, None], 2 * INFEASIBLE)] * (k - 1),
             axis=2,
         )
         xs = (_time_major(_next(unary)),)
@@ -395,9 +396,7 @@ def _curvature_scaled(inputs, dunary, dtransitions):
         dratio = (dp - p * dc) * inverse
         back = _product(ratio, scaled.back)
         p = p_end + a * back
-        dp = dp_end + a * (
-            _product(dratio, scaled.back) + dalpha * back + _product(ratio, dback)
-        )
+        dp = dp_end + a * (_product(dratio, scaled.back) + dalpha * back + _product(ratio, dback))
         return (p, dp), (dp, ratio, dratio)
 
     zeros = ops.zeros_like(inputs.final)
@@ -413,4 +412,4 @@ def _curvature_scaled(inputs, dunary, dtransitions):
 
 def _outer(left, right):
     """Sum over time of left (B, N, K) times right (N, B, K): (B, K, K)."""
-    return ops.matmul(ops.swapaxes(left, 1, 2), _batch_major(right))
+    return array.matmul(ops.swapaxes(left, 1, 2), _batch_major(right))
