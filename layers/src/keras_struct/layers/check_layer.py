@@ -1,0 +1,390 @@
+"""One test that checks a layer against the whole Keras contract."""
+
+import importlib.util
+import inspect
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import keras
+import numpy as np
+
+from keras_struct.layers.export import custom_modules, export_saved_model
+from keras_struct.layers.sequence_mask import keras_mask
+
+CHECKS = ("config", "spec", "masks", "mixed_precision", "fit", "reload", "saved_model")
+
+# Plain TensorFlow first, while nothing else is imported; then Keras, on the backend of the parent.
+_FRESH_PROCESS = """
+import importlib, json, sys
+import numpy as np
+request = json.load(sys.stdin)
+def load(name):
+    with np.load(request["folder"] + "/" + name) as arrays:
+        return dict(arrays)
+def save(name, outputs):
+    np.savez(request["folder"] + "/" + name, *[np.asarray(y, "float32") for y in outputs])
+if "saved_model" in request["checks"]:
+    import tensorflow as tf
+    module = tf.saved_model.load(request["folder"] + "/saved_model")
+    inputs = {name: tf.constant(x) for name, x in load("longer.npz").items()}
+    save("saved_model.npz", tf.nest.flatten(module.serve(inputs)))
+    loaded = sorted(name for name in sys.modules if name.startswith("keras_struct"))
+    assert not loaded, f"plain TensorFlow should suffice, and {loaded} were imported"
+if "reload" in request["checks"]:
+    for name in request["modules"]:
+        importlib.import_module(name)
+    import keras
+    model = keras.saving.load_model(request["folder"] + "/model.keras", compile=False)
+    outputs = keras.tree.flatten(model(load("inputs.npz")))
+    save("reload.npz", [keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) for y in outputs])
+"""
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class AttachMask(keras.layers.Layer):
+    """Attaches a mask to a tensor: `AttachMask()([x, mask])` is `x` with `mask` as Keras mask.
+
+    `keras.layers.Masking` computes a mask from the values; this layer takes one that is known.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_struct import layers
+    >>> x, mask = keras.Input((None, 3)), keras.Input((None,), dtype="bool")
+    >>> model = keras.Model([x, mask], layers.CRF(2)(layers.AttachMask()([x, mask])))
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        return keras.ops.copy(inputs[0])
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return inputs[1]
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
+
+
+def check_layer(
+    layer,
+    inputs,
+    *,
+    mask=None,
+    padding=float("nan"),
+    dynamic_axes=(1,),
+    loss=None,
+    targets=None,
+    frozen=(),
+    import_modules=(),
+    checks=CHECKS,
+):
+    """Check any Keras layer against everything that Keras expects of a layer.
+
+    - `config`: the class is registered; `get_config` holds every constructor argument, is JSON,
+      and `from_config` gives an equal layer.
+    - `spec`: `compute_output_spec` agrees with the call in shape and dtype, both for concrete
+      dimensions and for a batch and lengths of `None`.
+    - `masks`: what lies in the padding, NaN included, changes no valid output, and a sequence
+      alone, without its padding, gives the same. Outputs that carry no mask are valid as a whole.
+    - `mixed_precision`: under `mixed_float16` and `mixed_bfloat16` the layer computes in that
+      dtype, its weights stay float32, and its outputs are finite where they are in float32. The
+      NumPy backend has no bfloat16: there only the first.
+    - `fit`: one step of `model.fit`, with `padding` in the padded positions: the loss is finite
+      and every trainable weight moves to a finite value.
+    - `reload`: a fresh process loads the `.keras` file and gives the same outputs.
+    - `saved_model`: a fresh process with plain TensorFlow, without Keras or this library, loads
+      what `export_saved_model` wrote; same outputs, for another batch size and other lengths.
+
+    Args:
+        layer: A `keras.Layer`, or a callable that returns a new one.
+        inputs: Array, or dict from call argument to array; the first axis is the batch.
+        mask: Boolean array `(batch, length)`, the right-padded mask of every input, or a dict from
+            call argument to mask. None if the layer takes none.
+        padding: Value of the padded positions. Layers that multiply padded positions by zero, as
+            most of Keras does, do not bear NaN; give a number for them.
+        dynamic_axes: Axes of the inputs, besides the batch, that may have any length.
+        loss: Loss of the `fit` check; None for the squared distance to `targets`.
+        targets: Targets of the loss; None for ones.
+        frozen: Names of trainable weights that this loss does not reach.
+        import_modules: Modules to import in the fresh process, see `export_saved_model`.
+        checks: Which checks to run, among `CHECKS`.
+
+    Returns:
+        Dict from the name of each check to `"passed"` or `"not applicable: <reason>"`. Not
+        applicable are: `masks` without a mask; `fit` on the NumPy backend, which has no gradients,
+        and for a layer without trainable weights; `saved_model` where TensorFlow is not installed.
+
+    Raises:
+        AssertionError: If a check fails, with its name, what was expected and what came.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_struct.layers import check_layer
+    >>> check_layer(keras.layers.LSTM(4), np.ones((2, 5, 3), "float32"), checks=["config", "spec"])
+    {'config': 'passed', 'spec': 'passed'}
+    """
+    if not set(checks) <= set(CHECKS):
+        raise ValueError(f"Expected checks among {CHECKS}. Received: checks={checks}")
+    case = _Case(layer, inputs, mask, padding, dynamic_axes)
+    run = {
+        "config": case.config,
+        "spec": case.spec,
+        "masks": case.masks_honoured,
+        "mixed_precision": case.mixed_precision,
+        "fit": lambda: case.fit(loss, targets, frozen),
+        "reload": lambda: None,
+        "saved_model": case.no_saved_model,
+    }
+    report = {name: run[name]() or "passed" for name in CHECKS if name in checks}
+    fresh = [name for name in ("reload", "saved_model") if report.get(name) == "passed"]
+    if fresh:
+        case.fresh_process(fresh, import_modules)
+    return report
+
+
+class _Case:
+    def __init__(self, layer, inputs, mask, padding, dynamic_axes):
+        self.layer = layer if isinstance(layer, keras.layers.Layer) else layer()
+        self.single = not isinstance(inputs, dict)
+        self.inputs = {"inputs": inputs} if self.single else inputs
+        masks = mask if isinstance(mask, dict) or mask is None else dict.fromkeys(self.inputs, mask)
+        self.masks = {} if masks is None else {f"{k}_valid": m for k, m in masks.items()}
+        self.padding = padding
+        self.axes = (0, *dynamic_axes)
+        self.model = self.model_of(self.layer)
+        self.feed = {**self.inputs, **self.masks}
+
+    def expect(self, condition, check, message):
+        if not condition:
+            name = self.layer.__class__.__name__
+            raise AssertionError(f"check_layer({name}), {check}: {message}")
+
+    def model_of(self, layer):
+        """Functional model from the dict of the inputs and their masks to the outputs."""
+        tensors = {}
+        for name, x in {**self.inputs, **self.masks}.items():
+            axes = range(1, x.ndim)
+            shape = [None if i in self.axes or name in self.masks else x.shape[i] for i in axes]
+            tensors[name] = keras.Input(shape, dtype=str(x.dtype), name=name)
+        masked = {name: tensors[name] for name in self.inputs}
+        for name in self.inputs:
+            if f"{name}_valid" in tensors:
+                attach = AttachMask(name=f"{name}_masked", dtype=str(self.inputs[name].dtype))
+                masked[name] = attach([tensors[name], tensors[f"{name}_valid"]])
+        return keras.Model(tensors, layer(masked["inputs"]) if self.single else layer(**masked))
+
+    def run(self, model, feed):
+        """Outputs, and the mask of each or None, as arrays."""
+        outputs = keras.tree.flatten(model(feed))
+        masks = [keras_mask(y) for y in outputs]
+        return (
+            [_numpy(y) for y in outputs],
+            [None if m is None else keras.ops.convert_to_numpy(m).astype(bool) for m in masks],
+        )
+
+    def padded(self, value):
+        """The feed with `value` in the padded positions."""
+        feed = dict(self.feed)
+        for name, x in self.inputs.items():
+            if f"{name}_valid" in feed and np.issubdtype(x.dtype, np.floating):
+                feed[name] = np.array(x)
+                feed[name][~feed[f"{name}_valid"]] = value
+        return feed
+
+    def longer(self):
+        """The feed with one more example and three more steps."""
+        feed = {}
+        for name, x in self.feed.items():
+            more = [0 if i not in self.axes else 1 if i == 0 else 3 for i in range(x.ndim)]
+            widths = [(0, n) for n in more]
+            edge = name in self.masks
+            feed[name] = np.pad(x, widths, mode="edge") if edge else np.pad(x, widths, mode="wrap")
+        return feed
+
+    def close(self, check, message, actual, expected, masks=None):
+        for a, e, m in zip(actual, expected, masks or [None] * len(actual), strict=True):
+            a, e = (a, e) if m is None else (a[m], e[m])
+            self.expect(a.shape == e.shape, check, f"{message}: shapes {a.shape} and {e.shape}")
+            error = np.max(np.abs(np.where(a == e, 0.0, a - e)), initial=0.0)
+            self.expect(
+                np.allclose(a, e, rtol=1e-4, atol=2e-5), check, f"{message}: they differ by {error}"
+            )
+
+    def config(self):
+        cls = type(self.layer)
+        config = self.layer.get_config()
+        if not cls.__module__.startswith("keras."):
+            name = keras.saving.get_registered_name(cls)
+            self.expect(
+                keras.saving.get_registered_object(name) is cls,
+                "config",
+                "expected a class registered with keras.saving.register_keras_serializable",
+            )
+            for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+                self.expect(
+                    parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+                    or parameter.name in config,
+                    "config",
+                    f"expected the constructor argument {parameter.name!r} in get_config",
+                )
+        text = json.dumps(keras.saving.serialize_keras_object(self.layer)["config"])
+        clone = cls.from_config(keras.saving.deserialize_keras_object(json.loads(text)))
+        again = json.dumps(keras.saving.serialize_keras_object(clone)["config"])
+        self.expect(text == again, "config", f"from_config of {text} gave {again}")
+
+    def spec(self):
+        for feed in (self.feed, self.longer()):
+            actual = keras.tree.flatten(self.model(feed))
+            concrete = {name: feed[name].shape for name in self.inputs}
+            dynamic = {
+                name: tuple(None if i in self.axes else n for i, n in enumerate(shape))
+                for name, shape in concrete.items()
+            }
+            for shapes in (concrete, dynamic):
+                x = {k: keras.KerasTensor(s, str(self.inputs[k].dtype)) for k, s in shapes.items()}
+                compute = self.layer.compute_output_spec
+                expected = keras.tree.flatten(compute(x["inputs"]) if self.single else compute(**x))
+                promised = [(tuple(s.shape), _dtype(s)) for s in expected]
+                found = [(tuple(y.shape), _dtype(y)) for y in actual]
+                self.expect(
+                    len(promised) == len(found)
+                    and all(
+                        p_dtype == dtype and _fits(shape, p, shapes is dynamic)
+                        for (p, p_dtype), (shape, dtype) in zip(promised, found, strict=True)
+                    ),
+                    "spec",
+                    f"for inputs {shapes} compute_output_spec gave {promised}, the call {found}",
+                )
+
+    def masks_honoured(self):
+        if not self.masks:
+            return "not applicable: no mask was given"
+        expected, valid = self.run(self.model, self.feed)
+        for value in (100.0, self.padding):
+            actual, _ = self.run(self.model, self.padded(value))
+            message = f"valid outputs depend on the padding, here {value}"
+            self.close("masks", message, actual, expected, valid)
+        fixed = all(None not in y.shape[1:] for y in keras.tree.flatten(self.model.outputs))
+        for b in range(len(next(iter(self.inputs.values())))):
+            feed = {name: x[b : b + 1] for name, x in self.feed.items()}
+            for name in self.inputs:
+                if f"{name}_valid" in feed:
+                    keep = feed[f"{name}_valid"][0]
+                    feed |= {k: feed[k][:, keep] for k in (name, f"{name}_valid")}
+            alone, kept = self.run(self.model, feed)
+            message = f"example {b} without its padding gives other outputs"
+            for a, k, e, v in zip(alone, kept, expected, valid, strict=True):
+                if v is not None:
+                    self.close("masks", message, [a[k]], [e[b : b + 1][v[b : b + 1]]])
+                elif fixed:
+                    self.close("masks", message, [a], [e[b : b + 1]])
+        return None
+
+    def mixed_precision(self):
+        expected, valid = self.run(self.model, self.feed)
+        numpy = keras.backend.backend() == "numpy"
+        for dtype in ("float16",) if numpy else ("float16", "bfloat16"):
+            config = {**self.layer.get_config(), "dtype": f"mixed_{dtype}"}
+            clone = type(self.layer).from_config(config)
+            model = self.model_of(clone)
+            clone.set_weights(self.layer.get_weights())
+            check = f"mixed_precision, mixed_{dtype}"
+            self.expect(clone.compute_dtype == dtype, check, f"computes in {clone.compute_dtype}")
+            stored = {w.path: w.dtype for w in clone.trainable_weights if w.dtype != "float32"}
+            self.expect(not stored, check, f"expected float32 weights, and found {stored}")
+            found = [_dtype(y) for y in keras.tree.flatten(model(self.feed))]
+            promised = [_dtype(y) for y in keras.tree.flatten(model.outputs)]
+            self.expect(found == promised, check, f"outputs are {found}, their spec {promised}")
+            actual, _ = self.run(model, self.feed)
+            for a, e, m in zip(actual, expected, valid, strict=True):
+                a, e = (a, e) if m is None else (a[m], e[m])
+                lost = np.isfinite(e) & ~np.isfinite(a)
+                self.expect(not lost.any(), check, f"{lost.sum()} outputs are not finite")
+
+    def fit(self, loss, targets, frozen):
+        if keras.backend.backend() == "numpy":
+            return "not applicable: the NumPy backend has no gradients"
+        if not self.layer.trainable_weights:
+            return "not applicable: the layer has no trainable weights"
+        clone = type(self.layer).from_config(self.layer.get_config())
+        model = self.model_of(clone)
+        clone.set_weights(self.layer.get_weights())
+        before = [_numpy(w) for w in clone.trainable_weights]
+        feed = self.padded(self.padding)
+        if targets is None:
+            targets = keras.tree.map_structure(lambda y: np.ones(y.shape), model(feed))
+        if loss is None:
+            loss = keras.tree.map_structure(lambda y: _squared_distance, targets)
+        model.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss)
+        value = model.fit(feed, targets, batch_size=1000, verbose=0).history["loss"][0]
+        self.expect(np.isfinite(value), "fit", f"the loss is {value}")
+        for weight, old in zip(clone.trainable_weights, before, strict=True):
+            new = _numpy(weight)
+            self.expect(np.isfinite(new).all(), "fit", f"{weight.path} became {new}")
+            moves = (new != old).any() or weight.name in frozen
+            self.expect(moves, "fit", f"{weight.path} did not move")
+        return None
+
+    def no_saved_model(self):
+        if importlib.util.find_spec("tensorflow") is None:
+            return "not applicable: TensorFlow is not installed"
+        return None
+
+    def fresh_process(self, checks, import_modules):
+        feeds = {"reload": self.feed, "saved_model": self.longer()}
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            np.savez(folder / "inputs.npz", **feeds["reload"])
+            np.savez(folder / "longer.npz", **feeds["saved_model"])
+            self.model.save(folder / "model.keras")
+            if "saved_model" in checks:
+                export_saved_model(
+                    self.model, folder / "saved_model", import_modules=import_modules
+                )
+            modules = [*custom_modules(self.model), *import_modules]
+            request = {"folder": name, "checks": checks, "modules": modules}
+            environment = {
+                **os.environ,
+                "KERAS_BACKEND": keras.backend.backend(),
+                "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
+            }
+            child = subprocess.run(
+                [sys.executable, "-c", _FRESH_PROCESS],
+                input=json.dumps(request),
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            self.expect(child.returncode == 0, "fresh process", child.stderr[-5000:])
+            for check in checks:
+                with np.load(folder / f"{check}.npz") as arrays:
+                    actual = list(arrays.values())
+                expected, _ = self.run(self.model, feeds[check])
+                self.close(check, "the fresh process gives other outputs", actual, expected)
+
+
+def _squared_distance(y_true, y_pred):
+    finite = keras.ops.where(keras.ops.isfinite(y_pred), y_pred, 0.0)
+    return keras.ops.mean(keras.ops.square(finite - keras.ops.cast(y_true, finite.dtype)))
+
+
+def _fits(shape, promised, dynamic):
+    return len(shape) == len(promised) and all(
+        n == m or (dynamic and m is None) for n, m in zip(shape, promised, strict=True)
+    )
+
+
+def _numpy(x):
+    return keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
+
+
+def _dtype(x):
+    return keras.backend.standardize_dtype(x.dtype)
