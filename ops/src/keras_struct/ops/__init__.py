@@ -1,6 +1,9 @@
 """Exact marginals, samples and decoding of combinatorial structures, on every Keras backend."""
 
+from keras_struct.ops.chain.categorical import categorical
+from keras_struct.ops.chain.ctc import ctc
 from keras_struct.ops.chain.linear_chain import linear_chain
+from keras_struct.ops.chain.subset import subset
 from keras_struct.ops.dispatch import Call, Choice, explain, implementations, use
 from keras_struct.ops.distribution import Distribution, TopK
 
@@ -9,8 +12,11 @@ __all__ = [
     "Choice",
     "Distribution",
     "TopK",
+    "categorical",
+    "ctc",
     "explain",
     "implementations",
     "linear_chain",
+    "subset",
     "use",
 ]

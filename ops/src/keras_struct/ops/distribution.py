@@ -142,7 +142,7 @@ class Distribution:
         return self._as_given(named[name])
 
     def argmax(self):
-        """The best structure, as an event (see the structure's docstring). Ties: one of the best."""
+        """The best structure, as an event (see the structure's docstring); one of them at ties."""
         return self._restore(self._best)
 
     def sample(self, seed, n=None):
@@ -275,18 +275,16 @@ class Distribution:
     def _score(self, event, count=None):
         """Sum of canonical potentials of an event, flat: (B,) or (count, B)."""
         structure = self.structure
-        if count is None:
-            indicator = structure.parts(event, structure.context)
-            return sum(
-                per_example(theta * x) for theta, x in zip(self._theta, indicator, strict=True)
-            )
-        flat = ops.reshape(event, (-1, *ops.shape(event)[2:]))
-        context = tuple(_tile(x, count) for x in structure.context)
+        n = 1 if count is None else count
+        flat = event if count is None else ops.reshape(event, (-1, *ops.shape(event)[2:]))
+        context = tuple(_tile(x, n) for x in structure.context)
         total = 0.0
         for theta, x in zip(self._theta, structure.parts(flat, context), strict=True):
-            product = theta[None] * _untile(x, count)
+            product = theta[None] * _untile(x, n)
             total = total + ops.sum(product, axis=tuple(range(2, len(product.shape))))
-        return total
+        possible = _untile(structure.possible(flat, context), n)
+        total = ops.where(possible, total, ops.full_like(total, 2 * INFEASIBLE))
+        return total[0] if count is None else total
 
     def _like(self, other):
         """This distribution with every potential as wide as the other's."""

@@ -21,13 +21,15 @@ def clean(x, mask=None, temperature=None):
     Args:
         x: Floating-point tensor.
         mask: Boolean tensor that broadcasts against `x`; False marks padding, whatever it holds.
-        temperature: Positive tensor that broadcasts against `x`, or None for 1.
+        temperature: Positive tensor, () or (B,), or None for 1.
     """
     if mask is not None:
         x = ops.where(mask, x, ops.zeros_like(x))
     forbidden = x <= FORBIDDEN
     x = ops.where(forbidden, ops.zeros_like(x), x)
     if temperature is not None:
+        if len(temperature.shape) == 1:
+            temperature = ops.reshape(temperature, (-1,) + (1,) * (len(x.shape) - 1))
         x = x / temperature
     return ops.where(forbidden, ops.full_like(x, FORBIDDEN), x)
 

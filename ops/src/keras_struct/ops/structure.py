@@ -37,6 +37,14 @@ class Structure:
         """Canonical indicator of an event (flat batch): how often it uses each part."""
         raise NotImplementedError
 
+    def possible(self, event, context):
+        """Whether the structure has this event at all, (B,) (scores aside)."""
+        return ops.ones(ops.shape(event)[:1], "bool")
+
+    def clean_potentials(self, temperature):
+        """Named potentials over the temperature, with padding and infinities cleaned."""
+        raise NotImplementedError
+
     def options(self):
         """Every option that changes meaning or algorithm, for dispatch."""
         return {}
@@ -120,11 +128,11 @@ def as_lengths(name, lengths, batch_shape, limit, minimum=0):
     if not keras.backend.is_int_dtype(lengths.dtype):
         raise ValueError(f"Expected integer {name}. Received: dtype of {name}={lengths.dtype}")
     values = concrete(lengths)
-    if values is not None and isinstance(limit, int) and values.size:
-        if values.min() < minimum or values.max() > limit:
-            raise ValueError(
-                f"Expected {name} between {minimum} and {limit}. Received: {name}={values}"
-            )
+    known = values is not None and isinstance(limit, int) and values.size
+    if known and (values.min() < minimum or values.max() > limit):
+        raise ValueError(
+            f"Expected {name} between {minimum} and {limit}. Received: {name}={values}"
+        )
     lengths = ops.cast(lengths, "int32")
     if not batch_shape:
         return ops.reshape(lengths, (1,))

@@ -1,7 +1,7 @@
 """Array primitives on TensorFlow (see `array/__init__.py`)."""
 
 import tensorflow as tf
-from tensorflow import exp, matmul, maximum, where
+from tensorflow import exp, matmul, maximum, stack, where
 from tensorflow.math import log
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "maximum",
     "platform",
     "scan",
+    "stack",
     "sum",
     "take_along_axis",
     "top_k",

@@ -2,6 +2,7 @@
 
 import torch
 from torch import concatenate as concatenate
+from torch import stack as stack
 from torch import exp, log, logsumexp, matmul, maximum, where
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "maximum",
     "platform",
     "scan",
+    "stack",
     "sum",
     "take_along_axis",
     "top_k",
@@ -36,7 +38,7 @@ def argmax(x, axis):
 
 
 def take_along_axis(x, indices, axis):
-    return torch.take_along_dim(x, indices, axis)
+    return torch.take_along_dim(x, indices.long(), axis)
 
 
 def top_k(x, k):

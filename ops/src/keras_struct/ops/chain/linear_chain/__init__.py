@@ -180,6 +180,13 @@ class LinearChain(Structure):
         pairs = array.matmul(ops.swapaxes(unary[:, :-1], 1, 2), unary[:, 1:])
         return unary, pairs[:, None]
 
+    def possible(self, event, context):
+        (lengths,) = context
+        k = ops.shape(self.potentials["unary"])[-1]
+        known = ops.logical_and(event >= 0, event < k)
+        padding = ops.logical_not(time_mask(lengths, self.n))
+        return ops.all(ops.logical_or(known, padding), axis=1)
+
 
 def _ends(lengths, n, dtype):
     """Indicators (B, N, 1) of the first and the last position; zeros for length 0."""

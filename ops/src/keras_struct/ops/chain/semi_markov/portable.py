@@ -1,0 +1,272 @@
+"""Semi-Markov forward-backward on every backend (see recurrence.md).
+
+The loop over end positions carries a window (B, D, K): at place d, the log-sum of everything before
+a segment of d + 1 positions that ends here, by the label of that segment. The window is shifted to
+have maximum 0 at every step.
+
+The tape is `window` (B, N, D, K), `f` (B, N, K): log-sums with a last segment that ends at n,
+`g` (B, N, K): `f` through the transitions, `shift` (B, N): what was taken off the next window.
+"""
+
+import dataclasses
+
+from keras import ops
+
+from keras_struct.ops import array
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
+from keras_struct.ops.structure import time_mask
+from keras_struct.ops.sweeps import Sweeps
+
+
+def rejects(call):
+    return None
+
+
+def sweeps(call):
+    return SemiMarkovSweeps()
+
+
+@dataclasses.dataclass(frozen=True)
+class SemiMarkovSweeps(Sweeps):
+    def forward(self, potentials, context, op):
+        segments, transitions = potentials
+        (lengths,) = context
+        reduce = array.max if op == "max" else array.logsumexp
+
+        def step(carry, x):
+            (window,) = carry
+            f = reduce(window + x[0], 1)
+            g = reduce(f[:, :, None] + transitions, 1)
+            following = array.concatenate([g[:, None], window[:, :-1]], 1)
+            shift = array.max(array.max(following, 2), 1)
+            return (following - shift[:, None, None],), (window, f, g, shift)
+
+        first = ops.zeros_like(segments[:, 0, :1])
+        window = ops.concatenate(
+            [first] + [ops.full_like(first, FORBIDDEN)] * (segments.shape[2] - 1), axis=1
+        )
+        like = (window, window[:, 0], window[:, 0], window[:, 0, 0])
+        _, tape = array.scan(step, (window,), (_time_major(segments),), like=like)
+        tape = tuple(_time_major(x) for x in tape)
+        _, f, _, shift = tape
+        before = ops.arange(ops.shape(f)[1], dtype="int32")[None] < lengths[:, None] - 1
+        total = ops.sum(ops.where(before, shift, ops.zeros_like(shift)), axis=1)
+        total = total + reduce(_at_last(f, lengths), 1)
+        return ops.where(lengths > 0, total, ops.zeros_like(total)), tape
+
+    def backward(self, potentials, context, tape):
+        local = _Local(potentials, context, tape)
+
+        def step(carry, x):
+            queue, pairs = carry
+            f, g, weights, end = x
+            link = array.exp(f[:, :, None] + local.transitions - g[:, None, :])
+            pair = link * queue[:, :1]
+            p = end + array.sum(pair, 2)
+            used = weights * p[:, None]
+            return (_push(queue, used), pairs + pair), (used,)
+
+        zeros = ops.zeros_like(tape[0][:, 0])
+        xs = tuple(_time_major(x) for x in (tape[1], tape[2], local.weights, local.end))
+        (_, pairs), (used,) = array.scan(
+            step, (zeros, local.square), xs, like=(zeros,), reverse=True
+        )
+        return _time_major(used), pairs
+
+    def curvature(self, potentials, context, tape, tangents):
+        local = _Local(potentials, context, tape)
+        dsegments, dtransitions = tangents
+        _, f, g, _ = tape
+
+        def forward(carry, x):
+            (dwindow,) = carry
+            f, g, weights, dsegments = x
+            rate = dwindow + dsegments
+            df = array.sum(weights * rate, 1)
+            link = array.exp(f[:, :, None] + local.transitions - g[:, None, :])
+            dg = array.sum(link * (df[:, :, None] + dtransitions), 1)
+            following = array.concatenate([dg[:, None], dwindow[:, :-1]], 1)
+            return (following,), (rate - df[:, None], df, dg)
+
+        zeros = ops.zeros_like(tape[0][:, 0])
+        xs = tuple(_time_major(x) for x in (f, g, local.weights, dsegments))
+        row = zeros[:, 0]
+        _, (rates, df, dg) = array.scan(forward, (zeros,), xs, like=(zeros, row, row))
+        dend = _time_major(local.dend(_time_major(df)))
+
+        def backward(carry, x):
+            queue, dqueue, dpairs = carry
+            f, g, weights, end, rate, df, dg, dend = x
+            link = array.exp(f[:, :, None] + local.transitions - g[:, None, :])
+            pair = link * queue[:, :1]
+            link_rate = df[:, :, None] + dtransitions - dg[:, None, :]
+            dpair = link * dqueue[:, :1] + pair * link_rate
+            p, dp = end + array.sum(pair, 2), dend + array.sum(dpair, 2)
+            used = weights * p[:, None]
+            dused = weights * dp[:, None] + used * rate
+            return (_push(queue, used), _push(dqueue, dused), dpairs + dpair), (dused,)
+
+        xs = (*xs[:3], _time_major(local.end), rates, df, dg, dend)
+        (_, _, dpairs), (dused,) = array.scan(
+            backward, (zeros, zeros, local.square), xs, like=(zeros,), reverse=True
+        )
+        return _time_major(dused), dpairs
+
+    def trace(self, potentials, context, tape, noise):
+        segments, transitions = potentials
+        (lengths,) = context
+        window, f, _, _ = tape
+        lengths_choice = window + segments
+        lengths_choice = ops.cast(
+            array.argmax(lengths_choice + noise(ops.shape(lengths_choice)), 2), "int32"
+        )
+        f = f + noise(ops.shape(f))
+        positions = ops.arange(ops.shape(f)[1], dtype="int32")
+        last = ops.transpose(positions[None] == lengths[:, None] - 1)
+        columns = ops.swapaxes(transitions, 1, 2)
+
+        def step(carry, x):
+            label, wait = carry
+            f, choice, last = x
+            if columns.shape[0] == 1:
+                column = ops.take(columns[0], label, axis=0)
+            else:
+                column = ops.take_along_axis(columns, label[:, None, None], axis=1)[:, 0]
+            logits = f + array.where(last[:, None], column * 0.0, column)
+            here = array.where(last, last, wait == 0)
+            new = ops.cast(array.argmax(logits, 1), "int32")
+            label = array.where(here, new, label)
+            length = array.take_along_axis(choice, label[:, None], 1)[:, 0]
+            ends = array.where(here, label, label * 0 - 1)
+            spans = array.where(here, length + 1, length * 0 - 1)
+            # Before the last position of the example nothing is due.
+            wait = array.where(here, length, wait - 1)
+            return (label, wait), (ends, spans)
+
+        zeros = ops.zeros_like(lengths)
+        xs = (_time_major(f), _time_major(lengths_choice), last)
+        _, (labels, spans) = array.scan(
+            step, (zeros, zeros - 1), xs, like=(zeros, zeros), reverse=True
+        )
+        return _event(ops.transpose(labels), ops.transpose(spans), segments.shape[2])
+
+    def topk(self, potentials, context, k):
+        segments, transitions = potentials
+        (lengths,) = context
+        longest, states = segments.shape[2:]
+
+        def step(carry, x):
+            (window,) = carry  # (B, D, K, rank)
+            candidates = window + x[0][..., None]
+            candidates = ops.reshape(ops.transpose(candidates, (0, 2, 1, 3)), (-1, states, longest * k))
+            f, length = array.top_k(candidates, k)  # (B, K, rank)
+            candidates = f[:, :, :, None] + transitions[:, :, None, :]
+            candidates = ops.swapaxes(ops.reshape(candidates, (-1, states * k, states)), 1, 2)
+            g, link = array.top_k(candidates, k)  # (B, K', rank)
+            window = array.concatenate([g[:, None], window[:, :-1]], 1)
+            return (window,), (f, ops.cast(length, "int32"), ops.cast(link, "int32"))
+
+        first = ops.zeros_like(segments[:, 0, :1, :, None])
+        never = ops.full_like(first, FORBIDDEN)
+        row = ops.concatenate([first] + [never] * (k - 1), axis=3)
+        window = ops.concatenate([row] + [ops.full_like(row, FORBIDDEN)] * (longest - 1), axis=1)
+        index = ops.cast(ops.zeros_like(row[:, 0]), "int32")
+        _, (f, length, link) = array.scan(
+            step, (window,), (_time_major(segments),), like=(row[:, 0], index, index)
+        )
+        ends = ops.reshape(_at_last(_time_major(f), lengths), (-1, states * k))
+        total, start = array.top_k(ends, k)
+        start = ops.cast(start, "int32")
+        positions = ops.arange(ops.shape(f)[0], dtype="int32")
+        last = ops.transpose(positions[None] == lengths[:, None] - 1)
+
+        def back(carry, x):
+            cell, wait = carry  # label * k + rank of the segment that ends here, (B, k)
+            length, link, last = x
+            last = ops.logical_and(last[:, None], wait == wait)
+            here = ops.logical_or(last, wait == 0)
+            cell = array.where(last, start, cell)
+            choice = array.take_along_axis(ops.reshape(length, (-1, states * k)), cell, 1)
+            label, span, rank = cell // k, choice // k, choice % k
+            # `link` of the position before the segment leads to the segment before.
+            ends = array.where(here, label, label * 0 - 1)
+            spans = array.where(here, span + 1, span * 0 - 1)
+            pending = array.where(here, label * k + rank, cell)
+            wait = array.where(here, span, wait - 1)
+            return (pending, wait), (ends, spans)
+
+        # The link of position n - 1 is read when a segment that starts at n is done.
+        def follow(carry, x):
+            (cell, wait), (length, link, last) = carry, x
+            linked = array.take_along_axis(ops.reshape(link, (-1, states * k)), cell, 1)
+            cell = array.where(wait == 0, linked, cell)
+            return back((cell, wait), x)
+
+        zeros = ops.zeros_like(start)
+        _, (labels, spans) = array.scan(
+            follow, (zeros, zeros - 1), (length, link, last), like=(zeros, zeros), reverse=True
+        )
+        labels = ops.reshape(ops.transpose(labels, (2, 1, 0)), (-1, ops.shape(f)[0]))
+        spans = ops.reshape(ops.transpose(spans, (2, 1, 0)), (-1, ops.shape(f)[0]))
+        events = _event(labels, spans, longest)
+        events = ops.reshape(events, (k, -1, ops.shape(f)[0], 2))
+        exists = ops.where(
+            lengths == 0, ops.arange(k)[:, None] == 0, ops.transpose(total > INFEASIBLE)
+        )
+        keep = ops.logical_and(exists[..., None], time_mask(lengths, ops.shape(f)[0])[None])
+        return ops.where(keep[..., None], events, -1), exists
+
+
+class _Local:
+    """Local posterior weights, computed once outside the loops."""
+
+    def __init__(self, potentials, context, tape):
+        segments, self.transitions = potentials
+        (self.lengths,) = context
+        window, f, _, shift = tape
+        self.weights = ops.exp(window + segments - f[:, :, None])
+        n = ops.shape(f)[1]
+        positions = ops.arange(n, dtype="int32")[None]
+        before = positions < self.lengths[:, None] - 1
+        last = _at_last(f, self.lengths)
+        total = ops.sum(ops.where(before, shift, ops.zeros_like(shift)), axis=1)
+        exists = total + ops.max(last, axis=1) > INFEASIBLE
+        at_end = ops.logical_and(positions == self.lengths[:, None] - 1, exists[:, None])
+        self.at_end = ops.cast(at_end, f.dtype)[..., None]
+        self.final = ops.softmax(last, axis=-1)
+        self.end = self.at_end * self.final[:, None]
+        self.square = ops.zeros_like(self.final[:, :, None] * self.final[:, None, :])
+
+    def dend(self, df):
+        """Tangent of `end`."""
+        d = _at_last(df, self.lengths)
+        d = self.final * (d - ops.sum(self.final * d, axis=1, keepdims=True))
+        return self.at_end * d[:, None]
+
+
+def _push(queue, used):
+    """Probabilities of the segments in flight, one position further back."""
+    return used + array.concatenate([queue[:, 1:], queue[:, :1] * 0.0], 1)
+
+
+def _event(labels, spans, longest):
+    """(label, length) at the first position of every segment, from those at the last one."""
+    label, length = labels * 0 - 1, spans * 0 - 1
+    n = ops.shape(labels)[1]
+    for d in range(longest):
+        pad = [labels[:, :1] * 0 - 1] * d
+        ahead_label = ops.concatenate([labels, *pad], axis=1)[:, d:][:, :n]
+        ahead_span = ops.concatenate([spans, *pad], axis=1)[:, d:][:, :n]
+        starts = ahead_span == d + 1
+        label, length = ops.where(starts, ahead_label, label), ops.where(starts, ahead_span, length)
+    return ops.stack([label, length], axis=-1)
+
+
+def _time_major(x):
+    return ops.swapaxes(x, 0, 1)
+
+
+def _at_last(x, lengths):
+    last = ops.maximum(lengths - 1, 0)
+    index = ops.reshape(last, (-1,) + (1,) * (len(x.shape) - 1))
+    return ops.take_along_axis(x, index, axis=1)[:, 0]
