@@ -1,8 +1,17 @@
 """Exact marginals, samples and decoding of combinatorial structures, on every Keras backend."""
 
+from keras_struct.ops.alignment.edit import adjacent_swaps, lcs, levenshtein, osa
+from keras_struct.ops.alignment.gapped import (
+    needleman_wunsch,
+    overlap,
+    saigo_vert,
+    smith_waterman,
+)
+from keras_struct.ops.alignment.warping import dtw, monotonic_alignment
 from keras_struct.ops.chain.categorical import categorical
 from keras_struct.ops.chain.ctc import ctc
 from keras_struct.ops.chain.linear_chain import linear_chain
+from keras_struct.ops.chain.semi_markov import semi_markov
 from keras_struct.ops.chain.subset import subset
 from keras_struct.ops.dispatch import Call, Choice, explain, implementations, use
 from keras_struct.ops.distribution import Distribution, TopK
@@ -12,11 +21,22 @@ __all__ = [
     "Choice",
     "Distribution",
     "TopK",
+    "adjacent_swaps",
     "categorical",
     "ctc",
+    "dtw",
     "explain",
     "implementations",
+    "lcs",
+    "levenshtein",
     "linear_chain",
+    "monotonic_alignment",
+    "needleman_wunsch",
+    "osa",
+    "overlap",
+    "saigo_vert",
+    "semi_markov",
+    "smith_waterman",
     "subset",
     "use",
 ]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_struct.ops import autodiff, dispatch
+from keras_struct.ops import array, autodiff, dispatch
 from keras_struct.ops.numerics import (
     INFEASIBLE,
     gumbel_noise,
@@ -77,7 +77,7 @@ class Distribution:
         if self._hard:
             exists = self._max[0] > INFEASIBLE
             score = self._score(self._best)
-            return ops.where(exists, score, ops.full_like(score, 2 * INFEASIBLE))
+            return array.where(exists, score, ops.full_like(score, 2 * INFEASIBLE))
         log_partition, tape = self._soft
         return autodiff.value(
             self._sweeps, self._theta, self.structure.context, tape, log_partition
@@ -191,7 +191,7 @@ class Distribution:
         theta = tuple(ops.stop_gradient(x) for x in self._theta)
         events, exists = self._sweeps.topk(theta, self.structure.context, k)
         scores = self._score(events, k)
-        scores = ops.where(exists, scores, ops.full_like(scores, 2 * INFEASIBLE))
+        scores = array.where(exists, scores, ops.full_like(scores, 2 * INFEASIBLE))
         scores = self._finite(scores, self._times_temperature)
         if self.structure.costs:
             scores = -scores
@@ -218,8 +218,8 @@ class Distribution:
         event, count = self._flat_event(event)
         score, log_partition = self._score(event, count), self._log_partition
         possible = ops.logical_and(score > INFEASIBLE, log_partition > INFEASIBLE)
-        log_prob = ops.where(possible, score, 0.0) - ops.where(possible, log_partition, 0.0)
-        log_prob = ops.where(possible, log_prob, -float("inf"))
+        log_prob = array.where(possible, score, 0.0) - array.where(possible, log_partition, 0.0)
+        log_prob = array.where(possible, log_prob, -float("inf"))
         return self._restore(log_prob, prefix=0 if count is None else 1)
 
     def entropy(self):
@@ -227,7 +227,9 @@ class Distribution:
         if self._hard:
             return self._restore(ops.zeros_like(self._log_partition))
         exists = self._log_partition > INFEASIBLE
-        entropy = ops.where(exists, self._log_partition, 0.0) - inner(self._theta, self._marginals)
+        entropy = array.where(exists, self._log_partition, 0.0) - inner(
+            self._theta, self._marginals
+        )
         return self._restore(entropy)
 
     def cross_entropy(self, other):
@@ -253,8 +255,8 @@ class Distribution:
             hit = ops.logical_and(t <= INFEASIBLE, p > 0)
             impossible = impossible + per_example(ops.cast(hit, p.dtype))
         impossible = ops.logical_or(impossible > 0, other._log_partition <= INFEASIBLE)
-        cross = ops.where(impossible, 0.0, other._log_partition) - inner(theta, marginals)
-        return self._restore(ops.where(impossible, float("inf"), cross))
+        cross = array.where(impossible, 0.0, other._log_partition) - inner(theta, marginals)
+        return self._restore(array.where(impossible, float("inf"), cross))
 
     def kl_divergence(self, other):
         """`KL(self || other)` in nats, (...,), at least 0; see `cross_entropy`."""
@@ -283,7 +285,7 @@ class Distribution:
             product = theta[None] * _untile(x, n)
             total = total + ops.sum(product, axis=tuple(range(2, len(product.shape))))
         possible = _untile(structure.possible(flat, context), n)
-        total = ops.where(possible, total, ops.full_like(total, 2 * INFEASIBLE))
+        total = array.where(possible, total, ops.full_like(total, 2 * INFEASIBLE))
         return total[0] if count is None else total
 
     def _like(self, other):
@@ -335,8 +337,8 @@ class Distribution:
     def _finite(self, x, transform=lambda x: x):
         """`transform(x)`, minus infinity where no structure exists."""
         exists = x > INFEASIBLE
-        x = transform(ops.where(exists, x, ops.zeros_like(x)))
-        return ops.where(exists, x, ops.full_like(x, -float("inf")))
+        x = transform(array.where(exists, x, ops.zeros_like(x)))
+        return array.where(exists, x, ops.full_like(x, -float("inf")))
 
     def _restore(self, x, prefix=0):
         return (
@@ -358,7 +360,7 @@ class Distribution:
 
 def _keep(exists, event):
     """The event where a structure exists, else -1 everywhere."""
-    return ops.where(ops.reshape(exists, (-1,) + (1,) * (len(event.shape) - 1)), event, -1)
+    return array.where(ops.reshape(exists, (-1,) + (1,) * (len(event.shape) - 1)), event, -1)
 
 
 def _tile(x, n):

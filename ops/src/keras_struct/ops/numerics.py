@@ -11,6 +11,8 @@ import itertools
 import keras
 from keras import ops
 
+from keras_struct.ops import array
+
 FORBIDDEN = -1e30
 INFEASIBLE = -5e29
 
@@ -24,14 +26,14 @@ def clean(x, mask=None, temperature=None):
         temperature: Positive tensor, () or (B,), or None for 1.
     """
     if mask is not None:
-        x = ops.where(mask, x, ops.zeros_like(x))
+        x = array.where(mask, x, ops.zeros_like(x))
     forbidden = x <= FORBIDDEN
-    x = ops.where(forbidden, ops.zeros_like(x), x)
+    x = array.where(forbidden, ops.zeros_like(x), x)
     if temperature is not None:
         if len(temperature.shape) == 1:
             temperature = ops.reshape(temperature, (-1,) + (1,) * (len(x.shape) - 1))
         x = x / temperature
-    return ops.where(forbidden, ops.full_like(x, FORBIDDEN), x)
+    return array.where(forbidden, ops.full_like(x, FORBIDDEN), x)
 
 
 def compute_dtype(dtype):
@@ -43,7 +45,7 @@ def inner(potentials, marginals):
     """Sum of `potentials * marginals` per example; forbidden parts count nothing."""
     total = 0.0
     for theta, p in zip(potentials, marginals, strict=True):
-        theta = ops.where(theta <= INFEASIBLE, ops.zeros_like(theta), theta)
+        theta = array.where(theta <= INFEASIBLE, ops.zeros_like(theta), theta)
         total = total + per_example(theta * p)
     return total
 
@@ -81,6 +83,6 @@ def gumbel_noise(seed, dtype):
     def noise(shape):
         call_seed = (seed + 0x9E3779B1 * next(calls)) % 2**31 if isinstance(seed, int) else seed
         uniform = keras.random.uniform(shape, minval=1e-37, dtype=dtype, seed=call_seed)
-        return -ops.log(-ops.log(uniform))
+        return -array.log(-array.log(uniform))
 
     return noise

@@ -52,7 +52,8 @@ class Structure:
 
 def as_potential(name, x):
     """Tensor of floating dtype, or a clear error."""
-    x = ops.convert_to_tensor(x)
+    if not ops.is_tensor(x):  # on NumPy this would lose float64
+        x = ops.convert_to_tensor(x)
     if not keras.backend.is_float_dtype(x.dtype):
         if keras.backend.standardize_dtype(x.dtype) == "bool":
             raise ValueError(f"Expected numbers as {name}. Received: dtype of {name}={x.dtype}")
@@ -151,8 +152,9 @@ def as_temperature(temperature, batch_shape, dtype):
                 "Expected a finite temperature >= 0 (0 is the hard algorithm). "
                 f"Received: temperature={temperature}"
             )
-    temperature = ops.convert_to_tensor(temperature)
-    temperature = ops.cast(temperature, dtype)
+    if isinstance(temperature, (int, float)):
+        return ops.convert_to_tensor(float(temperature), dtype=dtype)
+    temperature = ops.cast(ops.convert_to_tensor(temperature), dtype)
     values = concrete(temperature)
     if values is not None and not (values > 0).all():
         raise ValueError(

@@ -76,7 +76,7 @@ class ShiftSweeps(Sweeps):
         zeros = ops.zeros_like(p_end)
         (dlast,), (rates,) = array.scan(forward, (zeros,), (w, dm), like=(weights[:, 0],))
         dp_end = final * (dlast - ops.sum(final * dlast, axis=1, keepdims=True))
-        dp_end = ops.where(p_end > 0, dp_end, ops.zeros_like(dp_end))
+        dp_end = array.where(p_end > 0, dp_end, ops.zeros_like(dp_end))
 
         def backward(carry, x):
             p, dp = carry
@@ -117,7 +117,8 @@ class ShiftSweeps(Sweeps):
         def step(carry, x):
             (alpha,) = carry  # (B, S, rank)
             terms = [
-                term + x[0][:, :, m, None] for m, term in enumerate(_shifted(alpha, count, FORBIDDEN))
+                term + x[0][:, :, m, None]
+                for m, term in enumerate(_shifted(alpha, count, FORBIDDEN))
             ]
             best, pointer = array.top_k(array.concatenate(terms, 2), k)
             return (best,), (ops.cast(pointer, "int32"),)
@@ -141,7 +142,7 @@ class ShiftSweeps(Sweeps):
     def _local(self, moves, final, c):
         """Posterior weights of every move, marginal of the last state, and its softmax."""
         alpha = c - ops.max(c, axis=2, keepdims=True)
-        weights = ops.exp(_incoming(alpha, final, moves) - c[..., None])
+        weights = array.exp(_incoming(alpha, final, moves) - c[..., None])
         last = alpha[:, -1] + final
         total = ops.sum(ops.max(c, axis=2), axis=1) + ops.max(last, axis=1)
         final = ops.softmax(last, axis=-1)
@@ -164,7 +165,7 @@ def free_padding(moves, valid):
     """Moves where padding steps stay in place for free; `valid` is (B, T)."""
     stay = one_hot(ops.zeros((1,), "int32"), moves.shape[3], moves.dtype)
     stay = (1.0 - stay) * FORBIDDEN
-    return ops.where(valid[:, :, None, None], moves, stay[None, None])
+    return array.where(valid[:, :, None, None], moves, stay[None, None])
 
 
 def _time_major(x):

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_struct.ops import array
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.numerics import FORBIDDEN, clean, compute_dtype
 from keras_struct.ops.structure import (
@@ -67,7 +68,7 @@ class Categorical(Structure):
     def fold(self, potentials):
         scores = potentials["scores"]
         mask = time_mask(self.context[0], self.n)
-        return (ops.where(mask, scores, ops.full_like(scores, FORBIDDEN)),)
+        return (array.where(mask, scores, ops.full_like(scores, FORBIDDEN)),)
 
     def unfold(self, marginals):
         return {"scores": marginals[0]}

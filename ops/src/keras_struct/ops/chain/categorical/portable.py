@@ -43,4 +43,4 @@ class CategoricalSweeps(Sweeps):
         scores = ops.pad(scores, [(0, 0), (0, missing)], constant_values=2 * INFEASIBLE)
         best, index = array.top_k(scores, k)
         exists = ops.transpose(best > INFEASIBLE)
-        return ops.where(exists, ops.cast(ops.transpose(index), "int32"), -1), exists
+        return array.where(exists, ops.cast(ops.transpose(index), "int32"), -1), exists

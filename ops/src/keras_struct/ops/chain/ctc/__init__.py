@@ -88,13 +88,16 @@ class CTC(Structure):
         self.lengths = as_lengths("lengths[0]", frames, self.batch_shape, self.n)
         count = as_lengths("lengths[1]", count, self.batch_shape, most)
         labels = ops.cast(flatten_batch(labels, 1), "int32")
-        labels = ops.where(time_mask(count, most), labels, blank)
+        labels = array.where(time_mask(count, most), labels, blank)
         _check_labels(labels, count, blank, self.k)
         self.potentials = {"log_probs": ops.cast(flatten_batch(log_probs, 2), self.compute)}
         blanks = ops.full_like(labels, blank)
         extended = ops.reshape(ops.stack([blanks, labels], axis=2), (-1, 2 * most))
-        self.extended = ops.concatenate([extended, ops.full_like(extended[:, :1], blank)], axis=1) \
-            if most else ops.zeros_like(count)[:, None] + blank
+        self.extended = (
+            ops.concatenate([extended, ops.full_like(extended[:, :1], blank)], axis=1)
+            if most
+            else ops.zeros_like(count)[:, None] + blank
+        )
         size = 2 * most + 1
         position = ops.arange(size, dtype="int32")[None]
         last = 2 * count[:, None]
@@ -141,8 +144,8 @@ class CTC(Structure):
         n = ops.shape(event)[1]
         valid = time_mask(lengths, n)
         at_end = ops.take_along_axis(event, ops.maximum(lengths - 1, 0)[:, None], axis=1)
-        last = ops.where(lengths[:, None] > 0, at_end, 0)
-        states = ops.where(valid, event, last)
+        last = array.where(lengths[:, None] > 0, at_end, 0)
+        states = array.where(valid, event, last)
         moves = ops.zeros((1, 1, final.shape[1], 3), dtype=self.compute)
         used, possible = shift.indicator(states, moves)
         return used, possible, last[:, 0]

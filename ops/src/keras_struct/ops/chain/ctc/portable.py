@@ -4,6 +4,7 @@ import dataclasses
 
 from keras import ops
 
+from keras_struct.ops import array
 from keras_struct.ops.chain.shift import ShiftSweeps
 from keras_struct.ops.structure import time_mask
 
@@ -27,4 +28,4 @@ class CTCSweeps(ShiftSweeps):
 
 
 def _inside(states, lengths):
-    return ops.where(time_mask(lengths, ops.shape(states)[-1]), states, -1)
+    return array.where(time_mask(lengths, ops.shape(states)[-1]), states, -1)

@@ -173,7 +173,7 @@ class LinearChain(Structure):
     def parts(self, event, context):
         (lengths,) = context
         k = ops.shape(self.potentials["unary"])[-1]
-        tags = ops.where(time_mask(lengths, self.n), event, -1)
+        tags = array.where(time_mask(lengths, self.n), event, -1)
         unary = one_hot(tags, k, self.compute)
         if self.over_time:
             return unary, unary[:, :-1, :, None] * unary[:, 1:, None, :]

@@ -37,14 +37,15 @@ class ParallelSweeps(Sweeps):
     def backward(self, potentials, context, tape):
         levels, shifts = _levels(tape)
         outside = _root(levels[-1], _softmax(levels[-1][0, :, 0]))
-        for level, parent, shift in reversed(list(zip(levels, levels[1:], shifts[1:]))):
+        steps = list(zip(levels[:-1], levels[1:], shifts[1:], strict=True))
+        for level, parent, shift in reversed(steps):
             outside = _unpair([w * outside for w in _weights(level, parent, shift)], level)
         return _read(outside, potentials, context[0], shifts)
 
     def curvature(self, potentials, context, tape, tangents):
         levels, shifts = _levels(tape)
         dlevels = [_leaf_tangents(*tangents, context[0])]
-        for level, parent, shift in zip(levels, levels[1:], shifts[1:]):
+        for level, parent, shift in zip(levels[:-1], levels[1:], shifts[1:], strict=True):
             rates = _through(*_pairs(dlevels[-1], neutral=0.0))
             weights = _weights(level, parent, shift)
             dlevels.append(sum(w * rate for w, rate in zip(weights, rates, strict=True)))
@@ -83,7 +84,7 @@ class ParallelSweeps(Sweeps):
             left = _interleave(left, middle, level.shape[2])
             right = _interleave(middle, right, level.shape[2])
         tags = ops.transpose(right)
-        return ops.where(time_mask(lengths, ops.shape(tags)[1]), tags, -1)
+        return array.where(time_mask(lengths, ops.shape(tags)[1]), tags, -1)
 
     def topk(self, potentials, context, k):
         return SequentialSweeps().topk(potentials, context, k)
@@ -100,7 +101,7 @@ def _leaves(unary, transitions, lengths):
     first = ops.broadcast_to(unary[None, :, :1], (k, *ops.shape(unary[:, :1])))
     leaves = ops.concatenate([first, table + unary[None, :, 1:]], axis=2)
     valid = ops.transpose(time_mask(lengths, n))
-    leaves = ops.where(valid, leaves, _identity(k, leaves.dtype))
+    leaves = array.where(valid, leaves, _identity(k, leaves.dtype))
     return _shifted(leaves)
 
 
@@ -111,7 +112,7 @@ def _leaf_tangents(dunary, dtransitions, lengths):
     first = ops.broadcast_to(dunary[None, :, :1], (k, *ops.shape(dunary[:, :1])))
     leaves = ops.concatenate([first, table + dunary[None, :, 1:]], axis=2)
     valid = ops.transpose(time_mask(lengths, n))
-    return ops.where(valid, leaves, ops.zeros_like(leaves))
+    return array.where(valid, leaves, ops.zeros_like(leaves))
 
 
 def _read(outside, potentials, lengths, shifts):

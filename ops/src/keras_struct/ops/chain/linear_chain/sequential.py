@@ -41,9 +41,9 @@ class SequentialSweeps(Sweeps):
         alpha, shift = _alpha(unary, c)
         last = _at_last(alpha, lengths)
         valid = time_mask(lengths, ops.shape(unary)[1])
-        total = ops.sum(ops.where(valid, shift, ops.zeros_like(shift)), axis=1)
+        total = ops.sum(array.where(valid, shift, ops.zeros_like(shift)), axis=1)
         final = _max(last, 1) if op == "max" else array.logsumexp(last, 1)
-        return total + ops.where(lengths > 0, final, ops.zeros_like(final)), (c,)
+        return total + array.where(lengths > 0, final, ops.zeros_like(final)), (c,)
 
     def backward(self, potentials, context, tape):
         unary, transitions = potentials
@@ -96,7 +96,7 @@ class SequentialSweeps(Sweeps):
             xs = (*xs, ops.swapaxes(_time_major(_pad_time(transitions)), 2, 3))
         tag = ops.zeros_like(lengths)
         _, (tags,) = array.scan(step, (tag,), xs, like=(tag,), reverse=True)
-        return ops.where(time_mask(lengths, n), _batch_major(tags), -1)
+        return array.where(time_mask(lengths, n), _batch_major(tags), -1)
 
     def topk(self, potentials, context, k):
         unary, transitions = potentials
@@ -133,16 +133,16 @@ class SequentialSweeps(Sweeps):
             (cell,) = carry  # state * k + rank at the next position, (B, k)
             pointer, is_last = x
             before = ops.take_along_axis(ops.reshape(pointer, (-1, states * k)), cell, axis=1)
-            cell = ops.where(is_last[:, None], start, before)
+            cell = array.where(is_last[:, None], start, before)
             return (cell,), (cell,)
 
         _, (cells,) = array.scan(back, (start,), (pointers, is_last), like=(start,), reverse=True)
         tags = ops.transpose(cells // k, (2, 1, 0))  # (k, B, N)
-        exists = ops.where(
+        exists = array.where(
             lengths == 0, ops.arange(k)[:, None] == 0, ops.transpose(total > INFEASIBLE)
         )
         keep = ops.logical_and(exists[..., None], time_mask(lengths, n)[None])
-        return ops.where(keep, tags, -1), exists
+        return array.where(keep, tags, -1), exists
 
 
 def _max(x, axis):
@@ -219,7 +219,7 @@ def _forward_log(unary, transitions, reduce):
 
 def _forward_scaled(unary, transitions):
     peak = _peak(transitions)
-    weights = ops.exp(transitions[:, 0] - peak)
+    weights = array.exp(transitions[:, 0] - peak)
     peak = peak[:, 0]
     floor = 1e-37
 
@@ -251,7 +251,7 @@ class _Inputs:
         self.alpha, shift = _alpha(unary, c)
         self.c = c
         n = ops.shape(unary)[1]
-        feasible = ops.sum(ops.where(time_mask(lengths, n), shift, ops.zeros_like(shift)), axis=1)
+        feasible = ops.sum(array.where(time_mask(lengths, n), shift, ops.zeros_like(shift)), axis=1)
         end = ops.arange(n, dtype="int32")[None] == lengths[:, None] - 1
         end = ops.logical_and(end, (feasible > INFEASIBLE)[:, None])
         self.end = ops.cast(end, unary.dtype)[..., None]
@@ -350,10 +350,10 @@ class _Scaled:
 
     def __init__(self, inputs):
         peak = _peak(inputs.transitions)
-        self.weights = ops.exp(inputs.transitions[:, 0] - peak)
+        self.weights = array.exp(inputs.transitions[:, 0] - peak)
         self.back = ops.swapaxes(self.weights, 1, 2)
-        self.a = ops.exp(inputs.alpha)
-        self.inverse = ops.exp(peak - inputs.c)
+        self.a = array.exp(inputs.alpha)
+        self.inverse = array.exp(peak - inputs.c)
 
 
 def _backward_scaled(inputs):

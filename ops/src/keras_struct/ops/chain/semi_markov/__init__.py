@@ -110,9 +110,7 @@ class SemiMarkov(Structure):
 
     def clean_potentials(self, temperature):
         masks = {"segments": self._inside(self.context[0])[..., None]}
-        return {
-            name: clean(x, masks.get(name), temperature) for name, x in self.potentials.items()
-        }
+        return {name: clean(x, masks.get(name), temperature) for name, x in self.potentials.items()}
 
     def fold(self, potentials):
         (lengths,) = self.context
@@ -124,7 +122,7 @@ class SemiMarkov(Structure):
             last = ops.cast(self._last(lengths), segments.dtype)[..., None]
             segments = segments + last * potentials["end"][:, None, None, :]
         inside = self._inside(lengths)[..., None]
-        segments = ops.where(inside, segments, ops.full_like(segments, FORBIDDEN))
+        segments = array.where(inside, segments, ops.full_like(segments, FORBIDDEN))
         return by_end(segments, FORBIDDEN), potentials["transitions"]
 
     def unfold(self, marginals):
@@ -141,8 +139,8 @@ class SemiMarkov(Structure):
     def parts(self, event, context):
         (lengths,) = context
         starts = ops.logical_and(time_mask(lengths, self.n), event[..., 1] > 0)
-        label = ops.where(starts, event[..., 0], -1)
-        length = one_hot(ops.where(starts, event[..., 1] - 1, -1), self.longest, self.compute)
+        label = array.where(starts, event[..., 0], -1)
+        length = one_hot(array.where(starts, event[..., 1] - 1, -1), self.longest, self.compute)
         segments = length[..., None] * one_hot(label, self.labels, self.compute)[:, :, None, :]
         ended = by_end(segments, 0.0)
         # The label that ends at n-1 meets the one that starts at n.

@@ -50,9 +50,9 @@ class SemiMarkovSweeps(Sweeps):
         tape = tuple(_time_major(x) for x in tape)
         _, f, _, shift = tape
         before = ops.arange(ops.shape(f)[1], dtype="int32")[None] < lengths[:, None] - 1
-        total = ops.sum(ops.where(before, shift, ops.zeros_like(shift)), axis=1)
+        total = ops.sum(array.where(before, shift, ops.zeros_like(shift)), axis=1)
         total = total + reduce(_at_last(f, lengths), 1)
-        return ops.where(lengths > 0, total, ops.zeros_like(total)), tape
+        return array.where(lengths > 0, total, ops.zeros_like(total)), tape
 
     def backward(self, potentials, context, tape):
         local = _Local(potentials, context, tape)
@@ -158,7 +158,9 @@ class SemiMarkovSweeps(Sweeps):
         def step(carry, x):
             (window,) = carry  # (B, D, K, rank)
             candidates = window + x[0][..., None]
-            candidates = ops.reshape(ops.transpose(candidates, (0, 2, 1, 3)), (-1, states, longest * k))
+            candidates = ops.reshape(
+                ops.transpose(candidates, (0, 2, 1, 3)), (-1, states, longest * k)
+            )
             f, length = array.top_k(candidates, k)  # (B, K, rank)
             candidates = f[:, :, :, None] + transitions[:, :, None, :]
             candidates = ops.swapaxes(ops.reshape(candidates, (-1, states * k, states)), 1, 2)
@@ -181,40 +183,34 @@ class SemiMarkovSweeps(Sweeps):
         last = ops.transpose(positions[None] == lengths[:, None] - 1)
 
         def back(carry, x):
-            cell, wait = carry  # label * k + rank of the segment that ends here, (B, k)
+            cell, wait = carry  # label * k + rank of the segment in flight, (B, k)
             length, link, last = x
+            # Where a segment has just begun, its link leads to the one that ends here.
+            linked = array.take_along_axis(ops.reshape(link, (-1, states * k)), cell, 1)
+            cell = array.where(wait == 0, linked, cell)
             last = ops.logical_and(last[:, None], wait == wait)
             here = ops.logical_or(last, wait == 0)
             cell = array.where(last, start, cell)
             choice = array.take_along_axis(ops.reshape(length, (-1, states * k)), cell, 1)
             label, span, rank = cell // k, choice // k, choice % k
-            # `link` of the position before the segment leads to the segment before.
             ends = array.where(here, label, label * 0 - 1)
             spans = array.where(here, span + 1, span * 0 - 1)
-            pending = array.where(here, label * k + rank, cell)
-            wait = array.where(here, span, wait - 1)
-            return (pending, wait), (ends, spans)
-
-        # The link of position n - 1 is read when a segment that starts at n is done.
-        def follow(carry, x):
-            (cell, wait), (length, link, last) = carry, x
-            linked = array.take_along_axis(ops.reshape(link, (-1, states * k)), cell, 1)
-            cell = array.where(wait == 0, linked, cell)
-            return back((cell, wait), x)
+            cell = array.where(here, label * k + rank, cell)
+            return (cell, array.where(here, span, wait - 1)), (ends, spans)
 
         zeros = ops.zeros_like(start)
         _, (labels, spans) = array.scan(
-            follow, (zeros, zeros - 1), (length, link, last), like=(zeros, zeros), reverse=True
+            back, (zeros, zeros - 1), (length, link, last), like=(zeros, zeros), reverse=True
         )
         labels = ops.reshape(ops.transpose(labels, (2, 1, 0)), (-1, ops.shape(f)[0]))
         spans = ops.reshape(ops.transpose(spans, (2, 1, 0)), (-1, ops.shape(f)[0]))
         events = _event(labels, spans, longest)
         events = ops.reshape(events, (k, -1, ops.shape(f)[0], 2))
-        exists = ops.where(
+        exists = array.where(
             lengths == 0, ops.arange(k)[:, None] == 0, ops.transpose(total > INFEASIBLE)
         )
         keep = ops.logical_and(exists[..., None], time_mask(lengths, ops.shape(f)[0])[None])
-        return ops.where(keep[..., None], events, -1), exists
+        return array.where(keep[..., None], events, -1), exists
 
 
 class _Local:
@@ -224,12 +220,12 @@ class _Local:
         segments, self.transitions = potentials
         (self.lengths,) = context
         window, f, _, shift = tape
-        self.weights = ops.exp(window + segments - f[:, :, None])
+        self.weights = array.exp(window + segments - f[:, :, None])
         n = ops.shape(f)[1]
         positions = ops.arange(n, dtype="int32")[None]
         before = positions < self.lengths[:, None] - 1
         last = _at_last(f, self.lengths)
-        total = ops.sum(ops.where(before, shift, ops.zeros_like(shift)), axis=1)
+        total = ops.sum(array.where(before, shift, ops.zeros_like(shift)), axis=1)
         exists = total + ops.max(last, axis=1) > INFEASIBLE
         at_end = ops.logical_and(positions == self.lengths[:, None] - 1, exists[:, None])
         self.at_end = ops.cast(at_end, f.dtype)[..., None]
@@ -258,7 +254,10 @@ def _event(labels, spans, longest):
         ahead_label = ops.concatenate([labels, *pad], axis=1)[:, d:][:, :n]
         ahead_span = ops.concatenate([spans, *pad], axis=1)[:, d:][:, :n]
         starts = ahead_span == d + 1
-        label, length = ops.where(starts, ahead_label, label), ops.where(starts, ahead_span, length)
+        label, length = (
+            array.where(starts, ahead_label, label),
+            array.where(starts, ahead_span, length),
+        )
     return ops.stack([label, length], axis=-1)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras import ops
 
+from keras_struct.ops import array
 from keras_struct.ops.chain.shift import ShiftSweeps
 from keras_struct.ops.structure import time_mask
 
@@ -28,4 +29,4 @@ class SubsetSweeps(ShiftSweeps):
 
 def _chosen(states, lengths):
     before = ops.concatenate([ops.zeros_like(states[..., :1]), states[..., :-1]], axis=-1)
-    return ops.where(time_mask(lengths, ops.shape(states)[-1]), states - before, -1)
+    return array.where(time_mask(lengths, ops.shape(states)[-1]), states - before, -1)

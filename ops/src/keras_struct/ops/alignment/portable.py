@@ -1,0 +1,11 @@
+"""Every structure on the lattice, on every backend: one program for all specs (recurrence.md)."""
+
+from keras_struct.ops.alignment.wavefront import WavefrontSweeps
+
+
+def rejects(call):
+    return None
+
+
+def sweeps(call):
+    return WavefrontSweeps(call.option("spec"))

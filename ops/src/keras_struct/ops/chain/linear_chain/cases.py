@@ -1,0 +1,74 @@
+"""Named cases of the linear chain, shared by tests, benchmarks and the support table."""
+
+import functools
+
+import numpy as np
+
+from keras_struct.ops.chain.linear_chain import linear_chain
+from keras_struct.ops.laws import Case
+
+
+def _build(potentials, lengths, algorithm, **options):
+    return linear_chain(**potentials, lengths=lengths, algorithm=algorithm, **options)
+
+
+def _case(
+    name,
+    shape,
+    lengths=None,
+    algorithm="auto",
+    over_time=False,
+    ends=False,
+    forbid=False,
+    batched=False,
+    ties=False,
+):
+    *batch, n, k = shape
+
+    def potentials(rng):
+        pairs = (*batch, n - 1, k, k) if over_time else (*batch, k, k) if batched else (k, k)
+        made = {"unary": rng.normal(size=shape), "transitions": rng.normal(size=pairs)}
+        if ends:
+            made["start"] = rng.normal(size=k)
+            made["end"] = rng.normal(size=(*batch, k))
+        if forbid:
+            made["transitions"][..., 0, 1] = -np.inf
+            made["unary"][..., 1, 0] = -np.inf
+        if ties:
+            made = {key: np.zeros_like(x) for key, x in made.items()}
+        return made
+
+    def padding():
+        if lengths is None:
+            return {}
+        valid = np.arange(n) < np.asarray(lengths)[..., None]
+        pads = {"unary": np.broadcast_to(~valid[..., None], shape)}
+        if over_time:
+            pads["transitions"] = np.broadcast_to(
+                ~valid[..., 1:, None, None], (*batch, n - 1, k, k)
+            )
+        return pads
+
+    build = functools.partial(
+        _build, lengths=None if lengths is None else np.array(lengths, "int32"), algorithm=algorithm
+    )
+    return Case(name, build, potentials, padding)
+
+
+CASES = [
+    _case("plain", (2, 4, 3)),
+    _case("ragged_sequential", (4, 5, 3), (5, 3, 1, 0), "sequential"),
+    _case("ragged_parallel", (4, 5, 3), (5, 3, 1, 0), "parallel"),
+    _case("scaled_products", (3, 4, 5), (4, 2, 1), "sequential"),
+    _case("ends", (2, 3, 3), (3, 2), ends=True),
+    _case("over_time", (2, 4, 2), (4, 2), "sequential", over_time=True),
+    _case("over_time_parallel", (2, 4, 2), (4, 2), "parallel", over_time=True, ends=True),
+    _case("per_example", (3, 3, 5), (3, 1, 2), batched=True),
+    _case("forbidden", (2, 4, 3), (4, 3), "sequential", forbid=True),
+    _case("forbidden_scaled", (2, 3, 5), (3, 3), forbid=True),
+    _case("forbidden_parallel", (2, 4, 3), (4, 3), "parallel", forbid=True),
+    _case("one_position", (2, 1, 3)),
+    _case("one_tag", (2, 4, 1), (4, 2)),
+    _case("no_batch_axis", (4, 3)),
+    _case("two_batch_axes", (2, 2, 3, 2), ((3, 1), (0, 2))),
+]

@@ -1,0 +1,91 @@
+"""What tests need from each framework: float64 tensors, gradients, compilation."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+BACKEND = keras.backend.backend()
+HAS_GRADIENTS = BACKEND != "numpy"
+
+
+@contextlib.contextmanager
+def float64():
+    """Within this context float64 tensors exist (JAX has them off by default)."""
+    if BACKEND != "jax":
+        yield
+        return
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+def tensor(x, dtype="float64"):
+    return keras.ops.convert_to_tensor(x, dtype=dtype)
+
+
+def array(x):
+    """NumPy array of any tensor, half precisions as float32."""
+    x = keras.ops.convert_to_numpy(keras.ops.stop_gradient(x) if HAS_GRADIENTS else x)
+    return x.astype("float32") if x.dtype.name in ("bfloat16", "float16") else x
+
+
+def grad(function):
+    """Gradients of a scalar function with respect to all its arguments (nests to higher orders)."""
+    if BACKEND == "jax":
+        import jax
+
+        return lambda *args: jax.grad(function, tuple(range(len(args))))(*args)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        def gradient(*args):
+            with tf.GradientTape() as tape:
+                tape.watch(args)
+                y = function(*args)
+            return tape.gradient(y, args, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        return gradient
+    if BACKEND == "torch":
+        import torch
+
+        def gradient(*args):
+            args = [x if x.requires_grad else x.detach().requires_grad_() for x in args]
+            return torch.autograd.grad(
+                function(*args), args, create_graph=True, materialize_grads=True
+            )
+
+        return gradient
+    raise NotImplementedError("the NumPy backend has no gradients")
+
+
+def compilers():
+    """Named ways to compile a function of tensors on this backend."""
+    if BACKEND == "jax":
+        import jax
+
+        return {"jit": jax.jit}
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        def dynamic(function):
+            def compiled(*args):
+                specs = [tf.TensorSpec([None] * len(x.shape), x.dtype) for x in args]
+                return tf.function(function, input_signature=specs)(*args)
+
+            return compiled
+
+        return {
+            "function": tf.function,
+            "dynamic": dynamic,
+            "xla": lambda f: tf.function(f, jit_compile=True),
+        }
+    return {}
+
+
+def directional(function, args, directions, step=1e-5):
+    """Central difference of a scalar function along the given directions, in float64."""
+    forward = function(*[x + step * d for x, d in zip(args, directions, strict=True)])
+    backward = function(*[x - step * d for x, d in zip(args, directions, strict=True)])
+    return (np.float64(array(forward)) - np.float64(array(backward))) / (2 * step)
