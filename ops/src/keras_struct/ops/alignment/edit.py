@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_struct.ops import array
 from keras_struct.ops.alignment import spec
 from keras_struct.ops.alignment.lattice import Lattice
 from keras_struct.ops.distribution import Distribution
@@ -56,6 +57,7 @@ def levenshtein(
     structure = Lattice(
         "levenshtein",
         spec.edit(swaps=False),
+        ("edit", (0, 1, 2)),
         {"substitutions": substitutions},
         {"deletion": deletion, "insertion": insertion},
         lengths,
@@ -116,6 +118,7 @@ class OSA(Lattice):
         super().__init__(
             "osa",
             spec.edit(swaps=True),
+            ("edit", (0, 1, 2, 3)),
             {"substitutions": substitutions},
             {"deletion": deletion, "insertion": insertion, "transposition": transposition},
             lengths,
@@ -125,11 +128,11 @@ class OSA(Lattice):
         rows = ops.arange(self.rows, dtype="int32")[:, None]
         columns = ops.arange(self.columns, dtype="int32")[None]
         inner = ops.logical_and(rows > 0, columns > 0)
-        self.swaps = ops.logical_and(ops.logical_and(self.swaps, inner), self.valid())
+        self.swaps = ops.logical_and(self.swaps, inner)
 
     def fold(self, potentials):
         *rest, transposition = super().fold(potentials)
-        return (*rest, ops.where(self.swaps, transposition, FORBIDDEN))
+        return (*rest, array.where(self.swaps, transposition, FORBIDDEN))
 
     def unfold(self, marginals):
         *rest, transposition = marginals
@@ -164,7 +167,8 @@ def lcs(scores, lengths=None, temperature=1.0, implementation=None):
 
     Source: Wagner and Fischer (1974), section 4.
     """
-    structure = Lattice("lcs", spec.LCS, {"scores": scores}, {}, lengths)
+    rules = ("edit", (0, None, None))
+    structure = Lattice("lcs", spec.LCS, rules, {"scores": scores}, {}, lengths)
     temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
     return Distribution(structure, temperature, implementation)
 

@@ -16,15 +16,17 @@ def encode(spec, layout, places):
     """Event from positions (1 + steps, B) by time, -1 where the path has no node."""
     places = ops.transpose(places)
     if spec.event == "columns":
-        return ops.where(places > 0, places - 1, -1)[:, 1:]
+        return array.where(places > 0, places - 1, -1)[:, 1:]
     times = ops.arange(layout.steps + 1, dtype="int32")[None]
     visited = places >= 0
     i, j = layout.node(times, places)
     if spec.event == "cells":
         visited = ops.logical_and(visited, times > 0)
         i, j = i - 1, j - 1
-    order = ops.cast(ops.argsort(ops.where(visited, times, times + layout.steps + 1), axis=1), "int32")
-    nodes = [array.take_along_axis(ops.where(visited, x, -1), order, 1) for x in (i, j)]
+    order = ops.cast(
+        ops.argsort(array.where(visited, times, times + layout.steps + 1), axis=1), "int32"
+    )
+    nodes = [array.take_along_axis(array.where(visited, x, -1), order, 1) for x in (i, j)]
     nodes = ops.stack(nodes, axis=2)
     return nodes[:, : layout.steps - 1] if spec.event == "cells" else nodes
 
@@ -33,13 +35,13 @@ def decode(spec, layout, event):
     """Nodes (B, N) i and j of an event in order, -1 after its end."""
     if spec.event == "nodes":
         inside = ops.logical_and(event[..., 0] >= 0, event[..., 1] >= 0)
-        return tuple(ops.where(inside, event[..., axis], -1) for axis in range(2))
+        return tuple(array.where(inside, event[..., axis], -1) for axis in range(2))
     if spec.event == "cells":
         inside = ops.logical_and(event[..., 0] >= 0, event[..., 1] >= 0)
-        i, j = (ops.where(inside, event[..., axis] + 1, -1) for axis in range(2))
+        i, j = (array.where(inside, event[..., axis] + 1, -1) for axis in range(2))
     else:
         i = ops.arange(1, layout.rows + 1, dtype="int32")[None] + 0 * event
-        i, j = ops.where(event >= 0, i, -1), ops.where(event >= 0, event + 1, -1)
+        i, j = array.where(event >= 0, i, -1), array.where(event >= 0, event + 1, -1)
     origin = ops.zeros_like(i[:, :1])
     return ops.concatenate([origin, i], axis=1), ops.concatenate([origin, j], axis=1)
 
@@ -51,7 +53,7 @@ def used(spec, i, j):
     after = ops.full_like(di, -2)
     for move in spec.moves:
         hit = ops.logical_and(di == move.di, dj == move.dj)
-        after = ops.where(hit, move.target, after)
+        after = array.where(hit, move.target, after)
     first = START if spec.start == "anywhere" else 0
     before = ops.concatenate([ops.full_like(after[:, :1], first), after[:, :-1]], axis=1)
     return [
@@ -126,7 +128,9 @@ def possible(spec, layout, event, lengths):
         for other in matches[1:]:
             match = ops.logical_or(match, other)
         at = ops.maximum(last - 1, 0)[:, None]
-        fine = ops.logical_and(fine, array.take_along_axis(ops.cast(match, "int32"), at, 1)[:, 0] > 0)
+        fine = ops.logical_and(
+            fine, array.take_along_axis(ops.cast(match, "int32"), at, 1)[:, 0] > 0
+        )
     some = last >= 1
     fine = ops.logical_and(fine, some)
     return ops.logical_or(fine, last < 0) if spec.empty else fine
@@ -138,13 +142,11 @@ def _scatter(layout, i, j, weights):
     rows, columns = layout.rows + 1, layout.columns + 1
     example = ops.arange(batch, dtype="int32")[:, None]
     total = batch * rows * columns
-    legal = ops.logical_and(
-        ops.logical_and(i >= 0, i < rows), ops.logical_and(j >= 0, j < columns)
-    )
-    index = ops.where(legal, (example * rows + i) * columns + j, total)
+    legal = ops.logical_and(ops.logical_and(i >= 0, i < rows), ops.logical_and(j >= 0, j < columns))
+    index = array.where(legal, (example * rows + i) * columns + j, total)
     flat = ops.scatter(
         ops.reshape(index, (-1, 1)),
-        ops.reshape(ops.where(legal, weights, ops.zeros_like(weights)), (-1,)),
+        ops.reshape(array.where(legal, weights, ops.zeros_like(weights)), (-1,)),
         (total + 1,),
     )
-    return ops.reshape(flat[:total], (batch, rows, columns))
+    return ops.cast(ops.reshape(flat[:total], (batch, rows, columns)), weights.dtype)

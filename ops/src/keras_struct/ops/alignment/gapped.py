@@ -65,8 +65,15 @@ def needleman_wunsch(
     Source: Needleman and Wunsch (1970); affine gaps: Gotoh (1982).
     """
     return _gapped(
-        "needleman_wunsch", "global", scores, gap_open, gap_extend, lengths, temperature,
-        adjacent_gaps, implementation,
+        "needleman_wunsch",
+        "global",
+        scores,
+        gap_open,
+        gap_extend,
+        lengths,
+        temperature,
+        adjacent_gaps,
+        implementation,
     )
 
 
@@ -109,7 +116,14 @@ def overlap(
     [2.]
     """
     return _gapped(
-        "overlap", "overlap", scores, gap_open, gap_extend, lengths, temperature, adjacent_gaps,
+        "overlap",
+        "overlap",
+        scores,
+        gap_open,
+        gap_extend,
+        lengths,
+        temperature,
+        adjacent_gaps,
         implementation,
     )
 
@@ -156,8 +170,15 @@ def smith_waterman(
     Source: Smith and Waterman (1981); affine gaps: Gotoh (1982).
     """
     return _gapped(
-        "smith_waterman", "local", scores, gap_open, gap_extend, lengths, temperature,
-        adjacent_gaps, implementation,
+        "smith_waterman",
+        "local",
+        scores,
+        gap_open,
+        gap_extend,
+        lengths,
+        temperature,
+        adjacent_gaps,
+        implementation,
     )
 
 
@@ -195,7 +216,14 @@ def saigo_vert(
     kernels.
     """
     return _gapped(
-        "saigo_vert", "local", scores, gap_open, gap_extend, lengths, temperature, "ordered",
+        "saigo_vert",
+        "local",
+        scores,
+        gap_open,
+        gap_extend,
+        lengths,
+        temperature,
+        "ordered",
         implementation,
     )
 
@@ -214,7 +242,8 @@ def _gapped(
     rule = spec.alignment(mode, gap_extend is not None, adjacent_gaps, pairs)
     if op == "saigo_vert":
         rule = dataclasses.replace(rule, empty=True)
-    structure = Lattice(op, rule, {"scores": scores}, {**gaps, **extend}, lengths)
+    rules = ("gapped", mode, gap_extend is not None, adjacent_gaps, pairs, rule.empty)
+    structure = Lattice(op, rule, rules, {"scores": scores}, {**gaps, **extend}, lengths)
     temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
     return Distribution(structure, temperature, implementation)
 

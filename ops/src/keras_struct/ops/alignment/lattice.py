@@ -1,7 +1,10 @@
 """What all structures on the lattice share: potentials by name, lengths, masks, events."""
 
+import functools
+
 from keras import ops
 
+from keras_struct.ops import array
 from keras_struct.ops.alignment import events
 from keras_struct.ops.alignment.layout import Layout
 from keras_struct.ops.numerics import FORBIDDEN, clean, compute_dtype
@@ -23,16 +26,18 @@ class Lattice(Structure):
     Args:
         op: Public name.
         spec: `Spec` with one canonical potential per name, in the same order.
+        rules: The same in the words of `reference.py`.
         cells: Dict of potentials of shape (..., L1, L2); the first is the primary one.
         gaps: Dict of potentials of shape (), (...,), (..., L1), (..., L2), (..., 1 | L1, 1 | L2).
         lengths: None or a pair of None or integers (...,).
         costs: Whether potentials are costs.
-        allowed: For each name of a cell potential, None or booleans (B, L1, L2) that say where it
-            may be used.
+
+    Attributes:
+        allowed: None, or booleans (B, L1, L2) that say where the primary potential may be used.
     """
 
-    def __init__(self, op, spec, cells, gaps, lengths, costs=False, allowed=None):
-        self.op, self.spec, self.costs = op, spec, costs
+    def __init__(self, op, spec, rules, cells, gaps, lengths, costs=False):
+        self.op, self.spec, self.rules, self.costs = op, spec, rules, costs
         self.event_rank = 1 if spec.event == "columns" else 2
         cells = {name: as_potential(name, x) for name, x in cells.items()}
         primary, first = next(iter(cells.items()))
@@ -56,15 +61,17 @@ class Lattice(Structure):
                     f"Expected {name} of shape (..., {first.shape[-2]}, {first.shape[-1]}). "
                     f"Received: shape of {name}={tuple(x.shape)}"
                 )
-            x = flatten_shared(name, x, 2, self.batch_shape) if name != primary else (
-                flatten_batch(x, 2)
+            x = (
+                flatten_shared(name, x, 2, self.batch_shape)
+                if name != primary
+                else (flatten_batch(x, 2))
             )
             self.potentials[name] = ops.cast(x, self.compute)
             self.given[name] = "cell"
         for name, x in gaps.items():
             x, self.given[name] = self._gap(name, as_potential(name, x))
             self.potentials[name] = ops.cast(x, self.compute)
-        self.allowed = allowed or {}
+        self.primary, self.allowed = primary, None
 
     def _gap(self, name, x):
         """A gap potential as (B or 1, 1 | L1, 1 | L2), and how its marginals are given back."""
@@ -107,33 +114,22 @@ class Lattice(Structure):
         )
 
     def options(self):
-        return {"spec": self.spec}
+        return {"spec": self.spec, "rules": self.rules}
 
-    def valid(self, shape=None):
-        """Booleans (B, L1, L2), or with sizes 1 as in `shape`: cells inside the lengths."""
-        first, second = self.lengths
-        rows = time_mask(first, self.rows)[:, :, None]
-        columns = time_mask(second, self.columns)[:, None, :]
-        if shape is None or (shape[1] != 1 and shape[2] != 1):
-            return ops.logical_and(rows, columns)
-        return rows if shape[2] == 1 else columns
+    def mask(self, name, x, least=0):
+        """Where a potential may be used, as far as its axes say; None for everywhere.
 
-    def mask(self, name, x):
-        """Where a potential may be used; None for everywhere."""
-        if self.given[name] == "scalar":
-            return None
-        if self.given[name] != "cell":
-            return self.valid(x.shape)
-        if x.shape[1] == 1 and x.shape[2] == 1 and name not in self.cell_names():
-            return None
-        mask = self.valid() if name in self.cell_names() else self.valid(x.shape)
-        if self.allowed.get(name) is not None:
-            mask = ops.logical_and(mask, self.allowed[name])
-        return mask
-
-    def cell_names(self):
-        kinds = zip(self.potentials, self.spec.kinds, strict=True)
-        return [name for name, kind in kinds if kind == "cell"]
+        Args:
+            least: Lengths below this count as this.
+        """
+        primary = name == self.primary
+        masks = [self.allowed] if primary and self.allowed is not None else []
+        first, second = (ops.maximum(length, least) for length in self.lengths)
+        if primary or x.shape[1] != 1:
+            masks.append(time_mask(first, self.rows)[:, :, None])
+        if primary or x.shape[2] != 1:
+            masks.append(time_mask(second, self.columns)[:, None, :])
+        return functools.reduce(ops.logical_and, masks) if masks else None
 
     def clean_potentials(self, temperature):
         cleaned = {}
@@ -145,9 +141,10 @@ class Lattice(Structure):
     def fold(self, potentials):
         folded = []
         for name, x in potentials.items():
-            mask = self.mask(name, x)
+            # Beside an empty sequence, gaps read cells that do not exist: they score 0.
+            mask = self.mask(name, x, least=int(name != self.primary))
             if mask is not None:
-                x = ops.where(mask, x, ops.full_like(x, FORBIDDEN))
+                x = array.where(mask, x, ops.full_like(x, FORBIDDEN))
             folded.append(x)
         return tuple(folded)
 
@@ -156,7 +153,7 @@ class Lattice(Structure):
         for name, x in zip(self.potentials, marginals, strict=True):
             mask = self.mask(name, x)
             if mask is not None:
-                x = ops.where(mask, x, ops.zeros_like(x))
+                x = array.where(mask, x, ops.zeros_like(x))
             if self.given[name] == "scalar":
                 x = x[:, 0, 0]
             elif self.given[name] == "row":

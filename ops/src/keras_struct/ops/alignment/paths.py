@@ -106,7 +106,7 @@ def _advance(run, node, now, lag, offset, source):
 def _with_origin(node, places):
     """Positions by time, with time 0 in front."""
     time, place = node[0], node[1]
-    return ops.concatenate([ops.where(time == 0, place, -1)[None], places], axis=0)
+    return ops.concatenate([array.where(time == 0, place, -1)[None], places], axis=0)
 
 
 def _constants(run, batch):
@@ -134,15 +134,17 @@ def _read(run, kind, x, time, place):
     if len(x.shape) == 2:
         return x
     i, j = run.layout.node(time, place)
-    row, column = (array.where(n > 0, n - 1, 0 * n) for n in (i + 0 * place, j + 0 * place))
+    legal = ops.logical_and(ops.logical_and(i > 0, j > 0), j <= run.layout.columns)
+    row, column = (_clip(n - 1, size - 1) for n, size in zip((i, j), ops.shape(x)[1:], strict=True))
+    value = run.at(x, row + 0 * column, column + 0 * row)
     if kind == "gap":
-        row = 0 * row if x.shape[1] == 1 else row
-        column = 0 * column if x.shape[2] == 1 else column
-        return run.at(x, row, column)
-    legal = ops.logical_and(i > 0, j > 0)
-    legal = ops.logical_and(legal, j <= run.layout.columns)
-    value = run.at(x, row, array.where(legal, column, 0 * column))
+        return value
     return array.where(legal, value, 0.0 * value + FORBIDDEN)
+
+
+def _clip(x, most):
+    x = array.where(x > 0, x, 0 * x)
+    return array.where(x < most, x, 0 * x + most)
 
 
 def _last(run, tape, noise):
@@ -157,17 +159,17 @@ def _last(run, tape, noise):
     ends = tape.ends
     time = ops.cast(array.argmax(ends + noise(ops.shape(ends)), 1), "int32")[:, None]
     empty = time > run.layout.steps
-    time = ops.where(empty, 0, time)
+    time = array.where(empty, 0, time)
     mask = run.end_mask(time)
     rows = []
     for state in run.end_states():
         positions = ops.broadcast_to(run.position, ops.shape(mask))
         row = run.at(tape.v[state], time + spec.window - 1, positions)
-        rows.append(ops.where(mask, row, _IMPOSSIBLE))
+        rows.append(array.where(mask, row, _IMPOSSIBLE))
     rows = ops.concatenate(rows, axis=1)
     cell = ops.cast(array.argmax(rows + noise(ops.shape(rows)), 1), "int32")[:, None]
     width = run.layout.positions
-    return ops.where(empty, -1, time), cell % width, cell // width
+    return array.where(empty, -1, time), cell % width, cell // width
 
 
 def _forward(run, k):
@@ -178,7 +180,7 @@ def _forward(run, k):
     dead = zeros + FORBIDDEN
     history = [[dead] * spec.states for _ in range(spec.window)]
     if spec.start != "anywhere":
-        start = ops.where(run.starts(0)[..., None], zeros + first, dead)
+        start = array.where(run.starts(0)[..., None], zeros + first, dead)
         history[0][0] = start
 
     def step(carry, x):
@@ -245,7 +247,7 @@ def _best_ends(run, rows, k):
         return node, cell % k, total > INFEASIBLE
     times = ops.arange(run.layout.steps + 1, dtype="int32")[:, None, None]
     mask = run.end_mask(times)[..., None]
-    ends = ops.stack([ops.where(mask, rows[s], FORBIDDEN) for s in run.end_states()], axis=2)
+    ends = ops.stack([array.where(mask, rows[s], FORBIDDEN) for s in run.end_states()], axis=2)
     steps, batch, states, _, _ = ops.shape(ends)
     flat = ops.reshape(ops.swapaxes(ends, 0, 1), (batch, steps * states * width * k))
     nothing = ops.zeros_like(flat[:, :1]) + (0.0 if spec.empty else FORBIDDEN)
@@ -256,5 +258,5 @@ def _best_ends(run, rows, k):
     cell, rank = cell // k, cell % k
     cell, place = cell // width, cell % width
     time, state = cell // states, cell % states
-    time = ops.where(time >= steps, -1, time)
+    time = array.where(time >= steps, -1, time)
     return (time, place, state), rank, total > INFEASIBLE

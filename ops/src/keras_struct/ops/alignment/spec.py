@@ -120,7 +120,9 @@ def edit(swaps):
     return Spec((*moves, Move(0, 0, 2, 2, 3)), ("cell", "gap", "gap", "cell"))
 
 
-DTW = Spec((Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, 0), Move(0, 0, 0, 1, 0)), ("cell",), event="cells")
+DTW = Spec(
+    (Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, 0), Move(0, 0, 0, 1, 0)), ("cell",), event="cells"
+)
 MONOTONIC = Spec(
     (Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, 0)), ("cell",), by_rows=True, event="columns"
 )

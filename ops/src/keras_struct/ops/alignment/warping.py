@@ -43,10 +43,10 @@ def dtw(costs, band=None, lengths=None, temperature=1.0, implementation=None):
 
     Source: Sakoe and Chiba (1978); Cuturi and Blondel (2017), Soft-DTW.
     """
-    structure = Lattice("dtw", spec.DTW, {"costs": costs}, {}, lengths, costs=True)
+    structure = Lattice("dtw", spec.DTW, ("dtw",), {"costs": costs}, {}, lengths, costs=True)
     if band is not None:
         band = as_lengths("band", ops.convert_to_tensor(band), structure.batch_shape, None)
-        structure.allowed["costs"] = _inside_band(structure, band[:, None, None])
+        structure.allowed = _inside_band(structure, band[:, None, None])
     temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
     return Distribution(structure, temperature, implementation)
 
@@ -93,6 +93,8 @@ def monotonic_alignment(scores, lengths=None, temperature=1.0, implementation=No
 
     Source: Kim, Kim, Kong and Yoon (2020), Glow-TTS, section 3.1.
     """
-    structure = Lattice("monotonic_alignment", spec.MONOTONIC, {"scores": scores}, {}, lengths)
+    structure = Lattice(
+        "monotonic_alignment", spec.MONOTONIC, ("monotonic",), {"scores": scores}, {}, lengths
+    )
     temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
     return Distribution(structure, temperature, implementation)

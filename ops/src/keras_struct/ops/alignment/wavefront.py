@@ -52,7 +52,7 @@ class WavefrontSweeps(Sweeps):
         dead = like + FORBIDDEN
         history = [[dead] * spec.states for _ in range(spec.window)]
         if spec.start != "anywhere":
-            history[0][0] = ops.where(run.starts(0), like, dead)
+            history[0][0] = array.where(run.starts(0), like, dead)
         small = like[:, :1]
         peaks = [_maximum(history[0])] + [small + FORBIDDEN] * (spec.window > 1)
 
@@ -192,7 +192,7 @@ class WavefrontSweeps(Sweeps):
         encoded = [events.encode(self.spec, run.layout, places[rank]) for rank in range(k)]
         encoded = ops.stack(encoded)
         keep = ops.reshape(exists, (*ops.shape(exists), *(1 for _ in encoded.shape[2:])))
-        return ops.where(keep, encoded, -1), exists
+        return array.where(keep, encoded, -1), exists
 
 
 class _Step(NamedTuple):
@@ -261,7 +261,11 @@ class _Run:
         states, window = self.spec.states, self.spec.window
         rows = [list(carry[n : n + states]) for n in range(0, len(carry), states)]
         tables = [rows[n * window : (n + 1) * window] for n in range(windows + pendings)]
-        return tables[:windows], tables[windows:], list(carry[(windows + pendings) * window * states :])
+        return (
+            tables[:windows],
+            tables[windows:],
+            list(carry[(windows + pendings) * window * states :]),
+        )
 
     def halves(self, carry):
         (window, dwindow), _, _ = self.split(carry, 2, 0)
@@ -287,7 +291,7 @@ class _Run:
         for lag in range(self.spec.window):
             total = total - ops.pad(c, [(lag, 0), (0, 0), (0, 0)])[: self.layout.steps]
             rows.append(total)
-        return [ops.cumsum(c, axis=0), *rows]
+        return [_cumulative(c, 0), *rows]
 
     def last_window(self, v):
         """Rows of the last times, the last first."""
@@ -371,6 +375,9 @@ class _Run:
         sources = self.sources(window, start)
         scores = self.scores(x.thetas, offsets)
         alive = [array.where(v > INFEASIBLE, v, self.zeros) for v in window[0]]
+        if self.spec.start == "border":
+            border = self.border(x.time)
+            alive = [array.where(border, self.zeros - FORBIDDEN, v) for v in alive]
         return [
             array.exp(source + (score - alive[move.target]))
             for source, score, move in zip(sources, scores, self.moves, strict=True)
@@ -398,7 +405,9 @@ class _Run:
                 if self.spec.emission(state) == channel:
                     rows.append(p[state])
                 else:
-                    rows += [used[k] for k in self.spec.into(state) if self.moves[k].channel == channel]
+                    rows += [
+                        used[k] for k in self.spec.into(state) if self.moves[k].channel == channel
+                    ]
             x = sum(rows[1:], rows[0])
             if reduced == "time":
                 seen.append(next(sums) + x)
@@ -412,7 +421,9 @@ class _Run:
         for kind, reduced, like in zip(self.spec.kinds, self.reduced, self.potentials, strict=True):
             if reduced == "time":
                 x = next(sums)
-                marginals.append(ops.concatenate([x[:, :1] + x[:, 1:2], x[:, 2:]], axis=1)[..., None])
+                marginals.append(
+                    ops.concatenate([x[:, :1] + x[:, 1:2], x[:, 2:]], axis=1)[..., None]
+                )
             elif reduced == "all":
                 marginals.append(ops.sum(next(outputs), axis=0)[..., None])
             elif kind == "cell":
@@ -461,7 +472,9 @@ class _Run:
         i, j = self.layout.node(time, self.position)
         first, second = self.lengths
         if self.spec.end == "anywhere":
-            return ops.logical_and(ops.logical_and(i > 0, i <= first), ops.logical_and(j > 0, j <= second))
+            return ops.logical_and(
+                ops.logical_and(i > 0, i <= first), ops.logical_and(j > 0, j <= second)
+            )
         last = ops.logical_or(
             ops.logical_and(i == first, j <= second), ops.logical_and(j == second, i <= first)
         )
@@ -479,8 +492,10 @@ class _Run:
     def total(self, v, c, op):
         """`base`, `value` and `ends` of the tape."""
         spec, layout = self.spec, self.layout
-        reduce = (lambda x: ops.max(x, axis=1)) if op == "max" else (lambda x: array.logsumexp(x, 1))
-        shifts = ops.pad(ops.cumsum(c, axis=1), [(0, 0), (1, 0)])  # (B, 1 + steps)
+        reduce = (
+            (lambda x: ops.max(x, axis=1)) if op == "max" else (lambda x: array.logsumexp(x, 1))
+        )
+        shifts = ops.pad(_cumulative(c, 1), [(0, 0), (1, 0)])  # (B, 1 + steps)
         if spec.end == "corner":
             time, position = self.final()
             last = [self.at(x, time + spec.window - 1, position) for x in v]
@@ -491,14 +506,14 @@ class _Run:
         mask = ops.swapaxes(self.end_mask(times), 0, 1)
         for state in self.end_states():
             x = v[state][:, spec.window - 1 :]
-            rows.append(ops.where(mask, x, ops.full_like(x, FORBIDDEN)))
+            rows.append(array.where(mask, x, ops.full_like(x, FORBIDDEN)))
         rows = ops.concatenate(rows, axis=2)
         batch, steps, width = ops.shape(rows)
         ends = ops.reshape(reduce(ops.reshape(rows, (batch * steps, width))), (batch, steps))
         peak = ops.max(ends + shifts, axis=1)
         if spec.empty:
-            peak = ops.maximum(peak, 0.0)
-        base = ops.where(peak > INFEASIBLE, ops.round(peak), ops.zeros_like(peak))
+            peak = array.maximum(peak, ops.zeros_like(peak))
+        base = array.where(peak > INFEASIBLE, ops.round(peak), ops.zeros_like(peak))
         ends = ends + (shifts - base[:, None])
         nothing = -base[:, None] if spec.empty else ops.full_like(base[:, None], FORBIDDEN)
         ends = ops.concatenate([ends, nothing], axis=1)
@@ -516,7 +531,8 @@ class _Run:
             end, position = self.final()
             here = ops.cast(self.position == position, self.zeros.dtype) * exists
             last = [
-                here * ops.exp(self.at(x, end + spec.window - 1, position) - value) for x in tape.v
+                here * array.exp(self.at(x, end + spec.window - 1, position) - value)
+                for x in tape.v
             ]
 
             def ends(x, row):
@@ -552,15 +568,19 @@ class _Run:
             time = time + spec.window - 1
             total = 0.0
             for x, dx in zip(tape.v, df, strict=True):
-                total = total + ops.exp(self.at(x, time, position) - value) * self.at(dx, time, position)
+                total = total + array.exp(self.at(x, time, position) - value) * self.at(
+                    dx, time, position
+                )
             return total
         times = ops.arange(self.layout.steps + 1, dtype="int32")[:, None, None]
         mask = ops.swapaxes(self.end_mask(times), 0, 1)
-        shifts = ops.pad(ops.cumsum(tape.c, axis=1), [(0, 0), (1, 0)]) - tape.base[:, None] - value
+        shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)]) - tape.base[:, None] - value
         total = 0.0
         for state in self.end_states():
             x, dx = (table[state][:, spec.window - 1 :] for table in (tape.v, df))
-            weight = ops.exp(ops.where(mask, x, ops.full_like(x, FORBIDDEN)) + shifts[..., None])
+            weight = array.exp(
+                array.where(mask, x, ops.full_like(x, FORBIDDEN)) + shifts[..., None]
+            )
             total = total + ops.sum(weight * dx, axis=(1, 2))
         return total[:, None]
 
@@ -595,6 +615,11 @@ def _logsumexp(terms):
     for term in terms[1:]:
         total = total + array.exp(term - peak)
     return peak + array.log(total)
+
+
+def _cumulative(x, axis):
+    """Sums of whole numbers."""
+    return ops.cast(ops.cumsum(x, axis=axis), x.dtype)
 
 
 def _flat(rows):
