@@ -119,7 +119,8 @@ def check_layer(
     Returns:
         Dict from the name of each check to `"passed"` or `"not applicable: <reason>"`. Not
         applicable are: `masks` without a mask; `fit` on the NumPy backend, which has no gradients,
-        and for a layer without trainable weights; `saved_model` where TensorFlow is not installed.
+        for a layer without trainable weights, and for integer outputs; `saved_model` where
+        TensorFlow is not installed.
 
     Raises:
         AssertionError: If a check fails, with its name, what was expected and what came.
@@ -213,7 +214,8 @@ class _Case:
         for a, e, m in zip(actual, expected, masks or [None] * len(actual), strict=True):
             a, e = (a, e) if m is None else (a[m], e[m])
             self.expect(a.shape == e.shape, check, f"{message}: shapes {a.shape} and {e.shape}")
-            error = np.max(np.abs(np.where(a == e, 0.0, a - e)), initial=0.0)
+            differ = a != e
+            error = np.max(np.abs(a[differ] - e[differ]), initial=0.0)
             self.expect(
                 np.allclose(a, e, rtol=1e-4, atol=2e-5), check, f"{message}: they differ by {error}"
             )
@@ -314,6 +316,8 @@ class _Case:
             return "not applicable: the NumPy backend has no gradients"
         if not self.layer.trainable_weights:
             return "not applicable: the layer has no trainable weights"
+        if not any(keras.backend.is_float_dtype(y.dtype) for y in self.model.outputs):
+            return "not applicable: integer outputs have no gradients"
         clone = type(self.layer).from_config(self.layer.get_config())
         model = self.model_of(clone)
         clone.set_weights(self.layer.get_weights())

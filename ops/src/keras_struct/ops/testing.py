@@ -60,6 +60,15 @@ def grad(function):
     raise NotImplementedError("the NumPy backend has no gradients")
 
 
+def fast(function):
+    """`jax.jit` on JAX, where every eager loop is compiled anew; the function itself elsewhere."""
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
 def compilers():
     """Named ways to compile a function of tensors on this backend."""
     if BACKEND == "jax":

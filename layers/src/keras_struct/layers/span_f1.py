@@ -1,0 +1,135 @@
+"""Precision, recall and F1 of labelled spans."""
+
+import functools
+
+import keras
+import numpy as np
+from keras import ops as K
+
+from keras_struct.layers.packed_potentials import unpack_potentials
+from keras_struct.layers.segments import last_start
+from keras_struct.layers.sequence_mask import keras_mask, mask_from_lengths
+from keras_struct.layers.tag_scheme import span_tables
+from keras_struct.layers.viterbi_accuracy import weight_of_tokens
+
+MEASURES = ("f1", "precision", "recall")
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class SpanF1(keras.metrics.Metric):
+    """Micro-averaged F1, precision or recall of the labelled spans that tags mark.
+
+    A predicted span is right if its start, its end and its type are those of a target span. The
+    rules for where spans start and end are those of the CoNLL-2000 evaluation script, so the
+    metric takes every scheme: BIO, IOB1, BIOES, BILOU, BMES, and `["I", "B"]` for the boundaries
+    of words, where every token belongs to a word.
+
+    Args:
+        labels: Names of the tags, such as `["O", "B-PER", "I-PER"]`; for a `SemiMarkovCRF` names of
+            the segments, such as `["O", "PER"]`, where those named `"O"` are not spans.
+        measure: `"f1"`, `"precision"` or `"recall"`.
+        from_potentials: Whether predictions are the packed potentials of a `CRF` or a
+            `SemiMarkovCRF`. If False, they are tags `(B, N)` or scores `(B, N, K)` of a tagger,
+            with the Keras mask they carry.
+        name: Name of the metric, by default `span_f1`, `span_precision` or `span_recall`.
+        dtype: Dtype of the metric.
+
+    Call arguments:
+        y_true: Integer tags `(B, N)`, or segments `(B, N, 2)` for a `SemiMarkovCRF`; what they hold
+            in the padding is ignored.
+        y_pred: Predictions, see `from_potentials`.
+        sample_weight: Weights of the sequences, `(B,)`, or of the tokens, `(B, N)`; a span has the
+            weight of its last token (of a `SemiMarkovCRF`, its first).
+
+    Example:
+
+    >>> from keras_struct.layers import SpanF1
+    >>> metric = SpanF1(["O", "B-PER", "I-PER"], from_potentials=False)
+    >>> metric.update_state([[1, 2, 0, 1]], [[1, 2, 0, 0]])
+    >>> round(float(metric.result()), 3)  # one of one predicted, one of two found
+    0.667
+
+    Source: Tjong Kim Sang and Buchholz (2000), Introduction to the CoNLL-2000 Shared Task.
+    """
+
+    def __init__(self, labels, measure="f1", from_potentials=True, name=None, dtype=None):
+        if measure not in MEASURES:
+            raise ValueError(f"Expected a measure among {MEASURES}. Received: measure={measure!r}")
+        super().__init__(name=f"span_{measure}" if name is None else name, dtype=dtype)
+        self.labels = list(labels)
+        self.measure = measure
+        self.from_potentials = from_potentials
+        self.right = self.add_variable((), "zeros", name="right")
+        self.predicted = self.add_variable((), "zeros", name="predicted")
+        self.target = self.add_variable((), "zeros", name="target")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        best, valid = self._prediction(y_pred)
+        spans = self._spans_of_segments if len(best.shape) == 3 else self._spans_of_tags
+        predicted, target = spans(best, valid), spans(K.cast(y_true, "int32"), valid)
+        ends = K.logical_and(predicted[0], target[0])
+        same = K.logical_and(K.equal(predicted[1], target[1]), K.equal(predicted[2], target[2]))
+        weight = K.cast(valid, self.dtype)
+        if sample_weight is not None:
+            weight = weight * weight_of_tokens(sample_weight, self.dtype)
+        for variable, spans in (
+            (self.right, K.logical_and(ends, same)),
+            (self.predicted, predicted[0]),
+            (self.target, target[0]),
+        ):
+            variable.assign_add(K.sum(K.cast(spans, self.dtype) * weight))
+
+    def result(self):
+        precision = K.divide_no_nan(self.right, self.predicted)
+        recall = K.divide_no_nan(self.right, self.target)
+        if self.measure == "precision":
+            return precision
+        if self.measure == "recall":
+            return recall
+        return K.divide_no_nan(2 * self.right, self.predicted + self.target)
+
+    def _prediction(self, y_pred):
+        """The best tags `(B, N)` or segments `(B, N, 2)`, and which tokens count, `(B, N)`."""
+        if self.from_potentials:
+            potentials = unpack_potentials(K.stop_gradient(K.convert_to_tensor(y_pred)))
+            best = potentials.distribution().argmax()
+            return best, mask_from_lengths(potentials.lengths, K.shape(best)[1])
+        mask = keras_mask(y_pred)
+        tags = K.convert_to_tensor(y_pred)
+        tags = K.cast(K.argmax(tags, axis=-1) if len(tags.shape) == 3 else tags, "int32")
+        return tags, K.ones_like(tags, dtype="bool") if mask is None else K.cast(mask, "bool")
+
+    def _spans_of_tags(self, tags, valid):
+        """For each token: whether a span ends at it, where that span starts, and its type."""
+        outside = len(self.labels)
+        known = K.logical_and(valid, K.logical_and(tags >= 0, tags < outside))
+        tags = K.where(known, tags, outside)
+        edge = K.full_like(tags[:, :1], outside)
+        starts = self._look_up("starts", K.concatenate([edge, tags[:, :-1]], axis=1), tags)
+        ends = self._look_up("ends", tags, K.concatenate([tags[:, 1:], edge], axis=1))
+        return ends, last_start(starts), K.take(np.array(self._tables.types, "int32"), tags)
+
+    def _spans_of_segments(self, segments, valid):
+        """For each token: whether a span starts at it, its length, and its type."""
+        types = np.array([-1 if label == "O" else i for i, label in enumerate(self.labels)])
+        label, length = segments[..., 0], segments[..., 1]
+        known = K.logical_and(label >= 0, label < len(self.labels))
+        starts = K.logical_and(K.logical_and(valid, known), length > 0)
+        types = K.take(types, K.where(starts, label, 0))
+        return K.logical_and(starts, types >= 0), length, types
+
+    @functools.cached_property
+    def _tables(self):
+        return span_tables(self.labels)
+
+    def _look_up(self, table, first, second):
+        flat = np.reshape(getattr(self._tables, table), -1)
+        return K.take(flat, first * (len(self.labels) + 1) + second)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "labels": self.labels,
+            "measure": self.measure,
+            "from_potentials": self.from_potentials,
+        }

@@ -1,0 +1,158 @@
+"""From packed potentials to tags and marginals, as a layer that lives in the graph."""
+
+import keras
+from keras import ops as K
+
+from keras_struct.layers.packed_potentials import header_rows, unpack_potentials
+from keras_struct.layers.segments import token_labels, token_marginals
+from keras_struct.layers.sequence_mask import mask_from_lengths
+
+OUTPUT_MODES = ("tags", "segments", "marginals")
+
+
+def decode(potentials, output_mode, temperature=1.0):
+    """Tags, segments or token marginals of `ChainPotentials` with lengths."""
+    semi_markov = len(potentials.scores.shape) == 4
+    if output_mode == "marginals":
+        marginals = potentials.distribution(temperature).marginals()
+        return token_marginals(marginals) if semi_markov else marginals
+    best = potentials.distribution().argmax()
+    if output_mode == "segments" and not semi_markov:
+        raise ValueError(
+            "Expected the potentials of a SemiMarkovCRF. "
+            f"Received: output_mode='segments' for scores of shape {potentials.scores.shape}"
+        )
+    if output_mode == "segments" or not semi_markov:
+        return best
+    return token_labels(best, mask_from_lengths(potentials.lengths, K.shape(best)[1]))
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class StructuredDecoder(keras.layers.Layer):
+    """Best tags or marginals of the packed potentials of a `CRF` or a `SemiMarkovCRF`.
+
+    The layer has no weights: the potentials hold everything. Its outputs carry the Keras mask of
+    the tokens.
+
+    Args:
+        output_mode: `"tags"`, the tag of each token in the best structure (Viterbi);
+            `"segments"`, label and length at the start of each of the best segments, for a
+            `SemiMarkovCRF`; `"marginals"`, the probability of each tag at each token.
+        temperature: Number >= 0 by which the potentials are divided for the marginals; 0 gives
+            the indicator of the best tags. It does not change the tags.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        inputs: Packed potentials, `(B, H + N, K)` or `(B, H + N, D, K)`.
+
+    Returns:
+        `"tags"`: `(B, N)`, int32, -1 in the padding. `"segments"`: `(B, N, 2)`, int32, -1 where no
+        segment starts. `"marginals"`: `(B, N, K)`, 0 in the padding.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_struct import layers
+    >>> tokens = keras.Input((None, 8))
+    >>> potentials = layers.CRF(5)(tokens)
+    >>> tagger = keras.Model(tokens, layers.StructuredDecoder()(potentials))
+    """
+
+    def __init__(self, output_mode="tags", temperature=1.0, **kwargs):
+        # Half precision would round the potentials and lose the lengths.
+        super().__init__(autocast=False, **kwargs)
+        if output_mode not in OUTPUT_MODES:
+            raise ValueError(
+                f"Expected an output mode among {OUTPUT_MODES}. "
+                f"Received: output_mode={output_mode!r}"
+            )
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"Expected a number >= 0. Received: temperature={temperature}")
+        self.output_mode = output_mode
+        self.temperature = temperature
+        self.supports_masking = True
+
+    def call(self, inputs):
+        decoded = decode(unpack_potentials(inputs), self.output_mode, self.temperature)
+        return K.cast(decoded, self.compute_dtype) if self.output_mode == "marginals" else decoded
+
+    def compute_mask(self, inputs, previous_mask=None):
+        if isinstance(inputs, keras.KerasTensor):
+            return None  # The lengths are values; Keras asks again when there are some.
+        potentials = unpack_potentials(inputs)
+        return mask_from_lengths(potentials.lengths, K.shape(potentials.scores)[1])
+
+    def compute_output_spec(self, inputs):
+        batch, rows = inputs.shape[:2]
+        n = None if rows is None else rows - header_rows(inputs.shape)
+        return decoded_spec(self.output_mode, (batch, n), inputs.shape[-1], self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "output_mode": self.output_mode,
+            "temperature": self.temperature,
+        }
+
+
+def decoded_spec(output_mode, leading, k, dtype):
+    """The `KerasTensor` of what `decode` returns."""
+    if output_mode == "marginals":
+        return keras.KerasTensor((*leading, k), dtype)
+    return keras.KerasTensor((*leading, 2) if output_mode == "segments" else leading, "int32")
+
+
+def decoding_model(model, output_mode="tags", temperature=1.0):
+    """The model for inference: it returns tags or marginals where the model returns potentials.
+
+    It shares the weights of the model, so it may be made before or after training.
+
+    Args:
+        model: Functional or `Sequential` model with an output that a `CRF` or a
+            `SemiMarkovCRF` made.
+        output_mode: See `StructuredDecoder`.
+        temperature: See `StructuredDecoder`.
+
+    Returns:
+        `keras.Model` on the same inputs, with the same structure of outputs.
+
+    Raises:
+        ValueError: If no output of the model comes from one of them. Models of other kinds decode
+            with the layer itself, `StructuredDecoder()(potentials)`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_struct import layers
+    >>> model = keras.Sequential([keras.Input((None, 8)), layers.CRF(5)])
+    >>> layers.decoding_model(model).predict(np.ones((2, 6, 8)), verbose=0).shape
+    (2, 6)
+    """
+    if isinstance(model, keras.Sequential) and model.built:
+        inputs, outputs = model.inputs[0], model.outputs[0]
+    elif isinstance(model, keras.Model) and getattr(model, "inputs", None):
+        inputs, outputs = model.input, model.output
+    else:
+        raise ValueError(
+            "Expected a Functional model, or a Sequential one that was built. "
+            f"Received: model={model}"
+        )
+    if not any(_is_packed(output) for output in keras.tree.flatten(outputs)):
+        raise ValueError(
+            "Expected a model with an output of a CRF or a SemiMarkovCRF. "
+            f"Received: model={model} with outputs={model.outputs}"
+        )
+
+    def decoded(output):
+        if not _is_packed(output):
+            return output
+        return StructuredDecoder(output_mode, temperature)(output)
+
+    outputs = keras.tree.map_structure(decoded, outputs)
+    return keras.Model(inputs, outputs, name=f"{model.name}_{output_mode}")
+
+
+def _is_packed(output):
+    """Whether a layer of this library made this symbolic tensor as packed potentials."""
+    layer = output._keras_history.operation
+    return getattr(layer, "returns_potentials", False)

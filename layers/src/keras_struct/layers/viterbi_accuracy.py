@@ -1,0 +1,97 @@
+"""How often the best tags under the potentials of a model are right."""
+
+import keras
+from keras import ops as K
+
+from keras_struct.layers.packed_potentials import unpack_potentials
+from keras_struct.layers.segments import token_labels
+from keras_struct.layers.sequence_mask import mask_from_lengths
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class ViterbiAccuracy(keras.metrics.Mean):
+    """Share of the tokens whose tag in the best sequence (Viterbi) is right.
+
+    The metric decodes every batch; to save that time while training, leave it out of `compile`
+    and evaluate the `decoding_model`.
+
+    Args:
+        name: Name of the metric.
+        dtype: Dtype of the metric.
+
+    Call arguments:
+        y_true: Integer tags `(B, N)`, or segments `(B, N, 2)` for a `SemiMarkovCRF`; what they hold
+            in the padding is ignored.
+        y_pred: The packed potentials that a `CRF` or a `SemiMarkovCRF` returns.
+        sample_weight: Weights of the sequences, `(B,)`, or of the tokens, `(B, N)`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_struct import layers
+    >>> metric = layers.ViterbiAccuracy()
+    >>> potentials = layers.pack_potentials(np.eye(3, dtype="float32")[None], np.zeros((3, 3)))
+    >>> metric.update_state([[0, 1, 0]], potentials)
+    >>> round(float(metric.result()), 3)
+    0.667
+    """
+
+    def __init__(self, name="viterbi_accuracy", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        right, valid = _right_tags(y_true, y_pred)
+        weight = K.cast(valid, self.dtype)
+        if sample_weight is not None:
+            weight = weight * weight_of_tokens(sample_weight, self.dtype)
+        super().update_state(K.cast(right, self.dtype), sample_weight=weight)
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class ViterbiSequenceAccuracy(keras.metrics.Mean):
+    """Share of the sequences whose best tags (Viterbi) are all right.
+
+    Args:
+        name: Name of the metric.
+        dtype: Dtype of the metric.
+
+    Call arguments:
+        y_true: Integer tags `(B, N)`, or segments `(B, N, 2)` for a `SemiMarkovCRF`; what they hold
+            in the padding is ignored.
+        y_pred: The packed potentials that a `CRF` or a `SemiMarkovCRF` returns.
+        sample_weight: Weights of the sequences, `(B,)`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_struct import layers
+    >>> metric = layers.ViterbiSequenceAccuracy()
+    >>> potentials = layers.pack_potentials(np.eye(3, dtype="float32")[None], np.zeros((3, 3)))
+    >>> metric.update_state([[0, 1, 2]], potentials)
+    >>> float(metric.result())
+    1.0
+    """
+
+    def __init__(self, name="viterbi_sequence_accuracy", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        right, valid = _right_tags(y_true, y_pred)
+        right = K.all(K.logical_or(right, K.logical_not(valid)), axis=-1)
+        super().update_state(K.cast(right, self.dtype), sample_weight=sample_weight)
+
+
+def weight_of_tokens(sample_weight, dtype):
+    """Weights `(B, 1)` or `(B, N)` from those of sequences `(B,)` or of tokens `(B, N)`."""
+    weight = K.convert_to_tensor(sample_weight, dtype=dtype)
+    return K.expand_dims(weight, -1) if len(weight.shape) == 1 else weight
+
+
+def _right_tags(y_true, y_pred):
+    """Whether each tag is right, and whether it counts, both `(B, N)`."""
+    potentials = unpack_potentials(K.stop_gradient(K.convert_to_tensor(y_pred)))
+    best, target = potentials.distribution().argmax(), K.cast(y_true, "int32")
+    valid = mask_from_lengths(potentials.lengths, K.shape(best)[1])
+    if len(best.shape) == 3:
+        best, target = token_labels(best, valid), token_labels(target, valid)
+    return K.equal(best, target), valid
