@@ -141,6 +141,49 @@ class Distribution:
             raise ValueError(f"Expected a potential among {list(named)}. Received: name={name!r}")
         return self._as_given(named[name])
 
+    def jacobian(self, name, of=None):
+        """Derivative of the marginals with respect to a parameter, as a map.
+
+        For a parameter that is one number per example, such as a gap score, this is the map
+        `dP / d eta`; for a larger potential, the derivative when all its entries move together.
+        One curvature sweep; it is not differentiable itself, but works on the NumPy backend.
+
+        Args:
+            name: Name of a potential, or `"temperature"`.
+            of: Name of the potential whose marginals move; None for the primary one.
+
+        Returns:
+            Tensor in the shape of `marginals(of)`, with the dtype of the value.
+        """
+        self._soft_only("jacobian")
+        structure = self.structure
+        theta = tuple(ops.stop_gradient(x) for x in self._theta)
+        if name == "temperature":
+            tangents = [array.where(x <= INFEASIBLE, ops.zeros_like(x), -x) for x in theta]
+        elif name in structure.potentials:
+            still = {key: ops.zeros_like(x) for key, x in structure.potentials.items()}
+            unit = ops.ones_like(still[name])
+            moved = structure.fold({**still, name: -unit if structure.costs else unit})
+            tangents = [a - b for a, b in zip(moved, structure.fold(still), strict=True)]
+        else:
+            raise ValueError(
+                f"Expected 'temperature' or a potential among {list(structure.potentials)}. "
+                f"Received: name={name!r}"
+            )
+        if self.temperature is not None:
+            scale = ops.reshape(ops.stop_gradient(self.temperature), (-1,))
+            tangents = [scale_rows(1 / scale, x) for x in tangents]
+        wide = [
+            ops.broadcast_to(x, ops.shape(p))
+            for x, p in zip(tangents, self._marginals, strict=True)
+        ]
+        hessian = self._sweeps.curvature(theta, structure.context, self._soft[1], tuple(wide))
+        named = structure.unfold(hessian)
+        of = next(iter(structure.potentials)) if of is None else of
+        if of not in named:
+            raise ValueError(f"Expected a potential among {list(named)}. Received: of={of!r}")
+        return self._restore(named[of])
+
     def argmax(self):
         """The best structure, as an event (see the structure's docstring); one of them at ties."""
         return self._restore(self._best)
