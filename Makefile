@@ -23,8 +23,8 @@ test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k cha
 demo: .venv/demo-$(BACKEND).stamp  ## run the demo; BACKEND=jax|tensorflow|torch SENTENCE="..."
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/spaces_demo.py $${SENTENCE:+"$$SENTENCE"}
 
-bench: .venv/bench.stamp  ## run the benchmarks beside their peers; BACKEND=jax|tensorflow|torch ARGS="..."
-	KERAS_BACKEND=$(BACKEND) $(BIN)/python ci/bench.py $(ARGS)
+bench: .venv/bench.stamp  ## time every backend beside the peers; ARGS="--quick --only linear_chain K=16"
+	$(BIN)/python -m ci.bench $(ARGS)
 
 lint: .venv/test.stamp  ## check style and types
 	$(BIN)/ruff check .
