@@ -1,6 +1,13 @@
 """Exact marginals, samples and decoding of combinatorial structures, on every Keras backend."""
 
-from keras_struct.ops.alignment.edit import adjacent_swaps, lcs, levenshtein, osa
+from keras_struct.ops.alignment.edit import (
+    adjacent_swaps,
+    damerau,
+    lcs,
+    levenshtein,
+    osa,
+    transposition_sources,
+)
 from keras_struct.ops.alignment.gapped import (
     needleman_wunsch,
     overlap,
@@ -24,6 +31,7 @@ __all__ = [
     "adjacent_swaps",
     "categorical",
     "ctc",
+    "damerau",
     "dtw",
     "explain",
     "implementations",
@@ -38,5 +46,6 @@ __all__ = [
     "semi_markov",
     "smith_waterman",
     "subset",
+    "transposition_sources",
     "use",
 ]

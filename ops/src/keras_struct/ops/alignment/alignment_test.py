@@ -44,6 +44,11 @@ class TestOSA(StructureLaws):
     pass
 
 
+@pytest.mark.parametrize("case", cases.DAMERAU, ids=str)
+class TestDamerau(StructureLaws):
+    pass
+
+
 @pytest.mark.parametrize("case", cases.LCS, ids=str)
 class TestLCS(StructureLaws):
     pass

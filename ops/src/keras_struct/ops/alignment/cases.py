@@ -164,6 +164,27 @@ OSA = [
     ),
 ]
 
+_FIRST = np.random.default_rng(6).integers(0, 2, (4, 3))
+_SECOND = np.random.default_rng(7).integers(0, 2, (4, 4))
+
+
+def _damerau(substitutions, **options):
+    sources = edit.transposition_sources(_FIRST, _SECOND)
+    return edit.damerau(substitutions, sources, **options)
+
+
+DAMERAU = [
+    _case("plain", _damerau, (4, 3, 4), "substitutions", _OSA),
+    _case("ragged", _damerau, (4, 3, 4), "substitutions", _OSA, RAGGED),
+    _case(
+        "per_cell",
+        _damerau,
+        (4, 3, 4),
+        "substitutions",
+        {"deletion": (4,), "insertion": (), "transposition": (4, 3, 4)},
+    ),
+]
+
 LCS = [
     _case("plain", edit.lcs, (2, 3, 2)),
     _case("ragged", edit.lcs, (4, 3, 3), lengths=RAGGED),

@@ -47,9 +47,16 @@ def decode(spec, layout, event):
 
 
 def used(spec, i, j):
-    """For every move, whether the step into node n + 1 is that move: a list of (B, N - 1)."""
+    """For every move, whether the step into node n + 1 is that move: a list of (B, N - 1).
+
+    With jumps, the last entry says whether it is a jump (from wherever).
+    """
     going = ops.logical_and(i[:, :-1] >= 0, i[:, 1:] >= 0)
     di, dj = i[:, 1:] - i[:, :-1], j[:, 1:] - j[:, :-1]
+    if spec.jumps:
+        moves = [ops.logical_and(di == move.di, dj == move.dj) for move in spec.moves]
+        moves.append(ops.logical_and(di > 1, dj > 1))
+        return [ops.logical_and(going, move) for move in moves]
     after = ops.full_like(di, -2)
     for move in spec.moves:
         hit = ops.logical_and(di == move.di, dj == move.dj)
@@ -76,7 +83,9 @@ def parts(spec, layout, event, shapes, dtype):
     i, j = i[:, 1:], j[:, 1:]
     indicators = []
     for channel, (kind, shape) in enumerate(zip(spec.kinds, shapes, strict=True)):
-        hits = [x for x, move in zip(steps, spec.moves, strict=True) if move.channel == channel]
+        hits = [x for x, move in zip(steps, spec.moves, strict=False) if move.channel == channel]
+        if spec.jumps and channel == len(spec.kinds) - 1:
+            hits = steps[-1:]
         total = ops.cast(hits[0], dtype)
         for hit in hits[1:]:
             total = total + ops.cast(hit, dtype)

@@ -18,7 +18,7 @@ def walk(run, tape, noise):
     spec = run.spec
     node = _last(run, tape, noise)
     batch = ops.shape(node[0])[0]
-    draws = noise((run.layout.steps, batch, len(spec.moves)))
+    draws = noise((run.layout.steps, batch, len(spec.moves) + spec.jumps))
     potentials = [_per_example(x, batch) for x in run.potentials]
     lags, offsets, sources = _constants(run, batch)
 
@@ -40,9 +40,15 @@ def walk(run, tape, noise):
                 score = score + _read(run, spec.kinds[move.channel], x, now, place)
             legal = ops.logical_and(state == move.target, source >= 0)
             logits.append(array.where(legal, score, 0.0 * score + _IMPOSSIBLE))
+        steps = [lags, offsets, sources]
+        if spec.jumps:
+            score, from_time, from_place = run.jump(tape, now, place)
+            logits.append(score)
+            last = (now - from_time, place - from_place, 0 * place)
+            steps = [array.concatenate(pair, 1) for pair in zip(steps, last, strict=True)]
         logits = array.concatenate(logits, 1) + draw
         choice = ops.cast(array.argmax(logits, 1), "int32")[:, None]
-        move = [array.take_along_axis(x, choice, 1) for x in (lags, offsets, sources)]
+        move = [array.take_along_axis(x, choice, 1) for x in steps]
         return _advance(run, carry, now, *move)
 
     xs = (run.times, draws, *run.offsets(tape.c))
@@ -72,8 +78,13 @@ def best(run, k):
             taken = array.take_along_axis(cell, place * k + rank, 1)
             pointer = array.where(state == s, taken, pointer)
         choice = array.where(state >= 0, state, 0 * state) * most + pointer // k
-        choice = array.take_along_axis(table, choice, 1)
+        jump = choice >= spec.states * most
+        choice = array.take_along_axis(table, array.where(jump, 0 * choice, choice), 1)
         move = [array.take_along_axis(x, choice, 1) for x in constants]
+        if spec.jumps:
+            from_time, from_place = run.sources_of(now, place)
+            jumped = (now - from_time, place - from_place)
+            move[:2] = [array.where(jump, a, b) for a, b in zip(jumped, move, strict=False)]
         rank = array.where(time == now, pointer % k, rank)
         node, output = _advance(run, tuple(node), now, *move)
         return (*node, rank), output
@@ -184,6 +195,9 @@ def _forward(run, k):
         history[0][0] = start
 
     def step(carry, x):
+        if spec.jumps:
+            *carry, table = carry
+            node_of, *x = x
         history = [carry[n : n + spec.states] for n in range(0, len(carry), spec.states)]
         thetas = run.timed(x[1:])
         row, pointers = [], []
@@ -199,6 +213,10 @@ def _forward(run, k):
                 if move.channel is not None:
                     term = term + thetas[move.channel][..., None]
                 terms.append(term)
+            if spec.jumps:
+                index = ops.reshape(node_of[..., None] * k + ranks, (ops.shape(node_of)[0], -1))
+                term = array.take_along_axis(run.flat(table), index, 1)
+                terms.append(ops.reshape(term, ops.shape(zeros)) + thetas[-1][..., None])
             values, pointer = array.top_k(array.concatenate(terms, 2), k)
             row.append(values)
             pointers.append(ops.cast(pointer, "int32"))
@@ -210,11 +228,20 @@ def _forward(run, k):
                 for state, value in enumerate(row)
             ]
         carry = (*row, *carry[: -spec.states])
+        if spec.jumps:
+            table = array.put_row(table, x[0], ops.reshape(row[0], (ops.shape(zeros)[0], -1)))
+            carry = (*carry, table)
         return carry, (*row, *pointers)
 
     like = [zeros] * spec.states + [ops.cast(zeros, "int32")] * spec.states
     carry = tuple(x for row in history for x in row)
-    _, rows = array.scan(step, carry, (run.times, *run.xs), like=tuple(like))
+    xs = (run.times, *run.xs)
+    if spec.jumps:
+        ranks = ops.arange(k, dtype="int32")
+        table = ops.concatenate([run.empty_table()] * k, axis=2)
+        start = ops.reshape(history[0][0], (ops.shape(zeros)[0], -1))
+        carry, xs = (*carry, array.put_row(table, 0, start)), (run.node_of, *xs)
+    _, rows = array.scan(step, carry, xs, like=tuple(like))
     values = [
         ops.concatenate([x[None], y], axis=0)
         for x, y in zip(history[0], rows[: spec.states], strict=True)

@@ -64,7 +64,7 @@ def test_best_alignments_equal_parasail(name, gaps):
         if mode == "sg":
             continue  # Its paths include the free ends.
         events = []
-        for (x, y), result in zip(pairs, results, strict=True):
+        for result in results:
             cigar = result.cigar
             steps = []
             for code in cigar.seq:
@@ -89,10 +89,15 @@ def test_best_edits_equal_rapidfuzz():
         _ids([pair[axis] for pair in pairs], costs.shape[1 + axis]) for axis in range(2)
     )
     swaps = ops.adjacent_swaps(first, second)
+    sources = ops.transposition_sources(first, second)
     scores = np.where(costs == 0, 1.0, -np.inf).astype("float32")
     for d, peer in (
         (ops.levenshtein(costs, lengths=lengths, temperature=0), distance.Levenshtein.distance),
         (ops.osa(costs, swaps, lengths=lengths, temperature=0), distance.OSA.distance),
+        (
+            ops.damerau(costs, sources, lengths=lengths, temperature=0),
+            distance.DamerauLevenshtein.distance,
+        ),
         (ops.lcs(scores, lengths=lengths, temperature=0), distance.LCSseq.similarity),
     ):
         expected = [peer(x, y) for x, y in pairs]

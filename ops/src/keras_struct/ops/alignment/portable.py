@@ -1,5 +1,6 @@
 """Every structure on the lattice, on every backend: one program for all specs (recurrence.md)."""
 
+from keras_struct.ops.alignment.jumps import JumpSweeps
 from keras_struct.ops.alignment.wavefront import WavefrontSweeps
 
 
@@ -8,4 +9,5 @@ def rejects(call):
 
 
 def sweeps(call):
-    return WavefrontSweeps(call.option("spec"))
+    spec = call.option("spec")
+    return JumpSweeps(spec) if spec.jumps else WavefrontSweeps(spec)

@@ -11,7 +11,13 @@ __all__ = ["rejects", "sweeps"]
 
 def sweeps(call):
     rules = call.option("rules")
-    kinds = {"gapped": Gapped, "edit": Edit, "dtw": Warping, "monotonic": Monotonic}
+    kinds = {
+        "gapped": Gapped,
+        "edit": Edit,
+        "dtw": Warping,
+        "monotonic": Monotonic,
+        "damerau": Damerau,
+    }
     return kinds[rules[0]](*rules[1:])
 
 
@@ -71,10 +77,8 @@ class Gapped(NodePaths):
     def _out_of(self, i, j, n, m):
         if self.mode == "local":
             return [Edge((i, j, "M"), END)]
-        if self.mode == "global":
-            last = (i, j) == (n, m)
-        else:
-            last = (i == n or j == m) and i > 0 and j > 0
+        corner, border = (i, j) == (n, m), (i == n or j == m) and i > 0 and j > 0
+        last = corner if self.mode == "global" else border
         return [Edge((i, j, s), END) for s in "MXY"] if last else []
 
     def _may_precede(self, state):
@@ -113,6 +117,23 @@ class Edit(NodePaths):
                         parts = ((channel, index),)
                     edges.append(Edge((i - di, j - dj), (i, j), parts, (i, j)))
         return [*edges, Edge((n, m), END)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Damerau(Edit):
+    """As `Edit`, with a transposition into (i, j) from the node that `sources` names."""
+
+    channels: tuple[int | None, ...] = (0, 1, 2)
+
+    def lattice(self, shapes, context):
+        n, m = (int(length) for length in context[:2])
+        edges = super().lattice(shapes, context)
+        for i in range(n):
+            for j in range(m):
+                k, l = (int(x) for x in context[2][i, j])
+                if k >= 0:
+                    edges.append(Edge((k, l), (i + 1, j + 1), ((3, (i, j)),), (i + 1, j + 1)))
+        return edges
 
 
 @dataclasses.dataclass(frozen=True)

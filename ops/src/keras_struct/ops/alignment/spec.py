@@ -41,6 +41,7 @@ class Spec:
             or "anywhere" (state 0).
         empty: Whether there is one more structure, empty and of score 0.
         by_rows: Whether time runs over rows (every move has di = 1) and not over anti-diagonals.
+        jumps: Whether the last canonical potential scores jumps (see `jumps`).
         event: "nodes", "cells" or "columns", see `events`.
     """
 
@@ -50,6 +51,7 @@ class Spec:
     end: str = "corner"
     empty: bool = False
     by_rows: bool = False
+    jumps: bool = False
     event: str = "nodes"
 
     @functools.cached_property
@@ -120,6 +122,7 @@ def edit(swaps):
     return Spec((*moves, Move(0, 0, 2, 2, 3)), ("cell", "gap", "gap", "cell"))
 
 
+DAMERAU = dataclasses.replace(edit(swaps=False), kinds=("cell", "gap", "gap", "cell"), jumps=True)
 DTW = Spec(
     (Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, 0), Move(0, 0, 0, 1, 0)), ("cell",), event="cells"
 )

@@ -45,8 +45,11 @@ class Tape(NamedTuple):
 class WavefrontSweeps(Sweeps):
     spec: Spec
 
+    def run(self, potentials, context):
+        return _Run(self.spec, potentials, context)
+
     def forward(self, potentials, context, op):
-        run = _Run(self.spec, potentials, context)
+        run = self.run(potentials, context)
         reduce = _peak if op == "max" else _logsumexp
         spec, like = self.spec, run.zeros
         dead = like + FORBIDDEN
@@ -86,7 +89,7 @@ class WavefrontSweeps(Sweeps):
         return base + value, Tape(v, c, base, value, ends).flat()
 
     def backward(self, potentials, context, tape):
-        run = _Run(self.spec, potentials, context)
+        run = self.run(potentials, context)
         tape = Tape.of(tape)
         inject = run.injection(tape)
 
@@ -106,10 +109,10 @@ class WavefrontSweeps(Sweeps):
         return run.collect(outputs, run.split(carry, 1, 1)[2])
 
     def curvature(self, potentials, context, tape, tangents):
-        run = _Run(self.spec, potentials, context)
+        run = self.run(potentials, context)
         tape = Tape.of(tape)
         inject = run.injection(tape)
-        rates = _Run(self.spec, tangents, context)
+        rates = self.run(tangents, context)
         df, dend = self._tangent_forward(run, rates, tape)
 
         def step(carry, x):
@@ -183,11 +186,11 @@ class WavefrontSweeps(Sweeps):
         return df, run.total_tangent(tape, df)
 
     def trace(self, potentials, context, tape, noise):
-        run = _Run(self.spec, potentials, context)
+        run = self.run(potentials, context)
         return events.encode(self.spec, run.layout, paths.walk(run, Tape.of(tape), noise))
 
     def topk(self, potentials, context, k):
-        run = _Run(self.spec, potentials, context)
+        run = self.run(potentials, context)
         places, exists = paths.best(run, k)
         encoded = [events.encode(self.spec, run.layout, places[rank]) for rank in range(k)]
         encoded = ops.stack(encoded)
@@ -196,7 +199,7 @@ class WavefrontSweeps(Sweeps):
 
 
 class _Step(NamedTuple):
-    """One row of the reverse scans: `before[n]` holds the states of the n-th table at t - window."""
+    """One row of the reverse scans; `before[n]` is the n-th table at time t - window."""
 
     time: object
     before: list
@@ -408,6 +411,8 @@ class _Run:
                     rows += [
                         used[k] for k in self.spec.into(state) if self.moves[k].channel == channel
                     ]
+            if not rows:
+                continue  # a jump (see jumps.py)
             x = sum(rows[1:], rows[0])
             if reduced == "time":
                 seen.append(next(sums) + x)
@@ -540,7 +545,6 @@ class _Run:
                 return [now * p for p in last]
 
         else:
-            level = tape.base[:, None] + value
 
             def ends(x, row):
                 mask = self.end_mask(x.time)
