@@ -207,8 +207,10 @@ class Distribution:
         if not isinstance(count, int) or count < 1:
             raise ValueError(f"Expected a positive number of samples. Received: n={n}")
         dtype = self._theta[0].dtype
-        theta = tuple(
-            x if x.shape[0] == 1 else _tile(ops.stop_gradient(x), count) for x in self._theta
+        single = self._batch() == 1
+        theta = tuple(  # size 1: shared by the batch, unless the batch has size 1
+            _tile(ops.stop_gradient(x), count) if single or x.shape[0] != 1 else x
+            for x in self._theta
         )
         context, tape = (
             tuple(_tile(x, count) for x in group)

@@ -70,11 +70,7 @@ def fast(function):
 
 
 def compilers():
-    """Named ways to compile a function of tensors on this backend."""
-    if BACKEND == "jax":
-        import jax
-
-        return {"jit": jax.jit}
+    """Named ways to compile a function of tensors, where `fast` does not compile already."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 

@@ -91,13 +91,11 @@ class CTC(Structure):
         labels = array.where(time_mask(count, most), labels, blank)
         _check_labels(labels, count, blank, self.k)
         self.potentials = {"log_probs": ops.cast(flatten_batch(log_probs, 2), self.compute)}
-        blanks = ops.full_like(labels, blank)
-        extended = ops.reshape(ops.stack([blanks, labels], axis=2), (-1, 2 * most))
-        self.extended = (
-            ops.concatenate([extended, ops.full_like(extended[:, :1], blank)], axis=1)
-            if most
-            else ops.zeros_like(count)[:, None] + blank
-        )
+        blanks = ops.full_like(count, blank)
+        columns = [blanks]
+        for label in ops.unstack(labels, most, axis=1) if most else []:
+            columns += [label, blanks]
+        self.extended = ops.stack(columns, axis=1)
         size = 2 * most + 1
         position = ops.arange(size, dtype="int32")[None]
         last = 2 * count[:, None]

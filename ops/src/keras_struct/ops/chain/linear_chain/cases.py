@@ -22,6 +22,7 @@ def _case(
     forbid=False,
     batched=False,
     ties=False,
+    core=False,
 ):
     *batch, n, k = shape
 
@@ -52,23 +53,21 @@ def _case(
     build = functools.partial(
         _build, lengths=None if lengths is None else np.array(lengths, "int32"), algorithm=algorithm
     )
-    return Case(name, build, potentials, padding)
+    dynamic = algorithm != "parallel"
+    return Case(name, build, potentials, padding, core=core, ties=ties, dynamic=dynamic)
 
 
 CASES = [
-    _case("plain", (2, 4, 3)),
-    _case("ragged_sequential", (4, 5, 3), (5, 3, 1, 0), "sequential"),
-    _case("ragged_parallel", (4, 5, 3), (5, 3, 1, 0), "parallel"),
-    _case("scaled_products", (3, 4, 5), (4, 2, 1), "sequential"),
-    _case("ends", (2, 3, 3), (3, 2), ends=True),
-    _case("over_time", (2, 4, 2), (4, 2), "sequential", over_time=True),
-    _case("over_time_parallel", (2, 4, 2), (4, 2), "parallel", over_time=True, ends=True),
-    _case("per_example", (3, 3, 5), (3, 1, 2), batched=True),
-    _case("forbidden", (2, 4, 3), (4, 3), "sequential", forbid=True),
-    _case("forbidden_scaled", (2, 3, 5), (3, 3), forbid=True),
+    _case("ragged_sequential", (4, 4, 3), (4, 3, 1, 0), "sequential"),
+    _case("ragged_parallel", (4, 5, 2), (5, 3, 1, 0), "parallel", core=True),
+    _case("scaled_products", (3, 3, 5), (3, 2, 1), "sequential", ends=True, core=True),
+    _case("over_time", (2, 4, 2), (4, 2), "sequential", over_time=True, ends=True, core=True),
+    _case("over_time_parallel", (2, 4, 2), (4, 2), "parallel", over_time=True),
+    _case("per_example_forbidden_scaled", (2, 3, 5), (3, 2), batched=True, forbid=True),
+    _case("forbidden", (2, 4, 3), (4, 3), "sequential", forbid=True, core=True),
     _case("forbidden_parallel", (2, 4, 3), (4, 3), "parallel", forbid=True),
     _case("one_position", (2, 1, 3)),
     _case("one_tag", (2, 4, 1), (4, 2)),
-    _case("no_batch_axis", (4, 3)),
+    _case("ties_without_batch_axis", (4, 3), ties=True),
     _case("two_batch_axes", (2, 2, 3, 2), ((3, 1), (0, 2))),
 ]

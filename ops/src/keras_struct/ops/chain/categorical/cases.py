@@ -1,0 +1,38 @@
+"""Named cases of the categorical, shared by tests, benchmarks and the support table."""
+
+import functools
+
+import numpy as np
+
+from keras_struct.ops.chain.categorical import categorical
+from keras_struct.ops.laws import Case
+
+
+def _build(potentials, lengths, **options):
+    return categorical(**potentials, lengths=lengths, **options)
+
+
+def _case(name, shape, lengths=None, forbid=False, core=False):
+    def potentials(rng):
+        scores = rng.normal(size=shape)
+        if forbid:
+            scores[..., 0] = -np.inf
+        return {"scores": scores}
+
+    def padding():
+        if lengths is None:
+            return {}
+        valid = np.arange(shape[-1]) < np.asarray(lengths)[..., None]
+        return {"scores": np.broadcast_to(~valid, shape)}
+
+    lengths_array = None if lengths is None else np.array(lengths, "int32")
+    build = functools.partial(_build, lengths=lengths_array)
+    return Case(name, build, potentials, padding, core=core)
+
+
+CASES = [
+    _case("ragged", (4, 5), (5, 3, 1, 0), core=True),
+    _case("forbidden", (2, 4), (4, 1), forbid=True),
+    _case("no_batch_axis", (3,)),
+    _case("two_batch_axes", (2, 2, 3), ((3, 1), (0, 2))),
+]
