@@ -1,5 +1,12 @@
 """Structured attention layers, prediction heads, losses and metrics."""
 
+from keras_struct.layers.attention_map import (
+    AttentionMap,
+    LinearChainMap,
+    SemiMarkovMap,
+    SoftmaxMap,
+    SubsetMap,
+)
 from keras_struct.layers.check_layer import AttachMask, check_layer
 from keras_struct.layers.crf import CRF
 from keras_struct.layers.export import export_saved_model
@@ -12,6 +19,7 @@ from keras_struct.layers.segments import segments_to_spans, spans_to_segments
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
 from keras_struct.layers.sequence_mask import lengths_from_mask, mask_from_lengths
 from keras_struct.layers.span_f1 import SpanF1
+from keras_struct.layers.structured_attention import StructuredAttention
 from keras_struct.layers.structured_decoder import StructuredDecoder, decoding_model
 from keras_struct.layers.structured_nll import StructuredNLL
 from keras_struct.layers.tag_scheme import TagConstraints, tag_constraints, tag_spans
@@ -20,11 +28,17 @@ from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenc
 __all__ = [
     "CRF",
     "AttachMask",
+    "AttentionMap",
     "ChainPotentials",
+    "LinearChainMap",
     "SemiMarkovCRF",
+    "SemiMarkovMap",
+    "SoftmaxMap",
     "SpanF1",
+    "StructuredAttention",
     "StructuredDecoder",
     "StructuredNLL",
+    "SubsetMap",
     "TagConstraints",
     "ViterbiAccuracy",
     "ViterbiSequenceAccuracy",

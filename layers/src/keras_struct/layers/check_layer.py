@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from keras_struct.layers.export import custom_modules, export_saved_model
-from keras_struct.layers.sequence_mask import keras_mask
 
 CHECKS = ("config", "spec", "masks", "mixed_precision", "fit", "reload", "saved_model")
 
@@ -70,6 +69,20 @@ class AttachMask(keras.layers.Layer):
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
+
+
+class _ReadMask(keras.layers.Layer):
+    """The Keras mask of a tensor, of length 0 if it has none."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, inputs, mask=None):
+        nothing = keras.ops.zeros((keras.ops.shape(inputs)[0], 0), "bool")
+        return nothing if mask is None else keras.ops.cast(mask, "bool")
+
+    def compute_output_spec(self, inputs, mask=None):
+        return keras.KerasTensor((None, None), "bool")
 
 
 def check_layer(
@@ -183,13 +196,11 @@ class _Case:
         return keras.Model(tensors, layer(masked["inputs"]) if self.single else layer(**masked))
 
     def run(self, model, feed):
-        """Outputs, and the mask of each or None, as arrays."""
-        outputs = keras.tree.flatten(model(feed))
-        masks = [keras_mask(y) for y in outputs]
-        return (
-            [_numpy(y) for y in outputs],
-            [None if m is None else keras.ops.convert_to_numpy(m).astype(bool) for m in masks],
-        )
+        """Outputs as arrays, and the mask of each or None, by a compiled call."""
+        outputs = keras.tree.flatten(model.output)
+        both = keras.Model(model.input, {"y": outputs, "mask": [_ReadMask()(y) for y in outputs]})
+        found = both.predict_on_batch(feed)
+        return found["y"], [m if m.shape[-1] else None for m in found["mask"]]
 
     def padded(self, value):
         """The feed with `value` in the padded positions."""
@@ -212,7 +223,7 @@ class _Case:
 
     def close(self, check, message, actual, expected, masks=None):
         for a, e, m in zip(actual, expected, masks or [None] * len(actual), strict=True):
-            a, e = (a, e) if m is None else (a[m], e[m])
+            a, e = (np.asarray(y if m is None else y[m], "float32") for y in (a, e))
             self.expect(a.shape == e.shape, check, f"{message}: shapes {a.shape} and {e.shape}")
             differ = a != e
             error = np.max(np.abs(a[differ] - e[differ]), initial=0.0)
@@ -244,7 +255,7 @@ class _Case:
 
     def spec(self):
         for feed in (self.feed, self.longer()):
-            actual = keras.tree.flatten(self.model(feed))
+            actual, _ = self.run(self.model, feed)
             concrete = {name: feed[name].shape for name in self.inputs}
             dynamic = {
                 name: tuple(None if i in self.axes else n for i, n in enumerate(shape))
@@ -302,12 +313,12 @@ class _Case:
             self.expect(clone.compute_dtype == dtype, check, f"computes in {clone.compute_dtype}")
             stored = {w.path: w.dtype for w in clone.trainable_weights if w.dtype != "float32"}
             self.expect(not stored, check, f"expected float32 weights, and found {stored}")
-            found = [_dtype(y) for y in keras.tree.flatten(model(self.feed))]
+            actual, _ = self.run(model, self.feed)
+            found = [_dtype(y) for y in actual]
             promised = [_dtype(y) for y in keras.tree.flatten(model.outputs)]
             self.expect(found == promised, check, f"outputs are {found}, their spec {promised}")
-            actual, _ = self.run(model, self.feed)
             for a, e, m in zip(actual, expected, valid, strict=True):
-                a, e = (a, e) if m is None else (a[m], e[m])
+                a, e = (np.asarray(y if m is None else y[m], "float32") for y in (a, e))
                 lost = np.isfinite(e) & ~np.isfinite(a)
                 self.expect(not lost.any(), check, f"{lost.sum()} outputs are not finite")
 
@@ -324,7 +335,7 @@ class _Case:
         before = [_numpy(w) for w in clone.trainable_weights]
         feed = self.padded(self.padding)
         if targets is None:
-            targets = keras.tree.map_structure(lambda y: np.ones(y.shape), model(feed))
+            targets = keras.tree.map_structure(np.ones_like, model.predict_on_batch(feed))
         if loss is None:
             loss = keras.tree.map_structure(lambda y: _squared_distance, targets)
         model.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss)

@@ -23,7 +23,13 @@ def test_runnable_example(name):
 
 
 def test_every_public_name_has_a_docstring_and_an_example():
-    plain = {"TagConstraints", "ChainPotentials", "mask_from_lengths", "segments_to_spans"}
+    plain = {
+        "AttentionMap",
+        "TagConstraints",
+        "ChainPotentials",
+        "mask_from_lengths",
+        "segments_to_spans",
+    }
     for name in layers.__all__:
         text = getattr(layers, name).__doc__
         assert text, name

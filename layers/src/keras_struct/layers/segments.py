@@ -77,15 +77,16 @@ def token_labels(segments, valid):
 
 
 def token_marginals(marginals):
-    """Probability of each label at each token `(B, N, K)` from those of segments `(B, N, D, K)`."""
-    # Token n lies in the segments that start at n - j and are longer than j, for every j < D.
-    longer = K.flip(K.cumsum(K.flip(marginals, axis=2), axis=2), axis=2)
-    total = longer[:, :, 0]
-    n = K.shape(marginals)[1]
-    for j in range(1, marginals.shape[2]):
-        nothing = K.zeros_like(longer[:, :1, j])
-        shifted = K.concatenate([nothing] * j + [longer[:, :, j]], axis=1)
-        total = total + shifted[:, :n]
+    """Probability of each label at each token `(..., N, K)` from that of segments `(..., N, D, K)`.
+
+    Token n lies in the segments that start at n - j and are longer than j, for every j < D.
+    """
+    longer = K.flip(K.cumsum(K.flip(marginals, axis=-2), axis=-2), axis=-2)
+    n = K.shape(marginals)[-3]
+    total = longer[..., 0, :]
+    for j in range(1, marginals.shape[-2]):
+        nothing = K.zeros_like(longer[..., :1, j, :])
+        total = total + K.concatenate([nothing] * j + [longer[..., j, :]], axis=-2)[..., :n, :]
     return total
 
 

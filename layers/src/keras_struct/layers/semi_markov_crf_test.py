@@ -27,6 +27,11 @@ def numpy(x):
     return keras.ops.convert_to_numpy(x)
 
 
+def decoded(mode, packed, **kwargs):
+    """What a compiled `StructuredDecoder` returns."""
+    return keras.Sequential([StructuredDecoder(mode, **kwargs)]).predict_on_batch(packed)
+
+
 def segmentations(n, longest, labels):
     """Every list of (start, length, label)."""
     if n == 0:
@@ -67,15 +72,11 @@ def test_loss_marginals_and_segments_equal_enumeration():
     for y, p in zip(every, np.exp(totals - log_partition), strict=True):
         for s, d, label in y:
             expected[s : s + d, label] += p
-    np.testing.assert_allclose(
-        numpy(StructuredDecoder("marginals")(packed))[0], expected, atol=1e-5
-    )
+    np.testing.assert_allclose(decoded("marginals", packed)[0], expected, atol=1e-5)
     best = every[int(np.argmax(totals))]
-    np.testing.assert_array_equal(
-        numpy(StructuredDecoder("segments")(packed))[0], as_event(best, n)
-    )
+    np.testing.assert_array_equal(decoded("segments", packed)[0], as_event(best, n))
     tags = [label for _, d, label in best for _ in range(d)]
-    np.testing.assert_array_equal(numpy(StructuredDecoder("tags")(packed))[0], tags)
+    np.testing.assert_array_equal(decoded("tags", packed)[0], tags)
     target = every[7]
     loss = StructuredNLL()(as_event(target, n)[None], packed)
     np.testing.assert_allclose(numpy(loss), log_partition - totals[7], rtol=1e-5)
@@ -105,9 +106,7 @@ def test_segments_of_one_token_are_a_crf():
     semi.set_weights(crf.get_weights())
     other = semi(x[:, :, None], mask=mask)
     for mode in ("tags", "marginals"):
-        np.testing.assert_allclose(
-            numpy(StructuredDecoder(mode)(one)), numpy(StructuredDecoder(mode)(other)), atol=1e-5
-        )
+        np.testing.assert_allclose(decoded(mode, one), decoded(mode, other), atol=1e-5)
 
 
 def test_keras_contract_of_the_head():

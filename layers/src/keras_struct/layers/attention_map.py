@@ -1,0 +1,264 @@
+"""From the scores of queries against keys to an attention map: the marginals of a structure."""
+
+import math
+
+import keras
+from keras import initializers
+from keras import ops as K
+
+from keras_struct import ops
+from keras_struct.layers.segments import token_marginals, window_sums
+from keras_struct.layers.sequence_mask import mask_from_lengths
+
+
+class AttentionMap(keras.layers.Layer):
+    """Base class of the maps of `StructuredAttention`.
+
+    A map is a layer: its structure parameters are weights, learned unless `trainable=False`. A
+    subclass implements `marginals(scores, lengths, temperature)` and, if it has weights of its
+    own, `build`. Any layer with the same call arguments serves as a map.
+
+    Args:
+        temperature: Number >= 0 that divides the scores; 0 is the best structure alone, without
+            gradients.
+        learn_temperature: Whether each head learns its temperature, starting from `temperature`.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        scores: `(..., H, T, S)` of heads, queries and keys; minus infinity where a query must not
+            attend to a key.
+        lengths: Integers that broadcast against `(..., H, T)`: the number of keys; None for S.
+
+    Returns:
+        `(..., H, T, S)` in the dtype of the scores, exactly 0 for keys beyond the lengths.
+    """
+
+    def __init__(self, temperature=1.0, learn_temperature=False, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= temperature < math.inf or (learn_temperature and temperature == 0):
+            raise ValueError(
+                "Expected a number >= 0, and > 0 to learn it. "
+                f"Received: temperature={temperature}, learn_temperature={learn_temperature}"
+            )
+        self.temperature = temperature
+        self.learn_temperature = learn_temperature
+
+    def build(self, scores_shape, lengths_shape=None):
+        if self.learn_temperature:
+            start = initializers.Constant(math.log(self.temperature))
+            self.log_temperature = self.add_head_weight("log_temperature", (), start, scores_shape)
+
+    def add_head_weight(self, name, shape, initializer, scores_shape):
+        """A weight `(H, *shape)`, not rounded to half precision."""
+        return self.add_weight(
+            name=name,
+            shape=(scores_shape[-3], *shape),
+            initializer=initializer,
+            autocast=False,
+        )
+
+    def temperature_of_heads(self):
+        """The number that was given, or if learned a tensor `(H, 1)`."""
+        if self.learn_temperature:
+            return K.expand_dims(K.exp(K.cast(self.log_temperature, "float32")), -1)
+        return self.temperature
+
+    def call(self, scores, lengths=None):
+        return self.marginals(scores, lengths, self.temperature_of_heads())
+
+    def marginals(self, scores, lengths, temperature):
+        """The attention map, see the class."""
+        raise NotImplementedError
+
+    def compute_output_spec(self, scores, lengths=None):
+        return keras.KerasTensor(scores.shape, self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "learn_temperature": self.learn_temperature,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class SoftmaxMap(AttentionMap):
+    """Each query attends to one key: the softmax.
+
+    Args:
+        temperature: See `AttentionMap`.
+        learn_temperature: See `AttentionMap`.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> scores = np.array([[[0.0, 0.0, -np.inf]]], "float32")  # one head, one query, three keys
+    >>> np.asarray(layers.SoftmaxMap()(scores)).tolist()
+    [[[0.5, 0.5, 0.0]]]
+    """
+
+    def marginals(self, scores, lengths, temperature):
+        return ops.categorical(scores, lengths, temperature).marginals()
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class LinearChainMap(AttentionMap):
+    """Each query selects any keys, and neighbouring keys influence each other.
+
+    The keys form a chain of binary states, selected or not. The score of a selection is the sum of
+    the scores of the selected keys and of a learned score for the states of each two neighbours,
+    so a head can learn to select phrases. While those `pairwise` scores are zero, the map is the
+    sigmoid of the scores.
+
+    Args:
+        temperature: See `AttentionMap`.
+        learn_temperature: See `AttentionMap`.
+        pairwise_initializer: Initializer of the `(H, 2, 2)` scores, from the state of a key to
+            that of the next; state 1 is selected.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> scores = np.zeros((1, 1, 3), "float32")  # one head, one query, three keys
+    >>> np.asarray(layers.LinearChainMap()(scores)).tolist()
+    [[[0.5, 0.5, 0.5]]]
+
+    Source: Kim, Denton, Hoang and Rush (2017), Structured Attention Networks, section 3.1.
+    """
+
+    def __init__(
+        self, temperature=1.0, learn_temperature=False, pairwise_initializer="zeros", **kwargs
+    ):
+        super().__init__(temperature, learn_temperature, **kwargs)
+        self.pairwise_initializer = initializers.get(pairwise_initializer)
+
+    def build(self, scores_shape, lengths_shape=None):
+        super().build(scores_shape)
+        self.pairwise = self.add_head_weight(
+            "pairwise", (2, 2), self.pairwise_initializer, scores_shape
+        )
+
+    def marginals(self, scores, lengths, temperature):
+        unary = K.stack([K.zeros_like(scores), scores], axis=-1)
+        leading = (1,) * (len(scores.shape) - 3)
+        transitions = K.reshape(self.pairwise, (*leading, scores.shape[-3], 1, 2, 2))
+        chain = ops.linear_chain(unary, transitions, lengths=lengths, temperature=temperature)
+        return chain.marginals()[..., 1]
+
+    def get_config(self):
+        initializer = initializers.serialize(self.pairwise_initializer)
+        return {**super().get_config(), "pairwise_initializer": initializer}
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class SemiMarkovMap(AttentionMap):
+    """Each query selects runs of up to `max_length` keys, whose lengths have learned scores.
+
+    Two runs never touch, so every selection of keys without a longer run is counted once. Its
+    score is the sum of the scores of the selected keys and of a learned score for the length of
+    each run. While those `length_scores` are zero and no run can be too long, the map is the
+    sigmoid of the scores.
+
+    Args:
+        max_length: Length of the longest run.
+        temperature: See `AttentionMap`.
+        learn_temperature: See `AttentionMap`.
+        length_initializer: Initializer of the `(H, max_length)` scores of the lengths.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> scores = np.zeros((1, 1, 2), "float32")  # one head, one query, two keys
+    >>> apart = layers.SemiMarkovMap(max_length=1)(scores)  # none, the first, or the second
+    >>> np.round(np.asarray(apart), 3).tolist()
+    [[[0.333, 0.333]]]
+
+    Source: Sarawagi and Cohen (2004), Semi-Markov conditional random fields.
+    """
+
+    def __init__(
+        self,
+        max_length=8,
+        temperature=1.0,
+        learn_temperature=False,
+        length_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(temperature, learn_temperature, **kwargs)
+        if not isinstance(max_length, int) or max_length < 1:
+            raise ValueError(f"Expected a positive integer. Received: max_length={max_length}")
+        self.max_length = max_length
+        self.length_initializer = initializers.get(length_initializer)
+
+    def build(self, scores_shape, lengths_shape=None):
+        super().build(scores_shape)
+        self.length_scores = self.add_head_weight(
+            "length_scores", (self.max_length,), self.length_initializer, scores_shape
+        )
+
+    def marginals(self, scores, lengths, temperature):
+        dtype = keras.backend.result_type(scores.dtype, "float32")
+        runs = window_sums(K.expand_dims(K.cast(scores, dtype), -1), self.max_length)[..., 0]
+        runs = runs + K.reshape(self.length_scores, (scores.shape[-3], 1, 1, self.max_length))
+        # Label 0 is a key that is not selected, one at a time; label 1 a run of selected keys.
+        single = K.cast(K.arange(self.max_length) == 0, "bool")
+        skipped = K.where(single, K.zeros_like(runs), -float("inf"))
+        apart = K.convert_to_tensor([[0.0, 0.0], [0.0, -float("inf")]], dtype)
+        chain = ops.semi_markov(
+            K.stack([skipped, runs], axis=-1), apart, lengths=lengths, temperature=temperature
+        )
+        return K.cast(token_marginals(chain.marginals()[..., 1:])[..., 0], scores.dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "max_length": self.max_length,
+            "length_initializer": initializers.serialize(self.length_initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class SubsetMap(AttentionMap):
+    """Each query selects exactly k keys (all of them where there are no more than k).
+
+    The score of a selection is the sum of the scores of its keys; each row of the map sums to k.
+
+    Args:
+        k: Number of keys.
+        temperature: See `AttentionMap`.
+        learn_temperature: See `AttentionMap`.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> scores = np.zeros((1, 1, 4), "float32")  # one head, one query, four keys
+    >>> np.asarray(layers.SubsetMap(k=2)(scores)).tolist()
+    [[[0.5, 0.5, 0.5, 0.5]]]
+    """
+
+    def __init__(self, k, temperature=1.0, learn_temperature=False, **kwargs):
+        super().__init__(temperature, learn_temperature, **kwargs)
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"Expected a positive integer. Received: k={k}")
+        self.k = k
+
+    def marginals(self, scores, lengths, temperature):
+        allowed = scores > -float("inf")
+        if lengths is not None:
+            valid = mask_from_lengths(lengths, K.shape(scores)[-1])
+            allowed = K.logical_and(allowed, valid)
+        every = K.cast(allowed, scores.dtype)
+        few = K.sum(K.cast(allowed, "int32"), axis=-1, keepdims=True) <= self.k
+        chosen = ops.subset(scores, self.k, lengths, temperature).marginals()
+        return K.where(few, every, chosen)
+
+    def get_config(self):
+        return {**super().get_config(), "k": self.k}

@@ -1,0 +1,236 @@
+"""Multi-head attention whose map is the marginals of a structure."""
+
+import inspect
+
+import keras
+from keras import ops as K
+
+from keras_struct.layers.attention_map import (
+    LinearChainMap,
+    SemiMarkovMap,
+    SoftmaxMap,
+    SubsetMap,
+)
+from keras_struct.layers.sequence_mask import lengths_from_mask
+
+STRUCTURES: dict[str, type] = {
+    "softmax": SoftmaxMap,
+    "linear_chain": LinearChainMap,
+    "semi_markov": SemiMarkovMap,
+    "subset": SubsetMap,
+}
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class StructuredAttention(keras.layers.MultiHeadAttention):
+    """Multi-head attention whose map is the marginals of a structure over the keys.
+
+    `keras.layers.MultiHeadAttention` with another map: for each head and query, a distribution
+    over the structures that select keys, and the probability of each key to be selected in place
+    of the softmax. With `structure="softmax"` the layer is `MultiHeadAttention`, to rounding.
+
+    Args:
+        num_heads: Number of heads.
+        key_dim: Size of each head for query and key.
+        structure: `"softmax"`, one key; `"linear_chain"`, any keys, with learned scores for
+            neighbours (`LinearChainMap`); `"semi_markov"`, runs of keys with learned scores for
+            their lengths (`SemiMarkovMap`); `"subset"`, exactly k keys (`SubsetMap`); or a map, an
+            `AttentionMap` or any layer that is called like one. Its structure parameters are
+            weights, learned unless the map has `trainable=False`.
+        temperature: Number that divides the scores, 1 by default; 0 is the best structure alone.
+            For a structure given by name.
+        learn_temperature: Whether each head learns its temperature. For a structure given by name.
+        **kwargs: All other arguments of `keras.layers.MultiHeadAttention`; and, for a structure
+            given by name, those of its map, such as `k=3` for `"subset"` or `max_length=4` for
+            `"semi_markov"`.
+
+    Call arguments:
+        query: `(B, T, F)`.
+        value: `(B, S, F)`.
+        key: `(B, S, F)`, by default the value.
+        query_mask: Boolean `(B, T)`; by default the Keras mask of the query, which the output
+            keeps.
+        value_mask: Boolean `(B, S)`, right-padded: the structure ends with the last valid key. By
+            default the Keras mask of the value.
+        key_mask: The same for the key.
+        attention_mask: Boolean that broadcasts against `(B, H, T, S)` or is `(B, T, S)`: where
+            False, the query cannot select the key (its score is minus infinity), while the
+            structure goes on past it: in a chain the key takes part as not selected.
+        return_attention_scores: Whether to return the map, too.
+        training: Whether dropout acts, on the map.
+        use_causal_mask: Whether the structure of query t ends with key t.
+
+    Returns:
+        `(B, T, F)`, or a pair with the map `(B, H, T, S)`. What lies in the padding, NaN included,
+        never matters. The rows of a map need not sum to 1: a structure may select several keys, or
+        none.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> x = np.ones((2, 5, 8), "float32")
+    >>> attend = layers.StructuredAttention(num_heads=2, key_dim=4, structure="subset", k=2)
+    >>> y, attention = attend(x, x, return_attention_scores=True)
+    >>> tuple(attention.shape), round(float(attention[0, 0, 0, 0]), 3)
+    ((2, 2, 5, 5), 0.4)
+
+    Source: Kim, Denton, Hoang and Rush (2017), Structured Attention Networks; Vaswani et al.
+    (2017), Attention is all you need.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        structure="softmax",
+        temperature=None,
+        learn_temperature=None,
+        **kwargs,
+    ):
+        given = {"temperature": temperature, "learn_temperature": learn_temperature}
+        given = {name: value for name, value in given.items() if value is not None}
+        if isinstance(structure, str):
+            if structure not in STRUCTURES:
+                raise ValueError(
+                    f"Expected a structure among {list(STRUCTURES)}, or a map. "
+                    f"Received: structure={structure!r}"
+                )
+            own = inspect.signature(STRUCTURES[structure]).parameters
+            given |= {name: kwargs.pop(name) for name in list(kwargs) if name in own}
+        elif isinstance(structure, dict):
+            structure = keras.saving.deserialize_keras_object(structure)
+        if not isinstance(structure, str) and given:
+            raise ValueError(
+                "Expected the temperature in the map itself. "
+                f"Received: {', '.join(given)} beside structure={structure}"
+            )
+        super().__init__(num_heads, key_dim, **kwargs)
+        if isinstance(structure, str):
+            structure = STRUCTURES[structure](dtype=self.dtype_policy, name=structure, **given)
+        self.structure = structure
+
+    def build(self, query_shape, value_shape, key_shape=None):
+        super().build(query_shape, value_shape, key_shape)
+        if len(self._attention_axes) != 1 and not isinstance(self.structure, SoftmaxMap):
+            raise ValueError(
+                "Expected a single attention axis, for the keys of a structure form a sequence. "
+                f"Received: attention_axes={self._attention_axes}"
+            )
+        if not self.structure.built:
+            self.structure.build((None, self._num_heads, None, None))
+
+    def call(
+        self,
+        query,
+        value,
+        key=None,
+        query_mask=None,
+        value_mask=None,
+        key_mask=None,
+        attention_mask=None,
+        return_attention_scores=False,
+        training=None,
+        use_causal_mask=False,
+    ):
+        query, value, key = (
+            _without_padding(query, query_mask),
+            _without_padding(value, value_mask),
+            _without_padding(*((value, value_mask) if key is None else (key, key_mask))),
+        )
+        heads = (self._query_dense(query), self._key_dense(key), self._value_dense(value))
+        if self._is_softmax():
+            mask = self._compute_attention_mask(
+                query, value, query_mask, value_mask, key_mask, attention_mask, use_causal_mask
+            )
+            output, scores = self._softmax_attention(
+                *heads, mask, training, return_attention_scores
+            )
+        else:
+            masks = [mask for mask in (value_mask, key_mask) if mask is not None]
+            lengths = self._lengths(masks, query, use_causal_mask)
+            # What remains of the mask once the causal and the padding mask are lengths.
+            mask = self._compute_attention_mask(query, value, attention_mask=attention_mask)
+            output, scores = self._structured_attention(*heads, mask, lengths, training)
+        if self._use_gate:
+            output = K.multiply(output, self._gate_dense(query))
+        output = self._output_dense(output)
+        return (output, scores) if return_attention_scores else output
+
+    def _is_softmax(self):
+        structure = self.structure
+        hard = isinstance(structure, SoftmaxMap) and structure.temperature == 0
+        return isinstance(structure, SoftmaxMap) and not hard
+
+    def _softmax_attention(self, query, key, value, mask, training, return_scores):
+        """The attention of Keras, on queries divided by the temperature."""
+        temperature = K.convert_to_tensor(self.structure.temperature_of_heads(), "float32")
+        query = K.cast(query / K.cast(temperature, query.dtype), query.dtype)
+        return self._compute_attention(query, key, value, mask, training, return_scores)
+
+    def _structured_attention(self, query, key, value, mask, lengths, training):
+        query = query * K.cast(self._inverse_sqrt_key_dim, query.dtype)
+        scores = K.einsum(self._dot_product_equation, key, query)
+        if mask is not None:
+            while len(mask.shape) < len(scores.shape):
+                mask = K.expand_dims(mask, -3)
+            scores = K.where(mask, scores, K.cast(-float("inf"), scores.dtype))
+        attention = K.cast(self.structure(scores, lengths=lengths), scores.dtype)
+        dropped = self._dropout_layer(attention, training=training)
+        return K.einsum(self._combine_equation, dropped, value), attention
+
+    def _lengths(self, masks, query, causal):
+        """Number of keys, broadcasting against `(B, H, T)`, or None for all."""
+        lengths = None
+        if masks:
+            mask = masks[0] if len(masks) == 1 else K.logical_and(*masks)
+            lengths = lengths_from_mask(mask)[..., None, None]
+        if causal:
+            until = K.arange(1, K.shape(query)[self._attention_axes[0]] + 1, dtype="int32")
+            lengths = until if lengths is None else K.minimum(lengths, until)
+        return lengths
+
+    def compute_output_spec(
+        self,
+        query,
+        value,
+        key=None,
+        query_mask=None,
+        value_mask=None,
+        key_mask=None,
+        attention_mask=None,
+        return_attention_scores=False,
+        training=None,
+        use_causal_mask=False,
+    ):
+        shape = self.compute_output_shape(
+            query.shape, value.shape, None if key is None else key.shape
+        )
+        output = keras.KerasTensor(shape, self.compute_dtype)
+        if not return_attention_scores:
+            return output
+        axes = self._attention_axes
+        axes = tuple(range(1, len(query.shape) - 1)) if axes is None else axes
+        axes = tuple(axis % len(query.shape) for axis in axes)
+        batch = [n for axis, n in enumerate(query.shape[:-1]) if axis not in axes]
+        queries, keys = ([x.shape[axis] for axis in axes] for x in (query, value))
+        scores = keras.KerasTensor((*batch, self._num_heads, *queries, *keys), self.compute_dtype)
+        return output, scores
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "structure": keras.saving.serialize_keras_object(self.structure),
+            "temperature": None,
+            "learn_temperature": None,
+        }
+
+
+def _without_padding(x, mask):
+    """Zeros in the padding: a product with NaN would poison outputs and gradients."""
+    if mask is None:
+        return x
+    mask = K.cast(mask, "bool")
+    while len(mask.shape) < len(x.shape):
+        mask = K.expand_dims(mask, -1)
+    return K.where(mask, x, K.zeros_like(x))
