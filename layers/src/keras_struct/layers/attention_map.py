@@ -144,9 +144,9 @@ class LinearChainMap(AttentionMap):
 
     def marginals(self, scores, lengths, temperature):
         unary = K.stack([K.zeros_like(scores), scores], axis=-1)
-        leading = (1,) * (len(scores.shape) - 3)
-        transitions = K.reshape(self.pairwise, (*leading, scores.shape[-3], 1, 2, 2))
-        chain = ops.linear_chain(unary, transitions, lengths=lengths, temperature=temperature)
+        pairwise = K.reshape(self.pairwise, (scores.shape[-3], 1, 2, 2))
+        pairwise = K.broadcast_to(pairwise, (*K.shape(scores)[:-1], 2, 2))
+        chain = ops.linear_chain(unary, pairwise, lengths=lengths, temperature=temperature)
         return chain.marginals()[..., 1]
 
     def get_config(self):

@@ -76,10 +76,14 @@ class _ReadMask(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
 
     def call(self, inputs, mask=None):
         nothing = keras.ops.zeros((keras.ops.shape(inputs)[0], 0), "bool")
         return nothing if mask is None else keras.ops.cast(mask, "bool")
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
 
     def compute_output_spec(self, inputs, mask=None):
         return keras.KerasTensor((None, None), "bool")

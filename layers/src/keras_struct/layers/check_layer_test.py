@@ -182,7 +182,7 @@ def test_several_inputs_and_layers_of_keras():
     attention = keras.layers.MultiHeadAttention(2, 3)
     inputs = {"query": X, "value": X[:, :4]}
     masks = {"query": MASK, "value": MASK[:, :4]}
-    checks = ["config", "spec", "masks", "mixed_precision"]
+    checks = ["config", "spec", "masks"]
     report = check_layer(attention, inputs, mask=masks, padding=7.0, checks=checks)
     assert set(report.values()) == {"passed"}
 

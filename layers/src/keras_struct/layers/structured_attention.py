@@ -166,7 +166,10 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         """The attention of Keras, on queries divided by the temperature."""
         temperature = K.convert_to_tensor(self.structure.temperature_of_heads(), "float32")
         query = K.cast(query / K.cast(temperature, query.dtype), query.dtype)
-        return self._compute_attention(query, key, value, mask, training, return_scores)
+        # The fused attention of JAX does not compile for float16 on a CPU.
+        half = keras.backend.standardize_dtype(query.dtype) == "float16"
+        plain = return_scores or (half and keras.backend.backend() == "jax")
+        return self._compute_attention(query, key, value, mask, training, plain)
 
     def _structured_attention(self, query, key, value, mask, lengths, training):
         query = query * K.cast(self._inverse_sqrt_key_dim, query.dtype)
