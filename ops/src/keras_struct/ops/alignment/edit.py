@@ -1,4 +1,4 @@
-"""Edit distances: Levenshtein, optimal string alignment, Damerau-Levenshtein, longest common subsequence."""
+"""Levenshtein, optimal string alignment, Damerau-Levenshtein, longest common subsequence."""
 
 from keras import ops
 
@@ -31,8 +31,8 @@ def levenshtein(
         deletion: Cost of a deletion, in the forms of `gap_open` in `needleman_wunsch`.
         insertion: Cost of an insertion, in the same forms.
         lengths: Pair of integers (...,); None for L1 or L2. Two empty sequences: value 0.
-        temperature: Positive number, tensor or variable, () or (...,); the number 0 is the classical
-            distance.
+        temperature: Positive number, tensor or variable, () or (...,); the number 0 is the
+            classical distance.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -254,8 +254,8 @@ def lcs(scores, lengths=None, temperature=1.0, implementation=None):
         scores: (..., L1, L2) scores of matching symbol i with symbol j; 1 where they are equal and
             minus infinity (or 0) elsewhere gives the length at temperature 0.
         lengths: Pair of integers (...,); None for L1 or L2. An empty sequence has value 0.
-        temperature: Positive number, tensor or variable, () or (...,); the number 0 is the classical
-            algorithm.
+        temperature: Positive number, tensor or variable, () or (...,); the number 0 is the
+            classical algorithm.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:

@@ -147,7 +147,7 @@ def possible(spec, layout, event, lengths):
 
 def _scatter(layout, i, j, weights):
     """Weights at their nodes: (B, 1 + rows, 1 + columns). No node twice."""
-    batch, count = ops.shape(i)
+    batch = ops.shape(i)[0]
     rows, columns = layout.rows + 1, layout.columns + 1
     example = ops.arange(batch, dtype="int32")[:, None]
     total = batch * rows * columns

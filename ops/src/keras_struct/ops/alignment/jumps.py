@@ -73,7 +73,7 @@ class JumpSweeps(WavefrontSweeps):
 
         def step(carry, x):
             *carry, table = carry
-            logit, time_of, node_of, *x = x
+            logit, node_of, *x = x
             ((window,), (pending,), sums), x = run.split(carry, 1, 1), run.read(x, 1)
             weights = run.weights([*window, *x.before], x)
             jump = run.jump_weight(logit, window[0][0])
@@ -87,7 +87,7 @@ class JumpSweeps(WavefrontSweeps):
             return (*carry, table), (*outputs, jump * p)
 
         carry = (*run.join([run.last_window(tape.v)], [run.no_pending()], []), run.flat_table())
-        xs = (run.logits(tape), run.time_of, run.node_of, *run.reverse_xs(tape, [tape.v]))
+        xs = (run.logits(tape), run.node_of, *run.reverse_xs(tape, [tape.v]))
         _, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, [])
 

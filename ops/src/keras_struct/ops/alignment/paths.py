@@ -23,7 +23,7 @@ def walk(run, tape, noise):
     lags, offsets, sources = _constants(run, batch)
 
     def step(carry, x):
-        time, place, state = carry
+        _, place, state = carry
         now, draw, total, *shifts = x
         logits = []
         for move in spec.moves:
