@@ -386,14 +386,9 @@ class Distribution:
         return array.where(exists, x, ops.full_like(x, -float("inf")))
 
     def _restore(self, x, prefix=0):
-        return (
-            restore_batch(x, self.structure.batch_shape, prefix)
-            if self._batch_axes()
-            else (ops.squeeze(x, prefix))
-        )
-
-    def _batch_axes(self):
-        return len(self.structure.batch_shape)
+        if self.structure.batch_shape:
+            return restore_batch(x, self.structure.batch_shape, prefix)
+        return x[:, 0] if prefix else x[0]
 
     def _as_given(self, x):
         return ops.cast(self._restore(x), self.structure.dtype)

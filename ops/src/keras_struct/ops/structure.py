@@ -1,5 +1,7 @@
 """What one structure says about itself, so that `Distribution` can be generic."""
 
+import contextvars
+
 import keras
 from keras import ops
 
@@ -169,9 +171,13 @@ def as_temperature(temperature, batch_shape, dtype):
     return ops.reshape(ops.broadcast_to(temperature, batch_shape or (1,)), (batch,))
 
 
+# True while Keras infers the output shape of a symbolic readout with invented values.
+SYMBOLIC: contextvars.ContextVar[bool] = contextvars.ContextVar("symbolic", default=False)
+
+
 def concrete(x):
     """The value as a NumPy array, or None while tracing."""
-    return None if array.traced(x) else ops.convert_to_numpy(x)
+    return None if SYMBOLIC.get() or array.traced(x) else ops.convert_to_numpy(x)
 
 
 def time_mask(lengths, n):

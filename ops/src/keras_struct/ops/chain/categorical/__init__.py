@@ -16,8 +16,10 @@ from keras_struct.ops.structure import (
     one_hot,
     time_mask,
 )
+from keras_struct.ops.symbolic import public
 
 
+@public
 def categorical(scores, lengths=None, temperature=1.0, implementation=None):
     """Distribution over one of N items; its marginals are the softmax.
 

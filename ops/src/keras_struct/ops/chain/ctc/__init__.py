@@ -19,8 +19,10 @@ from keras_struct.ops.structure import (
     one_hot,
     time_mask,
 )
+from keras_struct.ops.symbolic import public
 
 
+@public
 def ctc(log_probs, labels, lengths=None, blank=0, temperature=1.0, implementation=None):
     """Distribution over the alignments of T frames with a label sequence (CTC).
 

@@ -17,10 +17,14 @@ from keras_struct.ops.structure import (
     one_hot,
     time_mask,
 )
+from keras_struct.ops.symbolic import public
 
 ALGORITHMS = ("auto", "sequential", "parallel")
+# Up to this many tags, K times more work in log N steps beats N steps.
+PARALLEL_UP_TO = 4
 
 
+@public
 def linear_chain(
     unary,
     transitions,
@@ -94,14 +98,12 @@ class LinearChain(Structure):
             raise ValueError(
                 f"Expected an algorithm among {ALGORITHMS}. Received: algorithm={algorithm!r}"
             )
-        if algorithm == "parallel" and n is None:
+        static = isinstance(n, int)
+        if algorithm == "parallel" and not static:
             raise NotImplementedError('algorithm="parallel" needs a static number of positions')
         if algorithm == "auto":
-            algorithm = (
-                "parallel"
-                if n is not None and n > 1 and k is not None and k <= 4
-                else ("sequential")
-            )
+            small = isinstance(k, int) and k <= PARALLEL_UP_TO
+            algorithm = "parallel" if static and n > 1 and small else "sequential"
         self.algorithm = algorithm
         if tuple(transitions.shape[-2:]) != (k, k):
             raise ValueError(
@@ -109,7 +111,8 @@ class LinearChain(Structure):
                 f"Received: shape of transitions={tuple(transitions.shape)}"
             )
         over_time = len(transitions.shape) > 2 and len(transitions.shape) == len(unary.shape) + 1
-        if over_time and None not in (n, transitions.shape[-3]) and transitions.shape[-3] != n - 1:
+        steps = transitions.shape[-3] if over_time else None
+        if static and isinstance(steps, int) and steps != n - 1:
             raise ValueError(
                 f"Expected transitions over time of shape (..., {n - 1}, {k}, {k}). "
                 f"Received: shape of transitions={tuple(transitions.shape)}"

@@ -17,8 +17,10 @@ from keras_struct.ops.structure import (
     one_hot,
     time_mask,
 )
+from keras_struct.ops.symbolic import public
 
 
+@public
 def semi_markov(
     segments,
     transitions,

@@ -17,8 +17,10 @@ from keras_struct.ops.structure import (
     one_hot,
     time_mask,
 )
+from keras_struct.ops.symbolic import public
 
 
+@public
 def subset(scores, k, lengths=None, temperature=1.0, implementation=None):
     """Distribution over the subsets of exactly k out of N items.
 

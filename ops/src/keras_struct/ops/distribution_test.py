@@ -1,0 +1,191 @@
+"""Conventions and errors that all structures share, and the faults found in older libraries."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_struct import ops
+from keras_struct.ops.testing import array
+
+RNG = np.random.default_rng(0)
+
+
+def unary(*shape):
+    return RNG.normal(size=shape).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ops.linear_chain(unary(2, 3, 4), unary(3, 3)), "Expected transitions of shape"),
+        (lambda: ops.linear_chain(unary(3), unary(3, 3)), "Expected unary of shape"),
+        (lambda: ops.linear_chain(unary(2, 0, 3), unary(3, 3)), "at least one position"),
+        (
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(2, 4, 3, 3)),
+            "Expected transitions over time",
+        ),
+        (lambda: ops.linear_chain(unary(2, 3, 3), unary(5, 3, 3)), "to have the batch axes"),
+        (
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3), lengths=np.array([4, 1])),
+            "Expected lengths between 0 and 3",
+        ),
+        (
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3), lengths=np.array([1.0, 1.0])),
+            "Expected integer lengths",
+        ),
+        (
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3), temperature=-1.0),
+            "Received: temperature=-1.0",
+        ),
+        (
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3), algorithm="quick"),
+            "Received: algorithm='quick'",
+        ),
+        (
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3)).marginals("x"),
+            "Received: name='x'",
+        ),
+        (lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3)).topk(0), "Received: k=0"),
+        (lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3)).sample(None), "Received: seed=None"),
+        (lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3)).log_prob([1]), "Expected an event"),
+        (
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3), temperature=0).log_prob(
+                np.zeros((2, 3))
+            ),
+            "Expected temperature > 0",
+        ),
+        (lambda: ops.subset(unary(2, 3), -1), "Expected k >= 0"),
+        (lambda: ops.ctc(unary(2, 3, 3), np.array([[3], [1]])), "Expected labels in"),
+        (lambda: ops.ctc(unary(2, 3, 3), np.array([[1], [1]]), blank=3), "Received: blank=3"),
+        (lambda: ops.semi_markov(unary(2, 3, 2), unary(3, 3)), "Expected transitions of shape"),
+        (
+            lambda: ops.categorical(unary(2, 3)).cross_entropy(ops.subset(unary(2, 3), 1)),
+            "Expected a distribution over categorical",
+        ),
+    ],
+)
+def test_bad_input_gets_a_clear_error(call, message):
+    with pytest.raises(ValueError, match="Expected") as error:
+        call()
+    assert message in str(error.value)
+
+
+def test_value_of_an_example_does_not_depend_on_its_batch_mates():
+    """pytorch-struct issue 110: padding changed the value of shorter sequences."""
+    segments, transitions = unary(3, 6, 3, 2), unary(2, 2)
+    lengths = np.array([6, 3, 1], "int32")
+    together = ops.semi_markov(segments, transitions, lengths=lengths)
+    for b, n in enumerate(lengths):
+        alone = ops.semi_markov(segments[b : b + 1, :n], transitions)
+        np.testing.assert_allclose(array(together.value())[b], array(alone.value())[0], rtol=1e-5)
+        np.testing.assert_allclose(
+            array(together.marginals())[b, :n], array(alone.marginals())[0], atol=1e-5
+        )
+
+
+def test_log_prob_with_lengths_is_at_most_zero():
+    """pytorch-struct issue 46: log-probabilities above zero for ragged batches."""
+    d = ops.linear_chain(unary(3, 5, 3), unary(3, 3), lengths=np.array([5, 2, 1], "int32"))
+    tags = RNG.integers(0, 3, (3, 5))
+    assert (array(d.log_prob(tags)) <= 0).all()
+    noisy = np.where(np.arange(5) < np.array([[5], [2], [1]]), tags, 77)
+    np.testing.assert_array_equal(array(d.log_prob(tags)), array(d.log_prob(noisy)))
+    assert array(d.log_prob(np.full((3, 5), 3)))[0] == -np.inf
+
+
+def test_one_position_and_one_item():
+    """pytorch-struct crashes at N = 1."""
+    d = ops.linear_chain(unary(2, 1, 3), unary(3, 3))
+    np.testing.assert_allclose(array(d.marginals()).sum(-1), 1, rtol=1e-6)
+    assert array(d.argmax()).shape == (2, 1)
+
+
+def test_parallel_equals_sequential_on_a_long_chain():
+    x, t, lengths = unary(2, 300, 3), unary(3, 3), np.array([300, 171], "int32")
+    a, b = (ops.linear_chain(x, t, lengths=lengths, algorithm=n) for n in ops_algorithms())
+    np.testing.assert_allclose(array(a.value()), array(b.value()), rtol=1e-5)
+    np.testing.assert_allclose(array(a.marginals()), array(b.marginals()), atol=2e-5)
+    np.testing.assert_array_equal(array(a.argmax()), array(b.argmax()))
+
+
+def ops_algorithms():
+    return ("sequential", "parallel")
+
+
+def test_scaled_products_leave_for_log_space_out_of_range():
+    """Transitions of 200 underflow as weights: the other branch gives the exact numbers."""
+    x, t = unary(2, 6, 5), 200 * unary(5, 5)
+    scaled = ops.linear_chain(x, t, algorithm="sequential")
+    tree = ops.linear_chain(x, t, algorithm="parallel")
+    np.testing.assert_allclose(array(scaled.value()), array(tree.value()), rtol=1e-6)
+    np.testing.assert_allclose(array(scaled.marginals()), array(tree.marginals()), atol=2e-4)
+
+
+def test_subset_counts_and_softmax():
+    d = ops.subset(np.zeros((1, 10), "float32"), 3)
+    np.testing.assert_allclose(np.exp(array(d.value())), 120, rtol=1e-5)
+    one = ops.subset(np.arange(4.0, dtype="float32")[None], 1)
+    soft = ops.categorical(np.arange(4.0, dtype="float32")[None])
+    np.testing.assert_allclose(array(one.marginals()), array(soft.marginals()), rtol=1e-5)
+
+
+def test_zero_transitions_make_positions_independent():
+    x = unary(2, 5, 3)
+    d = ops.linear_chain(x, np.zeros((3, 3), "float32"))
+    softmax = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+    np.testing.assert_allclose(array(d.marginals()), softmax, rtol=1e-5)
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+def test_ctc_equals_keras(blank):
+    logits = unary(3, 9, 4)
+    log_probs = keras.ops.log_softmax(logits, axis=-1)
+    labels = np.array([[1, 1, 3], [3, 1, 0], [1, 0, 0]], "int32")
+    labels = np.where(labels == 0, blank, labels)
+    lengths = np.array([9, 7, 4], "int32"), np.array([3, 2, 1], "int32")
+    value = ops.ctc(log_probs, labels, lengths, blank=blank).value()
+    loss = keras.ops.ctc_loss(labels, log_probs, lengths[1], lengths[0], mask_index=blank)
+    np.testing.assert_allclose(-array(value), array(loss), rtol=1e-4)
+
+
+def test_temperature_per_example_and_as_variable():
+    x, t = unary(2, 4, 3), unary(3, 3)
+    both = ops.linear_chain(x, t, temperature=np.array([0.5, 2.0], "float32"))
+    for b, temperature in enumerate((0.5, 2.0)):
+        one = ops.linear_chain(x, t, temperature=temperature)
+        np.testing.assert_allclose(array(both.value())[b], array(one.value())[b], rtol=1e-5)
+    variable = keras.Variable(2.0)
+    learned = ops.linear_chain(x, t, temperature=variable)
+    np.testing.assert_allclose(array(learned.value())[1], array(both.value())[1], rtol=1e-5)
+
+
+def test_seeds_repeat_and_generators_do_not():
+    d = ops.linear_chain(unary(2, 8, 3), unary(3, 3))
+    np.testing.assert_array_equal(array(d.sample(5, 4)), array(d.sample(5, 4)))
+    generator = keras.random.SeedGenerator(5)
+    assert (array(d.sample(generator, 4)) != array(d.sample(generator, 4))).any()
+
+
+def test_parts_of_the_best_structure_score_its_value():
+    x, t = unary(2, 4, 3), unary(3, 3)
+    d = ops.linear_chain(x, t, temperature=0)
+    parts = d.parts()
+    score = (array(parts["unary"]) * x).sum((1, 2)) + (array(parts["transitions"]) * t).sum((1, 2))
+    np.testing.assert_allclose(score, array(d.value()), rtol=1e-5)
+
+
+def test_structures_stand_in_functional_models(tmp_path):
+    """Readouts on `keras.Input`: unknown batch and length, saved and loaded."""
+    x = keras.Input((None, 5))
+    n = keras.Input((), dtype="int32")
+    scores = keras.layers.Dense(3)(x)
+    d = ops.linear_chain(scores, np.zeros((3, 3), "float32"), lengths=n)
+    model = keras.Model([x, n], [d.marginals(), d.argmax(), d.value()])
+    assert [tuple(y.shape) for y in model.outputs] == [(None, None, 3), (None, None), (None,)]
+    inputs = [unary(2, 4, 5), np.array([4, 2], "int32")]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for a, b in zip(model(inputs), loaded(inputs), strict=True):
+        np.testing.assert_allclose(array(a), array(b), rtol=1e-6)
+    with pytest.raises(AttributeError, match="Expected a readout among"):
+        _ = d.kl_divergence
