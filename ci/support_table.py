@@ -1,0 +1,87 @@
+"""Writes the table of structures into the READMEs, from the registry and its rules.
+
+    python ci/support_table.py [--check]
+
+With `--check` nothing is written; the exit status says whether every table is up to date.
+"""
+
+import argparse
+import inspect
+import sys
+from pathlib import Path
+
+from keras_struct import ops
+from keras_struct.ops import dispatch
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = (ROOT / "README.md", ROOT / "ops" / "README.md")
+BEGIN, END = "<!-- support-table:begin -->", "<!-- support-table:end -->"
+BACKENDS = ("jax", "tensorflow", "torch", "numpy")
+
+
+def table():
+    header = ["structure", "what", "potentials", *BACKENDS]
+    rows = [header, ["---"] * len(header)]
+    for op in dispatch.IMPLEMENTATIONS:
+        function = getattr(ops, op)
+        summary = inspect.getdoc(function).splitlines()[0].rstrip(".")
+        potentials = ", ".join(f"`{name}`" for name in _potentials(function))
+        rows.append([f"`{op}`", summary, potentials, *(_choice(op, b) for b in BACKENDS)])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines += [
+        "",
+        "Every structure has value, log-partition, marginals of every potential, argmax, exact "
+        "samples, top-k, entropy, log-probability, cross-entropy and KL, at any temperature "
+        "(0 included). Readouts are differentiable twice on JAX, TensorFlow and PyTorch; NumPy has "
+        "no gradients. `reference` is the NumPy float64 oracle, taken on request only.",
+    ]
+    return "\n".join(lines)
+
+
+def _potentials(function):
+    """Array arguments that come before the options."""
+    names = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in ("lengths", "k", "labels", "temperature", "band", "min_loop"):
+            continue
+        if parameter.default is inspect.Parameter.empty or name in (
+            "start", "end", "gap_open", "gap_extend", "insertion", "deletion", "transposition"
+        ):  # fmt: skip
+            names.append(name)
+    return names
+
+
+def _choice(op, backend):
+    """The implementation that a float32 call on the CPU gets, and those on request."""
+    folder, names = dispatch.IMPLEMENTATIONS[op]
+    call = dispatch.Call(op, backend, "cpu", "float32", (), (), False)
+    first = next(n for n in names if dispatch._module(op, n).rejects(call) is None)
+    others = [n for n in names[names.index(first) + 1 :]]
+    return first + (f" (also {', '.join(others)})" if others else "")
+
+
+def updated(text):
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, compare only")
+    arguments = parser.parse_args()
+    stale = []
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        new = updated(text)
+        if new != text:
+            stale.append(str(file.relative_to(ROOT)))
+            if not arguments.check:
+                file.write_text(new, encoding="utf-8")
+    if stale:
+        print(("stale: " if arguments.check else "written: ") + ", ".join(stale))
+    return 1 if stale and arguments.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
