@@ -21,7 +21,7 @@ def _case(
     name, function, shape, primary="scores", others=None, lengths=None, forbid=False, **options
 ):
     """A case with cells `primary` and `others`, a dict of names and shapes."""
-    pairs = {}
+    pairs: dict[str, list[str]] = {}
     for key in others or {}:
         if key.endswith(("_row", "_column")):
             pairs.setdefault(key.rsplit("_", 1)[0], []).append(key)

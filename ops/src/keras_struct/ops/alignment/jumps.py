@@ -57,8 +57,9 @@ class JumpSweeps(WavefrontSweeps):
             return (last, row, c, _maximum([row]), peak, total, table, shifts), (row, c)
 
         table = array.put_row(run.empty_table(), 0, start)
-        carry = (dead, start, small, _maximum([start]), small + FORBIDDEN, small)
-        carry = (*carry, table, run.empty_table()[:, :, 0])
+        shifts = run.empty_table()[:, :, 0]
+        peaks = _maximum([start]), small + FORBIDDEN
+        carry = (dead, start, small, *peaks, small, table, shifts)
         xs = (run.times, run.time_of, run.node_of, *run.xs)
         _, (rows, c) = array.scan(step, carry, xs, like=(start, small))
         v = (_swap(ops.concatenate([dead[None], start[None], rows], axis=0)),)
@@ -139,7 +140,7 @@ class JumpSweeps(WavefrontSweeps):
             offsets = [rest.pop(0) for _ in range(run.spec.window + 1)]
             thetas = run.timed([rest.pop(0) for _ in run.xs])
             dthetas = rates.timed(rest)
-            x = _Step(time, None, offsets, thetas, None)
+            x = _Step(time, [], offsets, thetas)
             weights = run.weights([[current], [last], [before]], x)
             shifted = run.sources([None, [dlast], [dbefore]])
             jump = run.jump_weight(logit, current)

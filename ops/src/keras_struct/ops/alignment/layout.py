@@ -6,6 +6,7 @@ width w, row i moves i steps to the right.
 """
 
 import dataclasses
+from typing import Any
 
 from keras import ops
 
@@ -16,8 +17,8 @@ from keras_struct.ops.numerics import FORBIDDEN
 class Layout:
     """Nodes (i, j) with 0 <= i <= rows, 0 <= j <= columns."""
 
-    rows: object
-    columns: object
+    rows: Any
+    columns: Any
     by_rows: bool
 
     @property

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_struct.ops.paths import END, START, Edge, PathReference, rejects
+from keras_struct.ops.paths import END, START, Edge, Part, PathReference, rejects
 
 __all__ = ["rejects", "sweeps"]
 
@@ -110,7 +110,7 @@ class Edit(NodePaths):
                 for channel, (di, dj) in zip(self.channels, steps, strict=True):
                     if di > i or dj > j:
                         continue
-                    parts = ()
+                    parts: tuple[Part, ...] = ()
                     if channel is not None:
                         rows, columns = shapes[channel]
                         index = min(max(i - 1, 0), rows - 1), min(max(j - 1, 0), columns - 1)

@@ -155,7 +155,7 @@ class WavefrontSweeps(Sweeps):
             offsets = [rest.pop(0) for _ in range(spec.window + 1)]
             thetas = run.timed([rest.pop(0) for _ in run.xs])
             dthetas = rates.timed(rest)
-            x = _Step(time, None, offsets, thetas, None)
+            x = _Step(time, [], offsets, thetas)
             weights = run.weights([current, *window], x)
             shifted = run.sources([None, *dwindow])
             drow = [run.zeros] * spec.states
@@ -205,7 +205,7 @@ class _Step(NamedTuple):
     before: list
     offsets: list
     thetas: list
-    extra: list
+    extra: list = []  # noqa: RUF012
 
 
 class _Run:
@@ -390,7 +390,7 @@ class _Run:
         """Marginals of the wavefronts before, with what the moves took from them."""
         spec = self.spec
         pending = [list(rows) for rows in pending[1:]] + [[self.zeros] * spec.states]
-        groups = {}
+        groups: dict = {}
         for move, x in zip(self.moves, used, strict=True):
             if move.source != START:
                 key = spec.lag(move), spec.offset(move), move.source
@@ -579,7 +579,7 @@ class _Run:
         times = ops.arange(self.layout.steps + 1, dtype="int32")[:, None, None]
         mask = ops.swapaxes(self.end_mask(times), 0, 1)
         shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)]) - tape.base[:, None] - value
-        total = 0.0
+        total = ops.zeros_like(tape.value)
         for state in self.end_states():
             x, dx = (table[state][:, spec.window - 1 :] for table in (tape.v, df))
             weight = array.exp(
