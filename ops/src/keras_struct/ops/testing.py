@@ -74,15 +74,17 @@ def compilers():
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        def dynamic(function):
+        def dynamic(function, static):
             def compiled(*args):
-                specs = [tf.TensorSpec([None] * len(x.shape), x.dtype) for x in args]
+                specs = []
+                for x, known in zip(args, static, strict=True):
+                    free = len(x.shape) - known
+                    specs.append(tf.TensorSpec([None] * free + list(x.shape[free:]), x.dtype))
                 return tf.function(function, input_signature=specs)(*args)
 
             return compiled
 
         return {
-            "function": tf.function,
             "dynamic": dynamic,
             "xla": lambda f: tf.function(f, jit_compile=True),
         }

@@ -18,7 +18,15 @@ def _outside(lengths, shape):
 
 
 def _case(
-    name, function, shape, primary="scores", others=None, lengths=None, forbid=False, **options
+    name,
+    function,
+    shape,
+    primary="scores",
+    others=None,
+    lengths=None,
+    forbid=False,
+    core=False,
+    **options,
 ):
     """A case with cells `primary` and `others`, a dict of names and shapes."""
     pairs: dict[str, list[str]] = {}
@@ -48,14 +56,14 @@ def _case(
                 pads[key] = _outside(lengths, shape)
         return pads
 
-    return Case(name, build, potentials, padding)
+    return Case(name, build, potentials, padding, core=core)
 
 
 def _integers(lengths):
     return None if lengths is None else tuple(np.array(x, "int32") for x in lengths)
 
 
-def _gapped_cases(function):
+def _gapped_cases(function, core=False):
     case = functools.partial(_case, function=function)
     ragged = (4, 3, 3)
     linear, affine = {"gap_open": ()}, {"gap_open": (), "gap_extend": ()}
@@ -63,7 +71,7 @@ def _gapped_cases(function):
         case("linear", shape=(2, 2, 3), others=linear),
         case("affine", shape=(2, 3, 2), others=affine),
         case("ragged", shape=ragged, others=linear, lengths=RAGGED),
-        case("ragged_affine", shape=ragged, others=affine, lengths=RAGGED),
+        case("ragged_affine", shape=ragged, others=affine, lengths=RAGGED, core=core),
         case("none_linear", shape=(1, 2, 3), others=linear, adjacent_gaps="none"),
         case("none", shape=(1, 3, 3), others=affine, adjacent_gaps="none"),
         case("ordered_linear", shape=(1, 3, 2), others=linear, adjacent_gaps="ordered"),
@@ -94,9 +102,9 @@ def _gapped_cases(function):
     ]
 
 
-NEEDLEMAN_WUNSCH = _gapped_cases(gapped.needleman_wunsch)
+NEEDLEMAN_WUNSCH = _gapped_cases(gapped.needleman_wunsch, core=True)
 OVERLAP = _gapped_cases(gapped.overlap)
-SMITH_WATERMAN = _gapped_cases(gapped.smith_waterman)
+SMITH_WATERMAN = _gapped_cases(gapped.smith_waterman, core=True)
 
 SAIGO_VERT = [
     _case("linear", gapped.saigo_vert, (2, 3, 3), others={"gap_open": ()}),
@@ -111,7 +119,14 @@ SAIGO_VERT = [
 
 DTW = [
     _case("plain", warping.dtw, (2, 3, 4), "costs"),
-    _case("ragged", warping.dtw, (5, 3, 3), "costs", lengths=((3, 2, 1, 0, 0), (2, 3, 1, 2, 0))),
+    _case(
+        "ragged",
+        warping.dtw,
+        (5, 3, 3),
+        "costs",
+        lengths=((3, 2, 1, 0, 0), (2, 3, 1, 2, 0)),
+        core=True,
+    ),
     _case(
         "band",
         warping.dtw,
@@ -128,7 +143,11 @@ DTW = [
 MONOTONIC_ALIGNMENT = [
     _case("plain", warping.monotonic_alignment, (2, 5, 3)),
     _case(
-        "ragged", warping.monotonic_alignment, (5, 4, 3), lengths=((4, 2, 1, 2, 0), (2, 2, 3, 0, 0))
+        "ragged",
+        warping.monotonic_alignment,
+        (5, 4, 3),
+        lengths=((4, 2, 1, 2, 0), (2, 2, 3, 0, 0)),
+        core=True,
     ),
     _case("forbidden", warping.monotonic_alignment, (2, 4, 2), forbid=True),
     _case("one_token", warping.monotonic_alignment, (2, 3, 1)),
@@ -175,7 +194,7 @@ def _damerau(substitutions, **options):
 
 DAMERAU = [
     _case("plain", _damerau, (4, 3, 4), "substitutions", _OSA),
-    _case("ragged", _damerau, (4, 3, 4), "substitutions", _OSA, RAGGED),
+    _case("ragged", _damerau, (4, 3, 4), "substitutions", _OSA, RAGGED, core=True),
     _case(
         "per_cell",
         _damerau,

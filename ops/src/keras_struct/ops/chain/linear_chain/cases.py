@@ -53,8 +53,16 @@ def _case(
     build = functools.partial(
         _build, lengths=None if lengths is None else np.array(lengths, "int32"), algorithm=algorithm
     )
-    dynamic = algorithm != "parallel"
-    return Case(name, build, potentials, padding, core=core, ties=ties, dynamic=dynamic)
+    static = {"unary": 1, "transitions": 2, "start": 1, "end": 1}
+    return Case(
+        name,
+        build,
+        potentials,
+        padding,
+        core=core,
+        ties=ties,
+        static=None if algorithm == "parallel" else static,
+    )
 
 
 CASES = [
@@ -64,7 +72,7 @@ CASES = [
     _case("over_time", (2, 4, 2), (4, 2), "sequential", over_time=True, ends=True, core=True),
     _case("over_time_parallel", (2, 4, 2), (4, 2), "parallel", over_time=True),
     _case("per_example_forbidden_scaled", (2, 3, 5), (3, 2), batched=True, forbid=True),
-    _case("forbidden", (2, 4, 3), (4, 3), "sequential", forbid=True, core=True),
+    _case("forbidden", (2, 4, 3), (4, 3), "sequential", forbid=True),
     _case("forbidden_parallel", (2, 4, 3), (4, 3), "parallel", forbid=True),
     _case("one_position", (2, 1, 3)),
     _case("one_tag", (2, 4, 1), (4, 2)),

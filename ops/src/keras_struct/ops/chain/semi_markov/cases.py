@@ -35,11 +35,12 @@ def _case(name, shape, lengths=None, ends=False, forbid=False, core=False):
 
     lengths_array = None if lengths is None else np.array(lengths, "int32")
     build = functools.partial(_build, lengths=lengths_array)
-    return Case(name, build, potentials, padding, core=core)
+    static = {"segments": 2, "transitions": 2, "start": 1, "end": 1}
+    return Case(name, build, potentials, padding, core=core, static=static)
 
 
 CASES = [
-    _case("ragged", (4, 4, 2, 2), (4, 3, 1, 0), core=True),
+    _case("ragged", (4, 4, 2, 2), (4, 3, 1, 0)),
     _case("ends_per_example", (2, 4, 3, 2), (4, 2), ends=True, core=True),
     _case("forbidden", (3, 4, 3, 2), (4, 3, 1), forbid=True, core=True),
     _case("longer_than_the_sequence", (2, 2, 4, 2)),

@@ -1,5 +1,6 @@
 """Exactly k of N items."""
 
+import numpy as np
 from keras import ops
 
 from keras_struct.ops.chain import shift
@@ -67,12 +68,11 @@ class Subset(Structure):
         self.batch_shape = batch_of(scores, 1)
         self.n = ops.shape(scores)[-1]
         self.potentials = {"scores": ops.cast(flatten_batch(scores, 1), self.compute)}
-        sizes = k if isinstance(k, int) else concrete(ops.convert_to_tensor(k))
+        sizes = concrete(k) if ops.is_tensor(k) else np.asarray(k)
         if sizes is None:
             raise NotImplementedError("subset needs a k with known values (not traced)")
-        most = int(sizes if isinstance(sizes, int) else sizes.max())
-        lowest = int(sizes if isinstance(sizes, int) else sizes.min())
-        if lowest < 0:
+        most = int(sizes.max())
+        if sizes.min() < 0:
             raise ValueError(f"Expected k >= 0. Received: k={k}")
         k = as_lengths("k", ops.convert_to_tensor(sizes, dtype="int32"), self.batch_shape, None)
         self.lengths = as_lengths("lengths", lengths, self.batch_shape, self.n)

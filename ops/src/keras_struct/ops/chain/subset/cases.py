@@ -32,7 +32,7 @@ def _case(name, shape, k, lengths=None, forbid=False, ties=False, core=False):
 
 CASES = [
     _case("ragged", (4, 5), 2, (5, 3, 1, 0), core=True),
-    _case("forbidden", (2, 4), 3, (4, 3), forbid=True, core=True),
+    _case("forbidden", (2, 4), 3, (4, 3), forbid=True),
     _case("k_per_example", (3, 4), np.array([0, 2, 4]), (4, 3, 4)),
     _case("none", (2, 3), 0, (3, 0)),
     _case("all", (2, 3), 3, (3, 2)),
