@@ -53,7 +53,7 @@ def _potentials(function):
 
 def _choice(op, backend):
     """The implementation that a float32 call on the CPU gets, and those on request."""
-    folder, names = dispatch.IMPLEMENTATIONS[op]
+    names = ops.implementations(op)
     call = dispatch.Call(op, backend, "cpu", "float32", (), (), False)
     first = next(n for n in names if dispatch._module(op, n).rejects(call) is None)
     others = [n for n in names[names.index(first) + 1 :]]
