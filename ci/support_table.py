@@ -24,7 +24,7 @@ def table():
     rows = [header, ["---"] * len(header)]
     for op in dispatch.IMPLEMENTATIONS:
         function = getattr(ops, op)
-        summary = inspect.getdoc(function).splitlines()[0].rstrip(".")
+        summary = str(inspect.getdoc(function)).splitlines()[0].rstrip(".")
         potentials = ", ".join(f"`{name}`" for name in _potentials(function))
         rows.append([f"`{op}`", summary, potentials, *(_choice(op, b) for b in BACKENDS)])
     lines = [f"| {' | '.join(row)} |" for row in rows]

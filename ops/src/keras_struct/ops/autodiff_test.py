@@ -32,8 +32,8 @@ def test_gradcheck_and_gradgradcheck(readout, algorithm):
 
     args = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in ARGS]
 
-    def function(*args):
-        return READOUTS[readout](chain(*args, algorithm=algorithm))
+    def function(unary, transitions, temperature):
+        return READOUTS[readout](chain(unary, transitions, temperature, algorithm))
 
     assert torch.autograd.gradcheck(function, args, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, args, fast_mode=True)

@@ -151,7 +151,7 @@ def choose(call, implementation=None):
         if reason is not None:
             raise NotImplementedError(f"{call.op} cannot run as {requested!r}: {reason}")
         return Choice(call, requested, by, ())
-    rejected = []
+    rejected: list[tuple[str, str]] = []
     for name in names:
         reason = _module(call.op, name).rejects(call)
         if reason is None:

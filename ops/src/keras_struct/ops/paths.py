@@ -58,7 +58,8 @@ class PathReference(Sweeps):
     # The sweeps ------------------------------------------------------------------------------
 
     def forward(self, potentials, context, op):
-        values = [_inside(*example, op)[END] for example in self._examples(potentials, context)]
+        examples = self._examples(potentials, context)
+        values = [_inside(edges, theta, op)[END] for edges, theta in examples]
         hard = np.full(len(values), op == "max", "int32")  # how to trace back
         return _tensor(np.array(values), potentials[0].dtype), (_tensor(hard, "int32"),)
 

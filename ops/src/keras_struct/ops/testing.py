@@ -51,7 +51,7 @@ def grad(function):
         import torch
 
         def gradient(*args):
-            args = [x if x.requires_grad else x.detach().requires_grad_() for x in args]
+            args = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in args)
             return torch.autograd.grad(
                 function(*args), args, create_graph=True, materialize_grads=True
             )

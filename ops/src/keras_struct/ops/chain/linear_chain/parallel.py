@@ -21,11 +21,13 @@ from keras_struct.ops.sweeps import Sweeps
 @dataclasses.dataclass(frozen=True)
 class ParallelSweeps(Sweeps):
     def forward(self, potentials, context, op):
-        level, shift = _leaves(*potentials, context[0])
+        unary, transitions = potentials
+        level, shift = _leaves(unary, transitions, context[0])
         levels, shifts = [level], [shift]
         total = ops.sum(shift, axis=0)
         while level.shape[2] > 1:
-            level, shift = _shifted(_combine(*_pairs(level), op))
+            left, right = _pairs(level)
+            level, shift = _shifted(_combine(left, right, op))
             levels.append(level)
             shifts.append(shift)
             total = total + ops.sum(shift, axis=0)
@@ -44,7 +46,8 @@ class ParallelSweeps(Sweeps):
 
     def curvature(self, potentials, context, tape, tangents):
         levels, shifts = _levels(tape)
-        dlevels = [_leaf_tangents(*tangents, context[0])]
+        dunary, dtransitions = tangents
+        dlevels = [_leaf_tangents(dunary, dtransitions, context[0])]
         for level, parent, shift in zip(levels[:-1], levels[1:], shifts[1:], strict=True):
             rates = _through(*_pairs(dlevels[-1], neutral=0.0))
             weights = _weights(level, parent, shift)

@@ -91,7 +91,7 @@ class SequentialSweeps(Sweeps):
             tag = ops.cast(array.argmax(alpha + inside * column, 1), "int32")
             return (tag,), (tag,)
 
-        xs = (_time_major(alpha), _time_major(inside))
+        xs: tuple = (_time_major(alpha), _time_major(inside))
         if not shared:
             xs = (*xs, ops.swapaxes(_time_major(_pad_time(transitions)), 2, 3))
         tag = ops.zeros_like(lengths)
@@ -117,7 +117,7 @@ class SequentialSweeps(Sweeps):
             + [ops.full_like(unary[:, 0, :, None], 2 * INFEASIBLE)] * (k - 1),
             axis=2,
         )
-        xs = (_time_major(_next(unary)),)
+        xs: tuple = (_time_major(_next(unary)),)
         if not shared:
             xs = (*xs, _time_major(_pad_time(transitions)))
         pointer = ops.cast(ops.zeros_like(alpha), "int32")
