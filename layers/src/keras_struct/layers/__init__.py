@@ -1,5 +1,6 @@
 """Structured attention layers, prediction heads, losses and metrics."""
 
+from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.attention_map import (
     AttentionMap,
     LinearChainMap,
@@ -7,7 +8,7 @@ from keras_struct.layers.attention_map import (
     SoftmaxMap,
     SubsetMap,
 )
-from keras_struct.layers.check_layer import AttachMask, check_layer
+from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.crf import CRF
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.packed_potentials import (

@@ -176,8 +176,8 @@ class SemiMarkovMap(AttentionMap):
     >>> from keras_struct import layers
     >>> scores = np.zeros((1, 1, 2), "float32")  # one head, one query, two keys
     >>> apart = layers.SemiMarkovMap(max_length=1)(scores)  # none, the first, or the second
-    >>> np.round(np.asarray(apart), 3).tolist()
-    [[[0.333, 0.333]]]
+    >>> print(np.round(np.asarray(apart), 3))
+    [[[0.333 0.333]]]
 
     Source: Sarawagi and Cohen (2004), Semi-Markov conditional random fields.
     """

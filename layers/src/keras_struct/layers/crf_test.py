@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_struct.layers.check_layer import AttachMask, check_layer
+from keras_struct.layers.attach_mask import AttachMask
+from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.crf import CRF
 from keras_struct.layers.packed_potentials import unpack_potentials
 from keras_struct.layers.span_f1 import SpanF1
@@ -40,7 +41,8 @@ def numpy(x):
 
 def decoded(mode, packed, **kwargs):
     """What a compiled `StructuredDecoder` returns."""
-    return keras.Sequential([StructuredDecoder(mode, **kwargs)]).predict_on_batch(packed)
+    x = keras.Input(packed.shape[1:])
+    return keras.Model(x, StructuredDecoder(mode, **kwargs)(x)).predict_on_batch(packed)
 
 
 def enumerate_chain(scores, transitions, start, end):

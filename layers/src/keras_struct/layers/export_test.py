@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_struct.layers import export
-from keras_struct.layers.check_layer import AttachMask
+from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.crf import CRF
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF

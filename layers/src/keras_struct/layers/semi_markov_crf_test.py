@@ -29,7 +29,8 @@ def numpy(x):
 
 def decoded(mode, packed, **kwargs):
     """What a compiled `StructuredDecoder` returns."""
-    return keras.Sequential([StructuredDecoder(mode, **kwargs)]).predict_on_batch(packed)
+    x = keras.Input(packed.shape[1:])
+    return keras.Model(x, StructuredDecoder(mode, **kwargs)(x)).predict_on_batch(packed)
 
 
 def segmentations(n, longest, labels):

@@ -49,24 +49,32 @@ def test_spans_follow_the_conll_rules(labels):
 @pytest.mark.parametrize("labels", [BIO, BIOES, WORDS, MIXED], ids=["BIO", "BIOES", "BI", "mixed"])
 def test_f1_equals_the_intersection_of_sets(labels):
     rng = np.random.default_rng(1)
-    metrics = [SpanF1(labels, measure) for measure in ("f1", "precision", "recall")]
+    metrics = [SpanF1(labels, m, from_potentials=False) for m in ("f1", "precision", "recall")]
     right = predicted = target = 0
     for _ in range(3):
         y_true = rng.integers(0, len(labels), (8, 9))
         y_pred = np.where(rng.random((8, 9)) < 0.8, y_true, rng.integers(0, len(labels), (8, 9)))
-        lengths = rng.integers(0, 10, 8)
-        scores = np.eye(len(labels), dtype="float32")[y_pred]
-        packed = pack_potentials(scores, np.zeros((len(labels),) * 2), lengths=lengths)
         for metric in metrics:
-            metric.update_state(y_true, packed)
-        for t, p, n in zip(y_true, y_pred, lengths, strict=True):
-            t, p = set(tag_spans(t[:n], labels)), set(tag_spans(p[:n], labels))
+            metric.update_state(y_true, y_pred)
+        for t, p in zip(y_true, y_pred, strict=True):
+            t, p = set(tag_spans(t, labels)), set(tag_spans(p, labels))
             right, predicted, target = right + len(t & p), predicted + len(p), target + len(t)
     precision, recall = right / predicted, right / target
     expected = [2 * precision * recall / (precision + recall), precision, recall]
     np.testing.assert_allclose([float(m.result()) for m in metrics], expected, rtol=1e-5)
     metrics[0].reset_state()
     assert float(metrics[0].result()) == 0.0
+
+
+def test_f1_of_potentials_and_lengths():
+    rng = np.random.default_rng(2)
+    y_true, y_pred, lengths = *rng.integers(0, 3, (2, 8, 9)), rng.integers(0, 10, 8)
+    scores = np.eye(3, dtype="float32")[y_pred]
+    by_potentials, by_tags = SpanF1(BIO[:3]), SpanF1(BIO[:3], from_potentials=False)
+    by_potentials.update_state(y_true, pack_potentials(scores, np.zeros((3, 3)), lengths=lengths))
+    for t, p, n in zip(y_true, y_pred, lengths, strict=True):
+        by_tags.update_state(*(np.pad(y[:n], (0, 9 - n))[None] for y in (t, p)))
+    np.testing.assert_allclose(float(by_potentials.result()), float(by_tags.result()), rtol=1e-6)
 
 
 def test_f1_of_tags_and_of_scores():

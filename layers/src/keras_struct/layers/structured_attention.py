@@ -166,9 +166,10 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         """The attention of Keras, on queries divided by the temperature."""
         temperature = K.convert_to_tensor(self.structure.temperature_of_heads(), "float32")
         query = K.cast(query / K.cast(temperature, query.dtype), query.dtype)
-        # The fused attention of JAX does not compile for float16 on a CPU.
+        # The fused attention of JAX fails for float16 on a CPU, and for values of another size.
         half = keras.backend.standardize_dtype(query.dtype) == "float16"
-        plain = return_scores or (half and keras.backend.backend() == "jax")
+        refused = half or self._value_dim != self._key_dim
+        plain = return_scores or (refused and keras.backend.backend() == "jax")
         return self._compute_attention(query, key, value, mask, training, plain)
 
     def _structured_attention(self, query, key, value, mask, lengths, training):
