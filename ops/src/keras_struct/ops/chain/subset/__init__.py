@@ -103,4 +103,5 @@ class Subset(Structure):
         valid = time_mask(lengths, self.n)
         known = ops.logical_or(ops.logical_or(event == 0, event == 1), ops.logical_not(valid))
         count = ops.sum(ops.cast(ops.logical_and(valid, event == 1), "int32"), axis=1)
-        return ops.logical_and(ops.all(known, axis=1), count == k)
+        # `==` would lose the static rank under TensorFlow.
+        return ops.logical_and(ops.all(known, axis=1), ops.equal(count, k))
