@@ -71,7 +71,6 @@ class ParallelSweeps(Sweeps):
         """Top down: given the tags at both ends of a node, draw the one in the middle."""
         (lengths,) = context
         levels, _ = _levels(tape)
-        batch = ops.shape(lengths)[0]
 
         def draw(logits):  # (K, nodes, B)
             return ops.cast(array.argmax(logits + noise(ops.shape(logits)), 0), "int32")
@@ -80,9 +79,8 @@ class ParallelSweeps(Sweeps):
         left = ops.zeros_like(right)
         for level in reversed(levels[:-1]):
             lefts, rights = _pairs(level)  # (K, K, nodes, B)
-            nodes = lefts.shape[2]
-            row = _pick(lefts, left, nodes, batch)
-            column = _pick(ops.swapaxes(rights, 0, 1), right, nodes, batch)
+            row = _pick(lefts, left)
+            column = _pick(ops.swapaxes(rights, 0, 1), right)
             middle = draw(row + column)
             left = _interleave(left, middle, level.shape[2])
             right = _interleave(middle, right, level.shape[2])
@@ -186,10 +184,12 @@ def _interleave(left, right, n):
     return ops.reshape(both, (2 * left.shape[0], -1))[:n]
 
 
-def _pick(matrices, index, nodes, batch):
+def _pick(matrices, index):
     """Row `index` (nodes, B) of matrices (K, K, nodes, B): (K, nodes, B)."""
-    index = ops.broadcast_to(index[None, None], (1, matrices.shape[1], nodes, batch))
-    return ops.take_along_axis(matrices, index, axis=0)[0]
+    row = matrices[0]
+    for i in range(1, matrices.shape[0]):
+        row = array.where(index == i, matrices[i], row)
+    return row
 
 
 def _softmax(x):
