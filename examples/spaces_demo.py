@@ -40,7 +40,7 @@ from keras_struct import layers
 
 SENTENCE = "errors should never pass silently unless explicitly silenced"
 TEMPERATURES = (0.25, 1.0, 4.0)
-EPOCHS = 20
+EPOCHS = 18
 SEED = 1
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -44,14 +44,14 @@ def make_tagger(head, width=64, dilations=(1, 1, 2, 4), dropout=0.1):
     return keras.Model(characters, scores, name="softmax_tagger")
 
 
-def train(model, loss, characters, tags, epochs, folder: Path, batch_size=8):
+def train(model, loss, characters, tags, epochs, folder: Path, batch_size=6):
     """Train a tagger; an interrupted training goes on from the last epoch saved in `folder`."""
     # Empty rows fill the last batch: another batch size would be compiled once more.
     filler = ((0, -len(characters) % batch_size), (0, 0))
     characters = np.pad(characters, filler)
     tags = np.pad(tags, filler, constant_values=-1)
     steps = epochs * len(characters) // batch_size
-    rate = keras.optimizers.schedules.CosineDecay(6e-3, steps)
+    rate = keras.optimizers.schedules.CosineDecay(8e-3, steps)
     model.compile(keras.optimizers.AdamW(rate, weight_decay=0.01), loss)
     first = resume(model, folder)
     if first:

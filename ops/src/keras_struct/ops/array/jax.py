@@ -19,7 +19,6 @@ from jax.numpy import (
 )
 
 __all__ = [
-    "add_at",
     "argmax",
     "concatenate",
     "exp",
@@ -29,7 +28,6 @@ __all__ = [
     "max",
     "maximum",
     "platform",
-    "put_row",
     "round",
     "scan",
     "stack",
@@ -52,14 +50,6 @@ def top_k(x, k):
 
 def scan(step, carry, xs, like, reverse=False):
     return lax.scan(step, carry, xs, reverse=reverse)
-
-
-def put_row(table, index, row):
-    return lax.dynamic_update_slice_in_dim(table, row[:, None], index, 1)
-
-
-def add_at(table, index, values):
-    return table.at[jnp.arange(table.shape[0])[:, None], index].add(values)
 
 
 def traced(x):

@@ -17,7 +17,6 @@ from numpy import (
 )
 
 __all__ = [
-    "add_at",
     "argmax",
     "concatenate",
     "exp",
@@ -27,7 +26,6 @@ __all__ = [
     "max",
     "maximum",
     "platform",
-    "put_row",
     "round",
     "scan",
     "stack",
@@ -58,16 +56,6 @@ def scan(step, carry, xs, like, reverse=False):
     if reverse:
         outputs.reverse()
     return carry, tuple(np.stack(column) for column in zip(*outputs, strict=True))
-
-
-def put_row(table, index, row):
-    table[:, index] = row
-    return table
-
-
-def add_at(table, index, values):
-    np.add.at(table, (np.arange(len(table))[:, None], index), values)
-    return table
 
 
 def traced(x):

@@ -6,7 +6,6 @@ from torch import exp, log, logsumexp, matmul, maximum, round, where
 from torch import stack as stack
 
 __all__ = [
-    "add_at",
     "argmax",
     "concatenate",
     "exp",
@@ -16,7 +15,6 @@ __all__ = [
     "max",
     "maximum",
     "platform",
-    "put_row",
     "round",
     "scan",
     "stack",
@@ -57,19 +55,6 @@ def scan(step, carry, xs, like, reverse=False):
     if reverse:
         outputs.reverse()
     return carry, tuple(torch.stack(column) for column in zip(*outputs, strict=True))
-
-
-def put_row(table, index, row):
-    if torch.is_grad_enabled():
-        table = table.clone()
-    table[:, index] = row
-    return table
-
-
-def add_at(table, index, values):
-    if torch.is_grad_enabled():
-        return table.scatter_add(1, index.long(), values)
-    return table.scatter_add_(1, index.long(), values)
 
 
 def traced(x):

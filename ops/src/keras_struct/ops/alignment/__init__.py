@@ -1,1 +1,0 @@
-"""Structures on the lattice of two sequences: alignments, warpings, edits."""
