@@ -42,11 +42,9 @@ def _potentials(function):
     """Array arguments that come before the options."""
     names = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if name in ("lengths", "k", "labels", "temperature", "band", "min_loop"):
+        if name in ("lengths", "k", "labels", "temperature"):
             continue
-        if parameter.default is inspect.Parameter.empty or name in (
-            "start", "end", "gap_open", "gap_extend", "insertion", "deletion", "transposition"
-        ):  # fmt: skip
+        if parameter.default is inspect.Parameter.empty or name in ("start", "end"):
             names.append(name)
     return names
 

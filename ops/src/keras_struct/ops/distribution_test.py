@@ -189,3 +189,23 @@ def test_structures_stand_in_functional_models(tmp_path):
         np.testing.assert_allclose(array(a), array(b), rtol=1e-6)
     with pytest.raises(AttributeError, match="Expected a readout among"):
         _ = d.kl_divergence
+
+
+def test_jacobian_of_the_marginals_by_a_parameter():
+    """The map dP / d eta against central differences: temperature, and a whole potential."""
+    x, t, start = unary(2, 4, 3), unary(3, 3), unary(3)
+    step = 1e-2
+
+    def marginals(temperature):
+        d = ops.linear_chain(x, t, start, temperature=temperature)
+        return array(d.marginals())
+
+    d = ops.linear_chain(x, t, start, temperature=0.8)
+    numeric = (marginals(0.8 + step) - marginals(0.8 - step)) / (2 * step)
+    np.testing.assert_allclose(array(d.jacobian("temperature")), numeric, atol=1e-3)
+    # Every tag sequence uses N unary parts: moving all of them together changes nothing.
+    np.testing.assert_allclose(array(d.jacobian("unary")), 0, atol=1e-5)
+    pairs = array(d.jacobian("temperature", of="transitions"))
+    assert pairs.shape == (2, 3, 3) and abs(pairs.sum()) < 1e-4
+    with pytest.raises(ValueError, match="Received: name='gap'"):
+        d.jacobian("gap")

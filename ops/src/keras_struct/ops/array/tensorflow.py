@@ -1,7 +1,7 @@
 """Array primitives on TensorFlow (see `array/__init__.py`)."""
 
 import tensorflow as tf
-from tensorflow import exp, matmul, maximum, round, stack, where
+from tensorflow import exp, matmul, maximum, stack, where
 from tensorflow.math import log
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "max",
     "maximum",
     "platform",
-    "round",
     "scan",
     "stack",
     "sum",

@@ -2,8 +2,8 @@
 
 import torch
 from torch import concatenate as concatenate
-from torch import exp, log, logsumexp, matmul, maximum, round, where
 from torch import stack as stack
+from torch import exp, log, logsumexp, matmul, maximum, where
 
 __all__ = [
     "argmax",
@@ -15,7 +15,6 @@ __all__ = [
     "max",
     "maximum",
     "platform",
-    "round",
     "scan",
     "stack",
     "sum",
