@@ -1,9 +1,7 @@
 """Array primitives on PyTorch (see `array/__init__.py`)."""
 
 import torch
-from torch import concatenate as concatenate
-from torch import stack as stack
-from torch import exp, log, logsumexp, matmul, maximum, where
+from torch import concatenate, exp, log, logsumexp, matmul, maximum, stack, where
 
 __all__ = [
     "argmax",
