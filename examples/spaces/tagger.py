@@ -54,10 +54,11 @@ def train(model, loss, characters, tags, epochs, folder: Path, batch_size=6):
     rate = keras.optimizers.schedules.CosineDecay(8e-3, steps)
     model.compile(keras.optimizers.AdamW(rate, weight_decay=0.01), loss)
     first = resume(model, folder)
+    if first == epochs:
+        print(f"{model.name} had finished its {epochs} epochs")
+        return
     if first:
         print(f"{model.name} goes on after epoch {first} of {epochs}")
-    if first == epochs:
-        return
     bar = Bar(model.name, epochs)
     with bar.progress:
         model.fit(
