@@ -26,6 +26,16 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "semi_markov": ("chain.semi_markov", ("portable", "reference")),
     "ctc": ("chain.ctc", ("portable", "reference")),
     "subset": ("chain.subset", ("portable", "reference")),
+    "needleman_wunsch": ("alignment", ("portable", "reference")),
+    "overlap": ("alignment", ("portable", "reference")),
+    "smith_waterman": ("alignment", ("portable", "reference")),
+    "saigo_vert": ("alignment", ("portable", "reference")),
+    "dtw": ("alignment", ("portable", "reference")),
+    "monotonic_alignment": ("alignment", ("portable", "reference")),
+    "levenshtein": ("alignment", ("portable", "reference")),
+    "osa": ("alignment", ("portable", "reference")),
+    "damerau": ("alignment", ("portable", "reference")),
+    "lcs": ("alignment", ("portable", "reference")),
 }
 
 _requests: contextvars.ContextVar[tuple[tuple[str | None, str], ...]] = contextvars.ContextVar(

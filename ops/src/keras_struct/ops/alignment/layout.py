@@ -1,0 +1,98 @@
+"""From lattice arrays (B, L1, L2) to time-major ones (time, B, position), and back.
+
+Time is the anti-diagonal i + j of a node (position i), or with `by_rows` its row i (position j).
+Skewing is one pad, one reshape and one transpose: in a matrix of width w + 1 that is read with
+width w, row i moves i steps to the right.
+"""
+
+import dataclasses
+from typing import Any
+
+from keras import ops
+
+from keras_struct.ops.numerics import FORBIDDEN
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Nodes (i, j) with 0 <= i <= rows, 0 <= j <= columns."""
+
+    rows: Any
+    columns: Any
+    by_rows: bool
+
+    @property
+    def steps(self):
+        """Number of times after time 0."""
+        return self.rows if self.by_rows else self.rows + self.columns
+
+    @property
+    def positions(self):
+        return 1 + (self.columns if self.by_rows else self.rows)
+
+    def place(self, i, j):
+        """(time, position) of a node."""
+        return (i, j) if self.by_rows else (i + j, i)
+
+    def node(self, time, position):
+        """(i, j) of a place."""
+        return (time, position) if self.by_rows else (position, time - position)
+
+    # A potential of kind "cell": node (i, j) reads cell (i-1, j-1).
+
+    def cells_in_time(self, x, fill=FORBIDDEN):
+        """(B, L1, L2) to (steps, B, positions), for times 1, 2, ..."""
+        if self.by_rows:
+            padded = ops.pad(x, [(0, 0), (0, 0), (1, 0)], constant_values=fill)
+            return ops.swapaxes(padded, 0, 1)
+        padded = ops.pad(x, [(0, 0), (1, 0), (0, self.rows + 1)], constant_values=fill)
+        return _skew(padded)
+
+    def cells_of_time(self, y):
+        """The transpose of `cells_in_time`."""
+        if self.by_rows:
+            return ops.swapaxes(y, 0, 1)[:, :, 1:]
+        return _unskew(y)[:, 1:, : self.columns]
+
+    # A potential of kind "gap": node (i, j) reads cell (max(i-1, 0), max(j-1, 0)).
+
+    def gaps_in_time(self, x):
+        """(B, L1, 1 | L2) to (steps, B, positions), for times 1, 2, ..."""
+        x = _edge(_edge(x, 1), 2)
+        x = ops.broadcast_to(x, (ops.shape(x)[0], self.rows + 1, self.columns + 1))
+        return _skew(ops.pad(x, [(0, 0), (0, 0), (0, self.rows + 1)]))[1:]
+
+    def gaps_of_time(self, y):
+        """The transpose of `gaps_in_time`, to (B, L1, L2)."""
+        x = _unskew(ops.pad(y, [(1, 0), (0, 0), (0, 0)]))[:, :, : self.columns + 1]
+        return _unedge(_unedge(x, 1), 2)
+
+
+def _skew(x):
+    """(B, R, W + 1) to (W, B, R): row i moved i steps to the right."""
+    batch, rows, width = ops.shape(x)
+    width = width - 1
+    flat = ops.reshape(x, (batch, rows * (width + 1)))[:, : rows * width]
+    return ops.transpose(ops.reshape(flat, (batch, rows, width)), (2, 0, 1))
+
+
+def _unskew(y):
+    """(W, B, R) to (B, R, W + 1): the transpose of `_skew`."""
+    y = ops.transpose(y, (1, 2, 0))
+    batch, rows, width = ops.shape(y)
+    flat = ops.pad(ops.reshape(y, (batch, rows * width)), [(0, 0), (0, rows)])
+    return ops.reshape(flat, (batch, rows, width + 1))
+
+
+def _edge(x, axis):
+    """The first entry along an axis repeated once (not along an axis of size 1)."""
+    if x.shape[axis] == 1:
+        return x
+    first = x[:, :1] if axis == 1 else x[:, :, :1]
+    return ops.concatenate([first, x], axis=axis)
+
+
+def _unedge(x, axis):
+    if axis == 1:
+        return ops.concatenate([x[:, :1] + x[:, 1:2], x[:, 2:]], axis=1)
+    return ops.concatenate([x[:, :, :1] + x[:, :, 1:2], x[:, :, 2:]], axis=2)

@@ -1,0 +1,635 @@
+"""The sweeps of every structure on the lattice, one wavefront at a time (see recurrence.md).
+
+Inside, an array over time holds one row (B, P) per wavefront and state; `V[t]` is the forward
+message F minus its shift `C[t]`, a whole number, so that sums of shifts are exact and messages stay
+near zero whatever the size of the scores. Potentials are read with the shift of their move,
+`theta + C[t - lag] - C[t]`.
+
+The tape, batch first: `V` (B, window + steps, P) for every state, with `window - 1` forbidden rows
+before time 0; `c` (B, steps), the increments of C; `base` and `value` (B,) with log-partition
+`base + value`, `base` whole; `ends` (B, 1 + steps + 1), the log-weight of ending at each time, and
+of the empty structure, relative to `base` (empty where all paths end in one corner).
+
+Canonical potentials: see `Spec.kinds`. Context: both lengths (B,).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_struct.ops import array
+from keras_struct.ops.alignment import events, paths
+from keras_struct.ops.alignment.layout import Layout
+from keras_struct.ops.alignment.spec import START, Spec
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
+from keras_struct.ops.sweeps import Sweeps
+
+
+class Tape(NamedTuple):
+    v: tuple
+    c: object
+    base: object
+    value: object
+    ends: object
+
+    def flat(self):
+        return (*self.v, self.c, self.base, self.value, self.ends)
+
+    @classmethod
+    def of(cls, flat):
+        return cls(tuple(flat[:-4]), *flat[-4:])
+
+
+@dataclasses.dataclass(frozen=True)
+class WavefrontSweeps(Sweeps):
+    spec: Spec
+
+    def run(self, potentials, context):
+        return _Run(self.spec, potentials, context)
+
+    def forward(self, potentials, context, op):
+        run = self.run(potentials, context)
+        reduce = _peak if op == "max" else _logsumexp
+        spec, like = self.spec, run.zeros
+        dead = like + FORBIDDEN
+        history = [[dead] * spec.states for _ in range(spec.window)]
+        if spec.start != "anywhere":
+            history[0][0] = array.where(run.starts(0), like, dead)
+        small = like[:, :1]
+        peaks = [_maximum(history[0])] + [small + FORBIDDEN] * (spec.window > 1)
+
+        def step(carry, x):
+            history, past, peaks, total = run.unpack(carry)
+            time, thetas = x[0], run.timed(x[1:])
+            c = peaks[0] if len(peaks) == 1 else array.maximum(peaks[0], peaks[1] - past[0])
+            if spec.start == "anywhere":
+                c = array.maximum(c, -total)
+            else:
+                c = array.where(c > INFEASIBLE, c, small)
+            c = array.round(c)
+            total = total + c
+            offsets = _offsets(c, past)
+            row = run.row(history, thetas, offsets, total, reduce)
+            if spec.start == "border":
+                row = run.restart(row, time, -total)
+            peaks = [_maximum(row), *peaks[:1]][: len(peaks)]
+            history, past = [row, *history[:-1]], [c, *past][: len(past)]
+            return run.pack(history, past, peaks, total), (*row, c)
+
+        carry = run.pack(history, [small] * (spec.window - 1), peaks, small)
+        xs = (run.times, *run.xs)
+        _, rows = array.scan(step, carry, xs, like=(*history[0], small))
+        first = [ops.stack([h[s] for h in history[::-1]]) for s in range(spec.states)]
+        v = tuple(
+            _swap(ops.concatenate([a, b], axis=0)) for a, b in zip(first, rows[:-1], strict=True)
+        )
+        c = _swap(rows[-1])[:, :, 0]
+        base, value, ends = run.total(v, c, op)
+        return base + value, Tape(v, c, base, value, ends).flat()
+
+    def backward(self, potentials, context, tape):
+        run = self.run(potentials, context)
+        tape = Tape.of(tape)
+        inject = run.injection(tape)
+
+        def step(carry, x):
+            ((window,), (pending,), sums), x = run.split(carry, 1, 1), run.read(x, 1)
+            weights = run.weights([*window, *x.before], x)
+            p = [a + b for a, b in zip(pending[0], inject(x, window[0]), strict=True)]
+            p = run.interior(p, x.time)
+            used = [w * p[move.target] for w, move in zip(weights, run.moves, strict=True)]
+            sums, outputs = run.gather(used, p, sums)
+            pending = run.push(pending, used)
+            return run.join([run.slide(window, x.before[0])], [pending], sums), outputs
+
+        carry = run.join([run.last_window(tape.v)], [run.no_pending()], run.no_sums())
+        xs = run.reverse_xs(tape, [tape.v])
+        carry, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
+        return run.collect(outputs, run.split(carry, 1, 1)[2])
+
+    def curvature(self, potentials, context, tape, tangents):
+        run = self.run(potentials, context)
+        tape = Tape.of(tape)
+        inject = run.injection(tape)
+        rates = self.run(tangents, context)
+        df, dend = self._tangent_forward(run, rates, tape)
+
+        def step(carry, x):
+            (windows, pendings, sums), x = run.split(carry, 2, 2), run.read(x, 2)
+            window, dwindow = windows
+            dthetas = rates.timed(x.extra)
+            weights = run.weights([*window, x.before[0]], x)
+            p, dp = inject(x, window[0], dwindow[0], dend)
+            p = run.interior([a + b for a, b in zip(pendings[0][0], p, strict=True)], x.time)
+            dp = run.interior([a + b for a, b in zip(pendings[1][0], dp, strict=True)], x.time)
+            used, dused = [], []
+            shifted = run.sources([*dwindow, x.before[1]])
+            for k, move in enumerate(run.moves):
+                w = weights[k] * p[move.target]
+                rate = shifted[k] - dwindow[0][move.target]
+                if move.channel is not None:
+                    rate = rate + dthetas[move.channel]
+                used.append(w)
+                dused.append(weights[k] * dp[move.target] + w * rate)
+            sums, outputs = run.gather(dused, dp, sums)
+            windows = [run.slide(a, b) for a, b in zip(windows, x.before, strict=True)]
+            pendings = [run.push(pendings[0], used), run.push(pendings[1], dused)]
+            return run.join(windows, pendings, sums), outputs
+
+        carry = run.join(
+            [run.last_window(tape.v), run.last_window(df)], [run.no_pending()] * 2, run.no_sums()
+        )
+        xs = (*run.reverse_xs(tape, [tape.v, df]), *rates.xs)
+        carry, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
+        return run.collect(outputs, run.split(carry, 2, 2)[2])
+
+    def _tangent_forward(self, run, rates, tape):
+        """Tangents of F, laid out as the tape, and of the log-partition, (B, 1)."""
+        spec = self.spec
+
+        def step(carry, x):
+            (window, dwindow), rest = run.halves(carry), list(x)
+            time = rest.pop(0)
+            current = [rest.pop(0) for _ in range(spec.states)]
+            offsets = [rest.pop(0) for _ in range(spec.window + 1)]
+            thetas = run.timed([rest.pop(0) for _ in run.xs])
+            dthetas = rates.timed(rest)
+            x = _Step(time, [], offsets, thetas)
+            weights = run.weights([current, *window], x)
+            shifted = run.sources([None, *dwindow])
+            drow = [run.zeros] * spec.states
+            for k, move in enumerate(run.moves):
+                rate = shifted[k]
+                if move.channel is not None and spec.emission(move.target) is None:
+                    rate = rate + dthetas[move.channel]
+                drow[move.target] = drow[move.target] + weights[k] * rate
+            for state in range(spec.states):
+                if spec.emission(state) is not None:
+                    drow[state] = drow[state] + dthetas[spec.emission(state)]
+            drow = run.interior(drow, time)
+            window = [current, *window[:-1]]
+            dwindow = [drow, *dwindow[:-1]]
+            return (*_flat(window), *_flat(dwindow)), tuple(drow)
+
+        head = [[_swap(v)[spec.window - 1 - lag] for v in tape.v] for lag in range(spec.window)]
+        zeros = [[run.zeros] * spec.states for _ in range(spec.window)]
+        xs = (
+            run.times,
+            *(_swap(v)[spec.window :] for v in tape.v),
+            *run.offsets(tape.c),
+            *run.xs,
+            *rates.xs,
+        )
+        _, rows = array.scan(step, (*_flat(head), *_flat(zeros)), xs, like=tuple(zeros[0]))
+        df = tuple(_swap(ops.pad(row, [(spec.window, 0), (0, 0), (0, 0)])) for row in rows)
+        return df, run.total_tangent(tape, df)
+
+    def trace(self, potentials, context, tape, noise):
+        run = self.run(potentials, context)
+        return events.encode(self.spec, run.layout, paths.walk(run, Tape.of(tape), noise))
+
+    def topk(self, potentials, context, k):
+        run = self.run(potentials, context)
+        places, exists = paths.best(run, k)
+        encoded = [events.encode(self.spec, run.layout, places[rank]) for rank in range(k)]
+        encoded = ops.stack(encoded)
+        keep = ops.reshape(exists, (*ops.shape(exists), *(1 for _ in encoded.shape[2:])))
+        return array.where(keep, encoded, -1), exists
+
+
+class _Step(NamedTuple):
+    """One row of the reverse scans; `before[n]` is the n-th table at time t - window."""
+
+    time: object
+    before: list
+    offsets: list
+    thetas: list
+    extra: list = []  # noqa: RUF012
+
+
+class _Run:
+    """Potentials in time order and the operations on one wavefront."""
+
+    def __init__(self, spec, potentials, context):
+        self.spec, self.moves = spec, spec.moves
+        shape = ops.shape(potentials[0])
+        self.layout = Layout(shape[1], shape[2], spec.by_rows)
+        self.lengths = tuple(length[:, None] for length in context[:2])
+        self.potentials = potentials
+        zero = ops.cast(self.lengths[0] * 0, potentials[0].dtype)
+        self.zeros = zero + ops.zeros((1, self.layout.positions), dtype=zero.dtype)
+        self.position = ops.arange(self.layout.positions, dtype="int32")[None]
+        self.times = 1 + ops.arange(self.layout.steps, dtype="int32")
+        self.constant, self.xs, self.reduced = [], [], []
+        for kind, x in zip(spec.kinds, potentials, strict=True):
+            fixed, timed, reduced = self._in_time(kind, x)
+            self.constant.append(fixed)
+            self.reduced.append(reduced)
+            if fixed is None:
+                self.xs.append(timed)
+
+    def _in_time(self, kind, x):
+        """Constant row or rows over time, and over which axes its marginal is summed in a step."""
+        if kind == "cell":
+            return None, self.layout.cells_in_time(x), "none"
+        if x.shape[1] == 1 and x.shape[2] == 1:
+            return x[:, 0], None, "all"
+        if x.shape[2] == 1:
+            rows = x[:, :, 0]
+            return ops.concatenate([rows[:, :1], rows], axis=1), None, "time"
+        return None, self.layout.gaps_in_time(x), "none"
+
+    def timed(self, xs):
+        """One row per canonical potential."""
+        xs = iter(xs)
+        return [next(xs) if fixed is None else fixed for fixed in self.constant]
+
+    # Carries -------------------------------------------------------------------------------------
+
+    def pack(self, history, past, peaks, total):
+        return (*_flat(history), *past, *peaks, total)
+
+    def unpack(self, carry):
+        states, window = self.spec.states, self.spec.window
+        history = [list(carry[n * states : (n + 1) * states]) for n in range(window)]
+        rest = list(carry[states * window : -1])
+        return history, rest[: window - 1], rest[window - 1 :], carry[-1]
+
+    def join(self, windows, pendings, sums):
+        parts = [*(_flat(w) for w in windows), *(_flat(p) for p in pendings), sums]
+        return tuple(x for part in parts for x in part)
+
+    def split(self, carry, windows, pendings):
+        states, window = self.spec.states, self.spec.window
+        rows = [list(carry[n : n + states]) for n in range(0, len(carry), states)]
+        tables = [rows[n * window : (n + 1) * window] for n in range(windows + pendings)]
+        return (
+            tables[:windows],
+            tables[windows:],
+            list(carry[(windows + pendings) * window * states :]),
+        )
+
+    def halves(self, carry):
+        (window, dwindow), _, _ = self.split(carry, 2, 0)
+        return window, dwindow
+
+    def read(self, x, tables):
+        x = list(x)
+        states, window = self.spec.states, self.spec.window
+        time = x.pop(0)
+        before = [[x.pop(0) for _ in range(states)] for _ in range(tables)]
+        offsets = [x.pop(0) for _ in range(window + 1)]
+        thetas = self.timed([x.pop(0) for _ in self.xs])
+        return _Step(time, before, offsets, thetas, x)
+
+    def reverse_xs(self, tape, tables):
+        before = [_swap(v)[: self.layout.steps] for table in tables for v in table]
+        return (self.times, *before, *self.offsets(tape.c), *self.xs)
+
+    def offsets(self, c):
+        """`C[t - lag] - C[t]` for lag 0, 1, ..., each (steps, B, 1), and C[t] in place of lag 0."""
+        c = _swap(c)[..., None]
+        rows, total = [], 0.0
+        for lag in range(self.spec.window):
+            total = total - ops.pad(c, [(lag, 0), (0, 0), (0, 0)])[: self.layout.steps]
+            rows.append(total)
+        return [_cumulative(c, 0), *rows]
+
+    def last_window(self, v):
+        """Rows of the last times, the last first."""
+        size = self.layout.steps + self.spec.window
+        return [[x[:, size - 1 - lag] for x in v] for lag in range(self.spec.window)]
+
+    def slide(self, window, before):
+        return [*window[1:], before]
+
+    def no_pending(self):
+        return [[self.zeros] * self.spec.states for _ in range(self.spec.window)]
+
+    def no_sums(self):
+        return [self.zeros for reduced in self.reduced if reduced == "time"]
+
+    def outputs_like(self):
+        like = {"all": self.zeros[:, :1], "none": self.zeros}
+        return tuple(like[reduced] for reduced in self.reduced if reduced != "time")
+
+    # One wavefront -------------------------------------------------------------------------------
+
+    def sources(self, window, start=None):
+        """For every move, the row of its source where it arrives: (B, P)."""
+        shifted, rows = {}, []
+        for move in self.moves:
+            if move.source == START:
+                rows.append(0.0 if start is None else start)
+                continue
+            lag, offset = self.spec.lag(move), self.spec.offset(move)
+            key = lag, offset, move.source
+            if key not in shifted:
+                fill = FORBIDDEN if start is not None else 0.0
+                shifted[key] = self.shift(window[lag][move.source], offset, fill)
+            rows.append(shifted[key])
+        return rows
+
+    def shift(self, x, offset, fill):
+        """`x[p - offset]`."""
+        if offset == 0:
+            return x
+        return array.concatenate([self.zeros[:, :offset] + fill, x[:, :-offset]], 1)
+
+    def unshift(self, x, offset):
+        """`x[p + offset]`."""
+        if offset == 0:
+            return x
+        return array.concatenate([x[:, offset:], self.zeros[:, :offset]], 1)
+
+    def scores(self, thetas, offsets):
+        """For every move, its potential with the shift between its two times."""
+        made, rows = {}, []
+        for move in self.moves:
+            lag = self.spec.lag(move)
+            key = move.channel, lag
+            if key not in made:
+                offset = offsets[lag - 1]
+                made[key] = offset if move.channel is None else thetas[move.channel] + offset
+            rows.append(made[key])
+        return rows
+
+    def row(self, history, thetas, offsets, total, reduce):
+        """Messages of the next wavefront."""
+        spec = self.spec
+        scores = self.scores(thetas, offsets)
+        start = -(total + offsets[1]) if spec.start == "anywhere" else 0.0
+        sources = self.sources([None, *history], start)
+        row = []
+        for state in range(spec.states):
+            into = spec.into(state)
+            lags = {spec.lag(self.moves[k]) for k in into}
+            if spec.emission(state) is not None and len(lags) == 1:
+                row.append(reduce([sources[k] for k in into]) + scores[into[0]])
+            else:
+                row.append(reduce([sources[k] + scores[k] for k in into]))
+        return row
+
+    def weights(self, window, x):
+        """Posterior probability of every move into the current wavefront, `window[0]`."""
+        total, *offsets = x.offsets
+        start = -(total + offsets[1]) if self.spec.start == "anywhere" else 0.0
+        sources = self.sources(window, start)
+        scores = self.scores(x.thetas, offsets)
+        alive = [array.where(v > INFEASIBLE, v, self.zeros) for v in window[0]]
+        if self.spec.start == "border":
+            border = self.border(x.time)
+            alive = [array.where(border, self.zeros - FORBIDDEN, v) for v in alive]
+        return [
+            array.exp(source + (score - alive[move.target]))
+            for source, score, move in zip(sources, scores, self.moves, strict=True)
+        ]
+
+    def push(self, pending, used):
+        """Marginals of the wavefronts before, with what the moves took from them."""
+        spec = self.spec
+        pending = [list(rows) for rows in pending[1:]] + [[self.zeros] * spec.states]
+        groups: dict = {}
+        for move, x in zip(self.moves, used, strict=True):
+            if move.source != START:
+                key = spec.lag(move), spec.offset(move), move.source
+                groups[key] = groups[key] + x if key in groups else x
+        for (lag, offset, state), x in groups.items():
+            pending[lag - 1][state] = pending[lag - 1][state] + self.unshift(x, offset)
+        return pending
+
+    def gather(self, used, p, sums):
+        """Marginals of the potentials: sums over time so far, and this wavefront's outputs."""
+        sums, outputs, seen = iter(sums), [], []
+        for channel, reduced in enumerate(self.reduced):
+            rows = []
+            for state in range(self.spec.states):
+                if self.spec.emission(state) == channel:
+                    rows.append(p[state])
+                else:
+                    rows += [
+                        used[k] for k in self.spec.into(state) if self.moves[k].channel == channel
+                    ]
+            if not rows:
+                continue  # a jump (see jumps.py)
+            x = sum(rows[1:], rows[0])
+            if reduced == "time":
+                seen.append(next(sums) + x)
+            else:
+                outputs.append(array.sum(x, 1, keepdims=True) if reduced == "all" else x)
+        return seen, tuple(outputs)
+
+    def collect(self, outputs, sums):
+        """Marginals in the shapes of the canonical potentials, per example."""
+        outputs, sums, marginals = iter(outputs), iter(sums), []
+        for kind, reduced, like in zip(self.spec.kinds, self.reduced, self.potentials, strict=True):
+            if reduced == "time":
+                x = next(sums)
+                marginals.append(
+                    ops.concatenate([x[:, :1] + x[:, 1:2], x[:, 2:]], axis=1)[..., None]
+                )
+            elif reduced == "all":
+                marginals.append(ops.sum(next(outputs), axis=0)[..., None])
+            elif kind == "cell":
+                marginals.append(self.layout.cells_of_time(next(outputs)))
+            else:
+                x = self.layout.gaps_of_time(next(outputs))
+                marginals.append(ops.sum(x, axis=1, keepdims=True) if like.shape[1] == 1 else x)
+        return tuple(marginals)
+
+    # Start and end -------------------------------------------------------------------------------
+
+    def starts(self, time):
+        """Nodes of this time at which a path may start in state 0."""
+        i, j = self.layout.node(time, self.position)
+        if self.spec.start == "corner":
+            return ops.logical_and(i == 0, j == 0)
+        first, second = self.lengths
+        top = ops.logical_and(i == 0, ops.logical_and(j >= 0, j < second))
+        left = ops.logical_and(j == 0, i < first)
+        return ops.logical_and(ops.logical_or(top, left), ops.logical_and(first > 0, second > 0))
+
+    def restart(self, row, time, score):
+        border = self.border(time)
+        fresh = array.where(self.starts(time), self.zeros + score, self.zeros + FORBIDDEN)
+        return [
+            array.where(border, fresh if state == 0 else self.zeros + FORBIDDEN, x)
+            for state, x in enumerate(row)
+        ]
+
+    def interior(self, p, time):
+        """Nothing arrives where paths only start."""
+        if self.spec.start != "border":
+            return p
+        border = self.border(time)
+        return [array.where(border, self.zeros, x) for x in p]
+
+    def border(self, time):
+        i, j = self.layout.node(time, self.position)
+        return ops.logical_or(i == 0, j == 0)
+
+    def final(self):
+        """Time and position of the corner, (B, 1)."""
+        return self.layout.place(*self.lengths)
+
+    def end_mask(self, time):
+        i, j = self.layout.node(time, self.position)
+        first, second = self.lengths
+        if self.spec.end == "anywhere":
+            return ops.logical_and(
+                ops.logical_and(i > 0, i <= first), ops.logical_and(j > 0, j <= second)
+            )
+        last = ops.logical_or(
+            ops.logical_and(i == first, j <= second), ops.logical_and(j == second, i <= first)
+        )
+        return ops.logical_and(last, ops.logical_and(i > 0, j > 0))
+
+    def end_states(self):
+        return range(1) if self.spec.end == "anywhere" else range(self.spec.states)
+
+    def at(self, table, time, position):
+        """Entries (B, n) of a table (B, T, P); places before its first read the first."""
+        size = ops.shape(table)
+        flat = ops.reshape(table, (size[0], size[1] * size[2]))
+        index = ops.cast(time * size[2] + position, "int32")
+        return array.take_along_axis(flat, array.where(index > 0, index, 0 * index), 1)
+
+    def total(self, v, c, op):
+        """`base`, `value` and `ends` of the tape."""
+        spec, layout = self.spec, self.layout
+        reduce = (
+            (lambda x: ops.max(x, axis=1)) if op == "max" else (lambda x: array.logsumexp(x, 1))
+        )
+        shifts = ops.pad(_cumulative(c, 1), [(0, 0), (1, 0)])  # (B, 1 + steps)
+        if spec.end == "corner":
+            time, position = self.final()
+            last = [self.at(x, time + spec.window - 1, position) for x in v]
+            base = array.take_along_axis(shifts, time, 1)[:, 0]
+            return base, reduce(ops.concatenate(last, axis=1)), shifts[:, :0]
+        rows = []
+        times = ops.arange(layout.steps + 1, dtype="int32")[:, None, None]
+        mask = ops.swapaxes(self.end_mask(times), 0, 1)
+        for state in self.end_states():
+            x = v[state][:, spec.window - 1 :]
+            rows.append(array.where(mask, x, ops.full_like(x, FORBIDDEN)))
+        rows = ops.concatenate(rows, axis=2)
+        batch, steps, width = ops.shape(rows)
+        ends = ops.reshape(reduce(ops.reshape(rows, (batch * steps, width))), (batch, steps))
+        peak = ops.max(ends + shifts, axis=1)
+        if spec.empty:
+            peak = array.maximum(peak, ops.zeros_like(peak))
+        base = array.where(peak > INFEASIBLE, ops.round(peak), ops.zeros_like(peak))
+        ends = ends + (shifts - base[:, None])
+        nothing = -base[:, None] if spec.empty else ops.full_like(base[:, None], FORBIDDEN)
+        ends = ops.concatenate([ends, nothing], axis=1)
+        return base, reduce(ends), ends
+
+    def injection(self, tape):
+        """Function of a reverse step: for every state, the probability that a path ends here.
+
+        With tangents `drow` of the current row and `dend` of the log-partition: also its tangent.
+        """
+        spec = self.spec
+        exists = ops.cast(tape.base + tape.value > INFEASIBLE, self.zeros.dtype)[:, None]
+        value = tape.value[:, None]
+        if spec.end == "corner":
+            end, position = self.final()
+            here = ops.cast(self.position == position, self.zeros.dtype) * exists
+            last = [
+                here * array.exp(self.at(x, end + spec.window - 1, position) - value)
+                for x in tape.v
+            ]
+
+            def ends(x, row):
+                now = array.where(end == x.time, exists, exists * 0.0)
+                return [now * p for p in last]
+
+        else:
+
+            def ends(x, row):
+                mask = self.end_mask(x.time)
+                probabilities = [self.zeros] * spec.states
+                for state in self.end_states():
+                    logit = array.where(mask, row[state], self.zeros + FORBIDDEN)
+                    logit = logit + ((x.offsets[0] - tape.base[:, None]) - value)
+                    probabilities[state] = array.exp(logit) * exists
+                return probabilities
+
+        def inject(x, row, drow=None, dend=None):
+            p = ends(x, row)
+            if drow is None:
+                return p
+            return p, [a * (b - dend) for a, b in zip(p, drow, strict=True)]
+
+        return inject
+
+    def total_tangent(self, tape, df):
+        """Tangent of the log-partition, (B, 1)."""
+        spec = self.spec
+        value = tape.value[:, None]
+        if spec.end == "corner":
+            time, position = self.final()
+            time = time + spec.window - 1
+            total = 0.0
+            for x, dx in zip(tape.v, df, strict=True):
+                total = total + array.exp(self.at(x, time, position) - value) * self.at(
+                    dx, time, position
+                )
+            return total
+        times = ops.arange(self.layout.steps + 1, dtype="int32")[:, None, None]
+        mask = ops.swapaxes(self.end_mask(times), 0, 1)
+        shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)]) - tape.base[:, None] - value
+        total = ops.zeros_like(tape.value)
+        for state in self.end_states():
+            x, dx = (table[state][:, spec.window - 1 :] for table in (tape.v, df))
+            weight = array.exp(
+                array.where(mask, x, ops.full_like(x, FORBIDDEN)) + shifts[..., None]
+            )
+            total = total + ops.sum(weight * dx, axis=(1, 2))
+        return total[:, None]
+
+
+def _offsets(c, past):
+    """`C[t - lag] - C[t]` for lag 1, 2, ..."""
+    offsets = [-c]
+    for earlier in past:
+        offsets.append(offsets[-1] - earlier)
+    return offsets
+
+
+def _maximum(rows):
+    peak = rows[0]
+    for row in rows[1:]:
+        peak = array.maximum(peak, row)
+    return array.max(peak, 1, keepdims=True)
+
+
+def _peak(terms):
+    peak = terms[0]
+    for term in terms[1:]:
+        peak = array.maximum(peak, term)
+    return peak
+
+
+def _logsumexp(terms):
+    if len(terms) == 1:
+        return terms[0]
+    peak = _peak(terms)
+    total = array.exp(terms[0] - peak)
+    for term in terms[1:]:
+        total = total + array.exp(term - peak)
+    return peak + array.log(total)
+
+
+def _cumulative(x, axis):
+    """Sums of whole numbers."""
+    return ops.cast(ops.cumsum(x, axis=axis), x.dtype)
+
+
+def _flat(rows):
+    return [x for row in rows for x in row]
+
+
+def _swap(x):
+    return ops.swapaxes(x, 0, 1)
