@@ -2,8 +2,8 @@
 
     python ci/treebank_roundtrip.py PATH...
 
-Paths that end in `.conllu` are read as CoNLL-U, others as trees in brackets. The exit status is 1 if
-a tree did not come back as it was.
+Paths that end in `.conllu` are read as CoNLL-U, others as trees in brackets. The exit status is 1
+if a tree did not come back as it was.
 """
 
 import argparse
@@ -39,12 +39,15 @@ def check_tree(tree):
 def check_brackets(path):
     """Counts of a file of trees in brackets, and its failures."""
     counts: collections.Counter = collections.Counter()
-    failures, written, chart_labels = [], [], set()
+    failures: list[str] = []
+    written, chart_labels = [], set[str]()
     with path.open(encoding="utf-8") as stream:
         for number, tree in enumerate(parsers.read_trees(stream, path), 1):
-            failures += [f"tree {number}: {name}" for name in check_tree(tree)]
-            chart = parsers.chart_spans(tree)
-            chart_labels.update(label for _, _, label in chart)
+            try:
+                failures += [f"tree {number}: {name}" for name in check_tree(tree)]
+                chart_labels.update(label for _, _, label in parsers.chart_spans(tree))
+            except ValueError as error:
+                failures.append(f"tree {number}: {error}")
             counts.update(sentences=1, words=len(tree.words()))
             counts["longest"] = max(counts["longest"], len(tree.words()))
             written.append(str(tree))
@@ -64,7 +67,7 @@ def tokens(text):
 def check_conllu(path):
     """Counts of a CoNLL-U file, and its failures."""
     counts: collections.Counter = collections.Counter()
-    failures, written, relations = [], [], set()
+    failures, written, relations = [], [], set[str]()
     with path.open(encoding="utf-8") as stream:
         for sentence in parsers.read_conllu(stream, path):
             words, (heads, names) = parsers.words_of(sentence), parsers.arcs(sentence)

@@ -34,7 +34,8 @@ class AttachmentScore(keras.metrics.Metric):
 
     >>> from keras_struct.parsers import AttachmentScore
     >>> metric = AttachmentScore("las", labels=["root", "nsubj", "nsubj:pass", "advmod"])
-    >>> metric.update_state([[(2, 1), (0, 0), (2, 3), (-1, -1)]], [[(2, 2), (0, 0), (1, 3), (0, 0)]])
+    >>> y_true, y_pred = [[(2, 1), (0, 0), (2, 3), (-1, -1)]], [[(2, 2), (0, 0), (1, 3), (0, 0)]]
+    >>> metric.update_state(y_true, y_pred)
     >>> round(float(metric.result()), 3)
     0.667
 

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 from keras_struct.parsers.dependencies import arcs, words_of
 
-CONTENT_RELATIONS = frozenset(
-    "acl advcl advmod amod appos ccomp compound conj csubj dep discourse dislocated expl fixed flat "
-    "goeswith iobj list nmod nsubj nummod obj obl orphan parataxis reparandum root vocative "
-    "xcomp".split()
-)
+_CONTENT = """
+    acl advcl advmod amod appos ccomp compound conj csubj dep discourse dislocated expl fixed
+    flat goeswith iobj list nmod nsubj nummod obj obl orphan parataxis reparandum root vocative
+    xcomp
+"""
+CONTENT_RELATIONS = frozenset(_CONTENT.split())
 
 
 class AttachmentScores(NamedTuple):

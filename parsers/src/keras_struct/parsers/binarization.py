@@ -104,7 +104,7 @@ def expand_unary(tree):
 
 
 def unary_chain(label, children):
-    """The constituents whose labels are joined by `+`, each over the next, the last over children."""
+    """The constituents whose labels are joined by `+`, the last of them over the children."""
     for part in reversed(label.split(JOINER)):
         children = [Tree(part, children)]
     return children[0]

@@ -29,7 +29,7 @@ class BracketF1(keras.metrics.Metric):
         dtype: Dtype of the metric.
 
     Call arguments:
-        y_true: Integers `(B, M, 3)`: start, end (exclusive) and label of M spans; -1 in the padding.
+        y_true: Integers `(B, M, 3)`: start, end (exclusive) and label of M spans; -1 as padding.
         y_pred: The same, `(B, P, 3)`, with P spans.
         sample_weight: Weights of the sentences, `(B,)`.
 
@@ -106,12 +106,13 @@ class BracketF1(keras.metrics.Metric):
 
 
 def _label_tables(labels):
-    """Numbers over 0 of the brackets of each label `(K, C)`, else 0; whether each is a tag `(K,)`."""
+    """Numbers over 0 of the brackets of each label `(K, C)`; whether each is a tag `(K,)`."""
     chains = [
-        [] if label == NULL or label in IGNORED_TAGS else map(scored_label, label.split(JOINER))
+        [part for part in map(scored_label, label.split(JOINER)) if part not in IGNORED_LABELS]
+        if label not in (NULL, *IGNORED_TAGS)
+        else []
         for label in labels
     ]
-    chains = [[part for part in chain if part not in IGNORED_LABELS] for chain in chains]
     numbers = {part: i for i, part in enumerate(sorted({p for c in chains for p in c}), 1)}
     brackets = np.zeros((len(labels), max(map(len, chains), default=0) + 1), "int32")
     for row, chain in zip(brackets, chains, strict=True):

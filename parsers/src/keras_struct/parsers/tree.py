@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 # A label or a word. Blanks are those of ASCII: words of some treebanks hold a no-break space.
 _ATOM = re.compile(r"[^\s()]+", re.ASCII)
@@ -32,15 +33,16 @@ class Tree:
     """
 
     label: str
-    children: "tuple[Tree, ...] | str"
+    children: "Sequence[Tree] | str"
 
     def __post_init__(self):
         if isinstance(self.children, str):
-            valid = _ATOM.fullmatch(self.label) and _ATOM.fullmatch(self.children)
+            valid = all(_ATOM.fullmatch(atom) for atom in (self.label, self.children))
         else:
             object.__setattr__(self, "children", tuple(self.children))
-            trees = self.children and all(isinstance(child, Tree) for child in self.children)
-            valid = trees and (not self.label or _ATOM.fullmatch(self.label))
+            label = self.label == "" or _ATOM.fullmatch(self.label)
+            trees = bool(self.children) and all(isinstance(c, Tree) for c in self.children)
+            valid = bool(label) and trees
         if not valid:
             raise ValueError(
                 "Expected a label over child trees, or a tag over a word, without blanks and "
@@ -88,7 +90,7 @@ def fold(tree, function):
 
     The list is empty under a tag. Children come before their parent, in no other order.
     """
-    results = []
+    results: list = []
     for node in reversed(list(preorder(tree))):
         count = 0 if node.word is not None else len(node.children)
         results.append(function(node, [results.pop() for _ in range(count)]))
@@ -119,7 +121,7 @@ def read_trees(lines, name="<lines>"):
 
     Source: Bies et al. (1995), Bracketing Guidelines for Treebank II Style.
     """
-    stack = []  # of open brackets: line, atoms, children
+    stack: list[tuple] = []  # of open brackets: line, atoms, children
     for number, line in enumerate(lines, 1):
         for token in _TOKEN.findall(line):
             _, atoms, children = stack[-1] if stack else (number, [], [])

@@ -22,7 +22,8 @@ def tree_spans(tree):
     >>> tree_spans(tree)
     [(0, 2, 'S'), (0, 1, 'NP'), (1, 2, 'VP')]
     """
-    spans, position, stack = [], 0, [tree]
+    spans: list[tuple] = []
+    position, stack = 0, [tree]
     while stack:
         node = stack.pop()
         if isinstance(node, int):  # all children of this constituent have been seen
