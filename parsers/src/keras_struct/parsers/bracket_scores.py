@@ -1,5 +1,6 @@
 """Labelled bracket precision, recall and F1 of constituency trees, by the conventions of EVALB."""
 
+import itertools
 import re
 from collections import Counter
 from typing import NamedTuple
@@ -95,7 +96,7 @@ def bracket_scores(gold, predicted, ignored_labels=IGNORED_LABELS, ignored_tags=
 def scored_spans(tree, ignored_labels, ignored_tags):
     """The words that remain, and the `Counter` of the brackets that count."""
     kept = [tag not in ignored_tags for tag in tree.tags()]
-    place = [sum(kept[:i]) for i in range(len(kept) + 1)]
+    place = list(itertools.accumulate(kept, initial=0))
     spans = [(place[s], place[e], scored_label(label)) for s, e, label in tree_spans(tree)]
     words = [word for word, keep in zip(tree.words(), kept, strict=True) if keep]
     return words, Counter(
