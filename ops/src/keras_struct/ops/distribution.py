@@ -212,10 +212,8 @@ class Distribution:
             _tile(ops.stop_gradient(x), count) if single or x.shape[0] != 1 else x
             for x in self._theta
         )
-        context, tape = (
-            tuple(_tile(x, count) for x in group)
-            for group in (self.structure.context, self._soft[1])
-        )
+        context = tuple(_tile(x, count) for x in self.structure.context)
+        tape = self._soft[1] if count == 1 else self._sweeps.tile(self._soft[1], count)
         events = self._sweeps.trace(theta, context, tape, gumbel_noise(seed, dtype))
         events = _keep(_tile(self._soft[0] > INFEASIBLE, count), events)
         if n is None:

@@ -1,5 +1,7 @@
 """What an implementation of a structure provides: three sweeps, a trace and the k best."""
 
+from keras import ops
+
 
 class Sweeps:
     """One recurrence at temperature 1 over canonical potentials.
@@ -12,9 +14,13 @@ class Sweeps:
     def forward(self, potentials, context, op):
         """`(log_partition (B,), tape)`, with `op` "logsumexp" or "max" as local operator.
 
-        The tape is a tuple of arrays, batch axis first.
+        The tape is a tuple of arrays, batch axis first (else override `tile`).
         """
         raise NotImplementedError
+
+    def tile(self, tape, n):
+        """The tape of a batch that is repeated n times, one whole batch after the other."""
+        return tuple(ops.concatenate([x] * n, axis=0) for x in tape)
 
     def backward(self, potentials, context, tape):
         """Marginals of every example, one array per potential; zeros where no structure exists."""
