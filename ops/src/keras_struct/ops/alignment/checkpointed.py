@@ -94,8 +94,9 @@ class CheckpointedSweeps(WavefrontSweeps):
         heads, tape, _ = _read_tape(tape)
         forward, like = run.tangent_step(rates, tape), (*run.no_rows()[: self.spec.states],)
 
-        def tangents_of(first, times, offsets, heads, dheads, dend):
+        def tangents_of(first, block, dheads, dend):
             """Tangents after a block, those of the log-partition, and those of the block."""
+            times, offsets, heads = block
             xs = (times, *offsets, *run.xs_from(first), *rates.xs_from(first))
             carry, df = array.scan(forward, (*heads, *dheads, dend), xs, like=like)
             _, dlast, (dend,) = run.split(carry, 2)
@@ -103,7 +104,7 @@ class CheckpointedSweeps(WavefrontSweeps):
 
         def forward_block(carry, x):
             *dheads, dend = carry
-            dlast, dend, _ = tangents_of(x[0], *run.read_block(x), dheads, dend)
+            dlast, dend, _ = tangents_of(x[0], run.read_block(x), dheads, dend)
             return (*dlast, dend), tuple(dheads)
 
         xs = (*run.block_xs(tape), *heads)
@@ -117,7 +118,7 @@ class CheckpointedSweeps(WavefrontSweeps):
             sums, totals = run.sums_and_totals(rest)
             x, dheads = x[: -len(pending)], x[-len(pending) :]
             times, offsets, heads = run.read_block(x)
-            dlast, _, df = tangents_of(x[0], times, offsets, heads, dheads, dend)
+            dlast, _, df = tangents_of(x[0], (times, offsets, heads), dheads, dend)
             xs = run.xs_from(x[0])
             last, before = run.replay(times, offsets, xs, heads, _logsumexp)
             inner = run.join(last, dlast, pending, dpending, sums)
@@ -226,9 +227,9 @@ class _Blocks(_Run):
     def add(self, totals, first, outputs):
         block = Block(self.layout, first, self.size)
         columns = zip(self.spec.kinds, self.potentials, self.reduced, strict=True)
-        columns = [(kind, x) for kind, x, reduced in columns if reduced != "time"]
+        written = [(kind, x) for kind, x, reduced in columns if reduced != "time"]
         added = []
-        for (kind, x), total, y in zip(columns, totals, outputs, strict=True):
+        for (kind, x), total, y in zip(written, totals, outputs, strict=True):
             if total.shape[1] == 1:
                 added.append(total + array.sum(y, 0))
             else:
