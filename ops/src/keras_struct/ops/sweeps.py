@@ -1,7 +1,5 @@
 """What an implementation of a structure provides: three sweeps, a trace and the k best."""
 
-from keras import ops
-
 
 class Sweeps:
     """One recurrence at temperature 1 over canonical potentials.
@@ -9,18 +7,19 @@ class Sweeps:
     Subclasses are immutable and hashable (frozen dataclasses): they travel through `jax.jit` and
     custom gradients as static arguments. Every array has the batch axis first; a potential that is
     shared by the batch has size 1 there. All potentials are finite (see `numerics.FORBIDDEN`).
+
+    Attributes:
+        traceable: Whether the sweeps run on unknown values, so that a compiler can take them.
     """
+
+    traceable = True
 
     def forward(self, potentials, context, op):
         """`(log_partition (B,), tape)`, with `op` "logsumexp" or "max" as local operator.
 
-        The tape is a tuple of arrays, batch axis first (else override `tile`).
+        The tape is a tuple of arrays, batch axis first.
         """
         raise NotImplementedError
-
-    def tile(self, tape, n):
-        """The tape of a batch that is repeated n times, one whole batch after the other."""
-        return tuple(ops.concatenate([x] * n, axis=0) for x in tape)
 
     def backward(self, potentials, context, tape):
         """Marginals of every example, one array per potential; zeros where no structure exists."""

@@ -5,7 +5,7 @@ import pytest
 from keras_struct import ops
 from keras_struct.ops.alignment import cases
 from keras_struct.ops.laws import StructureLaws, for_backend
-from keras_struct.ops.testing import BACKEND, float64, tensor
+from keras_struct.ops.testing import BACKEND, array, fast, float64, grad, tensor
 
 
 @pytest.mark.parametrize("case", for_backend(cases.NEEDLEMAN_WUNSCH), ids=str)
@@ -106,3 +106,26 @@ def test_checkpointed_refuses_transpositions():
     costs = (x[:, None] != x).astype("float32")
     with pytest.raises(NotImplementedError, match="every row has to be kept"):
         ops.damerau(costs, ops.transposition_sources(x, x), implementation="checkpointed").value()
+
+
+@pytest.mark.skipif(BACKEND not in ("jax", "torch"), reason="vmap of JAX and PyTorch")
+@pytest.mark.parametrize("implementation", ["portable", "checkpointed"])
+def test_vmap_of_a_gradient_of_the_map(implementation):
+    rng = np.random.default_rng(0)
+    stacked = rng.normal(size=(3, 2, 4, 5)).astype("float32")
+    lengths = (np.array([4, 2]), np.array([5, 4]))
+
+    def loss(scores):
+        d = ops.smith_waterman(scores, -1.0, lengths=lengths, implementation=implementation)
+        return keras.ops.sum(d.marginals() ** 2) + keras.ops.sum(d.value())
+
+    if BACKEND == "jax":
+        import jax
+
+        mapped = jax.jit(jax.vmap(jax.grad(loss)))(stacked)
+    else:
+        import torch
+
+        mapped = torch.func.vmap(torch.func.grad(loss))(torch.tensor(stacked))
+    one_by_one = [array(fast(grad(loss))(tensor(x, "float32"))[0]) for x in stacked]
+    np.testing.assert_allclose(array(mapped), one_by_one, rtol=1e-4, atol=1e-5)

@@ -2,7 +2,7 @@
 
 A sweep recomputes each block from the rows before it, so it costs one more forward sweep, and reads
 the potentials block by block where they lie, never skewed as a whole. The tape: the rows of every
-lag and state before every block, (blocks, B, P); from `c` on as in `wavefront`; and 1 for every
+lag and state before every block, (B, blocks, P); from `c` on as in `wavefront`; and 1 for every
 example if its local operator was "max". A trace and the k best still read a whole table.
 """
 
@@ -62,11 +62,7 @@ class CheckpointedSweeps(WavefrontSweeps):
             ends = array.take_along_axis(ends, index, 1)[:, 0]
         log_partition, tape = run.close((), (), c, ends, op)
         hard = ops.full_like(log_partition, 1.0 if op == "max" else 0.0)
-        return log_partition, (*heads, *tape, hard)
-
-    def tile(self, tape, n):
-        heads = tuple(ops.concatenate([x] * n, axis=1) for x in tape[:-5])
-        return (*heads, *(ops.concatenate([x] * n, axis=0) for x in tape[-5:]))
+        return log_partition, (*(_swap(x) for x in heads), *tape, hard)
 
     def backward(self, potentials, context, tape):
         run = self.blocks(potentials, context)
@@ -154,7 +150,8 @@ class CheckpointedSweeps(WavefrontSweeps):
 
 def _read_tape(tape):
     """Rows before every block; `Tape` without rows; 1 for every example of a "max" tape."""
-    return tape[:-5], Tape((), (), *tape[-5:-1]), tape[-1]
+    heads = tuple(_swap(x) for x in tape[:-5])
+    return heads, Tape((), (), *tape[-5:-1]), tape[-1]
 
 
 class _Blocks(_Run):

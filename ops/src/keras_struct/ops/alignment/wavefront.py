@@ -5,12 +5,13 @@ message F minus its shift `C[t]`, a whole number, so that sums of shifts are exa
 near zero whatever the size of the scores. Potentials are read with the shift of their move,
 `theta + C[t - lag] - C[t]`.
 
-The tape: for every state, the rows of `V` (steps, B, P) at times 1 - window, 2 - window, ...; its
-last rows, the last first, (B, P) for every lag and state; `c` (B, steps), the increments of C;
-`base` and `value` (B,) with log-partition `base + value`, `base` whole; `ends`, relative to `base`:
-the log-weight of every state in the corner (B, states) where all paths end there, else of ending at
-each time, and of the empty structure, (B, 1 + steps + 1). Times go on past the lattice for `window`
-steps, so that the rows before each time are one array and never copied.
+The tape: for every state, the rows of `V` at times 1 - window, 2 - window, ..., (steps, B, P), flat
+with the batch first; its last rows, the last first, (B, P) for every lag and state; `c` (B, steps),
+the increments of C; `base` and `value` (B,) with log-partition `base + value`, `base` whole;
+`ends`, relative to `base`: the log-weight of every state in the corner (B, states) where all paths
+end there, else of ending at each time, and of the empty structure, (B, 1 + steps + 1). Times go on
+past the lattice for `window` steps, so that the rows before each time are one array and never
+copied.
 
 Canonical potentials: see `Spec.kinds`. Context: both lengths (B,).
 """
@@ -38,12 +39,14 @@ class Tape(NamedTuple):
     ends: object
 
     def flat(self):
-        return (*self.v, *self.last, self.c, self.base, self.value, self.ends)
+        """With the batch first; the swap is free or undone by the compiler."""
+        v = (_swap(x) for x in self.v)
+        return (*v, *self.last, self.c, self.base, self.value, self.ends)
 
     @classmethod
     def of(cls, spec, flat):
         v, rest = flat[: spec.states], flat[spec.states :]
-        return cls(tuple(v), tuple(rest[:-4]), *rest[-4:])
+        return cls(tuple(_swap(x) for x in v), tuple(rest[:-4]), *rest[-4:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +88,6 @@ class WavefrontSweeps(Sweeps):
         carry = run.join(last, dlast, *[run.no_rows()] * 2, run.no_sums())
         carry, outputs = run.reverse(step, carry, run.times, (*tape.v, *df), xs)
         return run.collect(outputs, run.split(carry, 4)[-1])
-
-    def tile(self, tape, n):
-        states = self.spec.states
-        rows = tuple(ops.concatenate([x] * n, axis=1) for x in tape[:states])
-        return (*rows, *super().tile(tape[states:], n))
 
     def trace(self, potentials, context, tape, noise):
         run = self.run(potentials, context)
