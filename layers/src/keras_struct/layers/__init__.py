@@ -1,5 +1,13 @@
 """Structured attention layers, prediction heads, losses and metrics."""
 
+from keras_struct.layers.alignment_map import (
+    AlignmentMap,
+    DTWMap,
+    MonotonicMap,
+    NeedlemanWunschMap,
+    OverlapMap,
+    SmithWatermanMap,
+)
 from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.attention_map import (
     AttentionMap,
@@ -28,12 +36,18 @@ from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenc
 
 __all__ = [
     "CRF",
+    "AlignmentMap",
     "AttachMask",
     "AttentionMap",
     "ChainPotentials",
+    "DTWMap",
     "LinearChainMap",
+    "MonotonicMap",
+    "NeedlemanWunschMap",
+    "OverlapMap",
     "SemiMarkovCRF",
     "SemiMarkovMap",
+    "SmithWatermanMap",
     "SoftmaxMap",
     "SpanF1",
     "StructuredAttention",

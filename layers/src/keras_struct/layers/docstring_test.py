@@ -24,6 +24,7 @@ def test_runnable_example(name):
 
 def test_every_public_name_has_a_docstring_and_an_example():
     plain = {
+        "AlignmentMap",
         "AttentionMap",
         "TagConstraints",
         "ChainPotentials",
