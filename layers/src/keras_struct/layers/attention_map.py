@@ -100,10 +100,10 @@ class SoftmaxMap(AttentionMap):
 
     Example:
 
-    >>> import numpy as np
+    >>> import keras, numpy as np
     >>> from keras_struct import layers
     >>> scores = np.array([[[0.0, 0.0, -np.inf]]], "float32")  # one head, one query, three keys
-    >>> np.asarray(layers.SoftmaxMap()(scores)).tolist()
+    >>> keras.ops.convert_to_numpy(layers.SoftmaxMap()(scores)).tolist()
     [[[0.5, 0.5, 0.0]]]
     """
 
@@ -129,10 +129,10 @@ class LinearChainMap(AttentionMap):
 
     Example:
 
-    >>> import numpy as np
+    >>> import keras, numpy as np
     >>> from keras_struct import layers
     >>> scores = np.zeros((1, 1, 3), "float32")  # one head, one query, three keys
-    >>> np.asarray(layers.LinearChainMap()(scores)).tolist()
+    >>> keras.ops.convert_to_numpy(layers.LinearChainMap()(scores)).tolist()
     [[[0.5, 0.5, 0.5]]]
 
     Source: Kim, Denton, Hoang and Rush (2017), Structured Attention Networks, section 3.1.
@@ -180,11 +180,11 @@ class SemiMarkovMap(AttentionMap):
 
     Example:
 
-    >>> import numpy as np
+    >>> import keras, numpy as np
     >>> from keras_struct import layers
     >>> scores = np.zeros((1, 1, 2), "float32")  # one head, one query, two keys
     >>> apart = layers.SemiMarkovMap(max_length=1)(scores)  # none, the first, or the second
-    >>> print(np.round(np.asarray(apart), 3))
+    >>> print(np.round(keras.ops.convert_to_numpy(apart), 3))
     [[[0.333 0.333]]]
 
     Source: Sarawagi and Cohen (2004), Semi-Markov conditional random fields.
@@ -245,11 +245,11 @@ class SubsetMap(AttentionMap):
 
     Example:
 
-    >>> import numpy as np
+    >>> import keras, numpy as np
     >>> from keras_struct import layers
     >>> scores = np.zeros((1, 1, 4), "float32")  # one head, one query, four keys
-    >>> np.asarray(layers.SubsetMap(k=2)(scores)).tolist()
-    [[[0.5, 0.5, 0.5, 0.5]]]
+    >>> print(np.round(keras.ops.convert_to_numpy(layers.SubsetMap(k=2)(scores)), 3))
+    [[[0.5 0.5 0.5 0.5]]]
     """
 
     def __init__(self, k, temperature=1.0, learn_temperature=False, **kwargs):

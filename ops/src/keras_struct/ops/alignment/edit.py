@@ -298,7 +298,7 @@ def adjacent_swaps(first, second):
     True
     """
     first, second = ops.convert_to_tensor(first), ops.convert_to_tensor(second)
-    equal = first[..., :, None] == second[..., None, :]
+    equal = ops.equal(first[..., :, None], second[..., None, :])
     swapped = ops.logical_and(equal[..., :-1, 1:], equal[..., 1:, :-1])
     batch = [(0, 0)] * (len(equal.shape) - 2)
     return ops.cast(ops.pad(ops.cast(swapped, "int32"), [*batch, (1, 0), (1, 0)]), "bool")
@@ -322,26 +322,33 @@ def transposition_sources(first, second):
     [0 0]
     """
     first, second = ops.convert_to_tensor(first), ops.convert_to_tensor(second)
-    equal = first[..., :, None] == second[..., None, :]
-    batch = len(equal.shape) - 2
-    sources = []
-    for axis, size in ((batch, ops.shape(first)[-1]), (batch + 1, ops.shape(second)[-1])):
-        position = ops.arange(size, dtype="int32")
-        position = position[:, None] if axis == batch else position
-        hits = array.where(equal, position + 0 * ops.cast(equal, "int32"), -1)
-        last = ops.associative_scan(ops.maximum, hits, axis=axis)
-        pad = [(0, 0)] * (batch + 2)
-        pad[axis] = (1, 0)
-        last = ops.pad(last, pad, constant_values=-1)
-        sources.append(last[..., :-1, :] if axis == batch else last[..., :-1])
-    known = ops.logical_and(sources[0] >= 0, sources[1] >= 0)
-    return ops.stack([array.where(known, x, -1) for x in sources], axis=-1)
+    equal = ops.equal(first[..., :, None], second[..., None, :])
+    rows = _last_before(equal, len(equal.shape) - 2)
+    columns = _last_before(equal, len(equal.shape) - 1)
+    known = ops.logical_and(rows >= 0, columns >= 0)
+    return ops.stack([array.where(known, x, -1) for x in (rows, columns)], axis=-1)
+
+
+def _last_before(hits, axis):
+    """Index of the last hit before each place along an axis, -1 for none."""
+    hits = ops.moveaxis(hits, axis, 0)
+    none = ops.cast(hits[0], "int32") * 0 - 1
+
+    def step(carry, x):
+        index, hit = x
+        return (array.where(hit, index, carry[0]),), carry
+
+    indices = ops.arange(ops.shape(hits)[0], dtype="int32")
+    _, (last,) = array.scan(step, (none,), (indices, hits), like=(none,))
+    return ops.moveaxis(last, 0, axis)
 
 
 def as_cell_table(name, x, structure, dtype, trailing=0):
     """A table (..., L1, L2) without gradient, and `trailing` axes, as (B, L1, L2)."""
     x = ops.convert_to_tensor(x)
-    if tuple(x.shape[len(x.shape) - 2 - trailing :][:2]) != (structure.rows, structure.columns):
+    sizes = x.shape[len(x.shape) - 2 - trailing :][:2]
+    pairs = zip(sizes, (structure.rows, structure.columns), strict=True)
+    if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs):
         raise ValueError(
             f"Expected {name} of shape (..., {structure.rows}, {structure.columns}). "
             f"Received: shape of {name}={tuple(x.shape)}"

@@ -49,9 +49,8 @@ class JumpSweeps(WavefrontSweeps):
             source = array.take_along_axis(run.flat(table), node_of, 1)
             shift = array.take_along_axis(shifts, time_of, 1) - total
             jump = source + (thetas[-1] + shift)
-            (row,) = run.row(
-                [[last], [before]], thetas, _offsets(c, [past]), total, lambda t: reduce([*t, jump])
-            )
+            offsets = [total, *_offsets(c, [past])]
+            (row,) = run.row([[last], [before]], time, thetas, offsets, reduce, [jump])
             table = array.put_row(table, time, row)
             shifts = array.put_row(shifts, time, total[:, 0])
             return (last, row, c, _maximum([row]), peak, total, table, shifts), (row, c)
@@ -63,9 +62,7 @@ class JumpSweeps(WavefrontSweeps):
         xs = (run.times, run.time_of, run.node_of, *run.xs)
         _, (rows, c) = array.scan(step, carry, xs, like=(start, small))
         v = (_swap(ops.concatenate([dead[None], start[None], rows], axis=0)),)
-        c = _swap(c)[:, :, 0]
-        base, value, ends = run.total(v, c, op)
-        return base + value, Tape(v, c, base, value, ends).flat()
+        return run.finish(v, _swap(c)[:, :, 0], op)
 
     def backward(self, potentials, context, tape):
         run = self.run(potentials, context)
@@ -88,7 +85,7 @@ class JumpSweeps(WavefrontSweeps):
             return (*carry, table), (*outputs, jump * p)
 
         carry = (*run.join([run.last_window(tape.v)], [run.no_pending()], []), run.flat_table())
-        xs = (run.logits(tape), run.node_of, *run.reverse_xs(tape, [tape.v]))
+        xs = (run.logits(tape), run.node_of, *run.reverse_xs(tape.c, [tape.v]))
         _, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, [])
 
@@ -98,7 +95,8 @@ class JumpSweeps(WavefrontSweeps):
         inject = run.injection(tape)
         rates = self.run(tangents, context)
         logits = run.logits(tape)
-        df, dend = self._tangent_jumps(run, rates, tape, logits)
+        df = self._tangent_jumps(run, rates, tape, logits)
+        dend = run.total_tangent(tape, df)
 
         def step(carry, x):
             *carry, table, dtable = carry
@@ -129,7 +127,7 @@ class JumpSweeps(WavefrontSweeps):
         carry = run.join([run.last_window(tape.v), run.last_window(df)], [run.no_pending()] * 2, [])
         carry = (*carry, run.flat_table(), run.flat_table())
         jump_rates = run.at_sources(df[0][:, 1:])
-        xs = (logits, jump_rates, run.node_of, *run.reverse_xs(tape, [tape.v, df]), *rates.xs)
+        xs = (logits, jump_rates, run.node_of, *run.reverse_xs(tape.c, [tape.v, df]), *rates.xs)
         _, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, [])
 
@@ -154,8 +152,7 @@ class JumpSweeps(WavefrontSweeps):
         carry = (rows[0], rows[1], run.zeros, run.zeros, run.empty_table())
         xs = (logits, run.node_of, run.times, rows[2:], *run.offsets(tape.c), *run.xs, *rates.xs)
         _, (drows,) = array.scan(step, carry, xs, like=(run.zeros,))
-        df = (_swap(ops.pad(drows, [(2, 0), (0, 0), (0, 0)])),)
-        return df, run.total_tangent(tape, df)
+        return (_swap(ops.pad(drows, [(2, 0), (0, 0), (0, 0)])),)
 
 
 class _JumpRun(_Run):

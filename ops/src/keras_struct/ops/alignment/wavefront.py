@@ -7,13 +7,15 @@ near zero whatever the size of the scores. Potentials are read with the shift of
 
 The tape, batch first: `V` (B, window + steps, P) for every state, with `window - 1` forbidden rows
 before time 0; `c` (B, steps), the increments of C; `base` and `value` (B,) with log-partition
-`base + value`, `base` whole; `ends` (B, 1 + steps + 1), the log-weight of ending at each time, and
-of the empty structure, relative to `base` (empty where all paths end in one corner).
+`base + value`, `base` whole; `ends`, relative to `base`: the log-weight of every state in the
+corner (B, states) where all paths end there, else of ending at each time, and of the empty
+structure (B, 1 + steps + 1).
 
 Canonical potentials: see `Spec.kinds`. Context: both lengths (B,).
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 from keras import ops
@@ -50,140 +52,46 @@ class WavefrontSweeps(Sweeps):
 
     def forward(self, potentials, context, op):
         run = self.run(potentials, context)
-        reduce = _peak if op == "max" else _logsumexp
-        spec, like = self.spec, run.zeros
-        dead = like + FORBIDDEN
-        history = [[dead] * spec.states for _ in range(spec.window)]
-        if spec.start != "anywhere":
-            history[0][0] = array.where(run.starts(0), like, dead)
-        small = like[:, :1]
-        peaks = [_maximum(history[0])] + [small + FORBIDDEN] * (spec.window > 1)
-
-        def step(carry, x):
-            history, past, peaks, total = run.unpack(carry)
-            time, thetas = x[0], run.timed(x[1:])
-            c = peaks[0] if len(peaks) == 1 else array.maximum(peaks[0], peaks[1] - past[0])
-            if spec.start == "anywhere":
-                c = array.maximum(c, -total)
-            else:
-                c = array.where(c > INFEASIBLE, c, small)
-            c = array.round(c)
-            total = total + c
-            offsets = _offsets(c, past)
-            row = run.row(history, thetas, offsets, total, reduce)
-            if spec.start == "border":
-                row = run.restart(row, time, -total)
-            peaks = [_maximum(row), *peaks[:1]][: len(peaks)]
-            history, past = [row, *history[:-1]], [c, *past][: len(past)]
-            return run.pack(history, past, peaks, total), (*row, c)
-
-        carry = run.pack(history, [small] * (spec.window - 1), peaks, small)
+        carry = run.start()
+        history = run.unpack(carry)[0]
+        first = [ops.stack([rows[s] for rows in history[::-1]]) for s in range(self.spec.states)]
+        like = (*[run.zeros] * self.spec.states, run.zeros[:, :1])
         xs = (run.times, *run.xs)
-        _, rows = array.scan(step, carry, xs, like=(*history[0], small))
-        first = [ops.stack([h[s] for h in history[::-1]]) for s in range(spec.states)]
-        v = tuple(
-            _swap(ops.concatenate([a, b], axis=0)) for a, b in zip(first, rows[:-1], strict=True)
-        )
-        c = _swap(rows[-1])[:, :, 0]
-        base, value, ends = run.total(v, c, op)
-        return base + value, Tape(v, c, base, value, ends).flat()
+        _, (*rows, c) = array.scan(run.forward_step(op), carry, xs, like=like)
+        v = [_swap(ops.concatenate(pair, axis=0)) for pair in zip(first, rows, strict=True)]
+        return run.finish(v, _swap(c)[:, :, 0], op)
 
     def backward(self, potentials, context, tape):
         run = self.run(potentials, context)
         tape = Tape.of(tape)
-        inject = run.injection(tape)
-
-        def step(carry, x):
-            ((window,), (pending,), sums), x = run.split(carry, 1, 1), run.read(x, 1)
-            weights = run.weights([*window, *x.before], x)
-            p = [a + b for a, b in zip(pending[0], inject(x, window[0]), strict=True)]
-            p = run.interior(p, x.time)
-            used = [w * p[move.target] for w, move in zip(weights, run.moves, strict=True)]
-            sums, outputs = run.gather(used, p, sums)
-            pending = run.push(pending, used)
-            return run.join([run.slide(window, x.before[0])], [pending], sums), outputs
-
         carry = run.join([run.last_window(tape.v)], [run.no_pending()], run.no_sums())
-        xs = run.reverse_xs(tape, [tape.v])
+        xs = run.reverse_xs(tape.c, [tape.v])
+        step = run.backward_step(run.injection(tape))
         carry, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, run.split(carry, 1, 1)[2])
 
     def curvature(self, potentials, context, tape, tangents):
         run = self.run(potentials, context)
         tape = Tape.of(tape)
-        inject = run.injection(tape)
         rates = self.run(tangents, context)
-        df, dend = self._tangent_forward(run, rates, tape)
-
-        def step(carry, x):
-            (windows, pendings, sums), x = run.split(carry, 2, 2), run.read(x, 2)
-            window, dwindow = windows
-            dthetas = rates.timed(x.extra)
-            weights = run.weights([*window, x.before[0]], x)
-            p, dp = inject(x, window[0], dwindow[0], dend)
-            p = run.interior([a + b for a, b in zip(pendings[0][0], p, strict=True)], x.time)
-            dp = run.interior([a + b for a, b in zip(pendings[1][0], dp, strict=True)], x.time)
-            used, dused = [], []
-            shifted = run.sources([*dwindow, x.before[1]])
-            for k, move in enumerate(run.moves):
-                w = weights[k] * p[move.target]
-                rate = shifted[k] - dwindow[0][move.target]
-                if move.channel is not None:
-                    rate = rate + dthetas[move.channel]
-                used.append(w)
-                dused.append(weights[k] * dp[move.target] + w * rate)
-            sums, outputs = run.gather(dused, dp, sums)
-            windows = [run.slide(a, b) for a, b in zip(windows, x.before, strict=True)]
-            pendings = [run.push(pendings[0], used), run.push(pendings[1], dused)]
-            return run.join(windows, pendings, sums), outputs
-
+        df = self._tangents(run, rates, tape)
         carry = run.join(
             [run.last_window(tape.v), run.last_window(df)], [run.no_pending()] * 2, run.no_sums()
         )
-        xs = (*run.reverse_xs(tape, [tape.v, df]), *rates.xs)
+        xs = (*run.reverse_xs(tape.c, [tape.v, df]), *rates.xs)
+        step = run.curvature_step(rates, run.injection(tape), run.total_tangent(tape, df))
         carry, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, run.split(carry, 2, 2)[2])
 
-    def _tangent_forward(self, run, rates, tape):
-        """Tangents of F, laid out as the tape, and of the log-partition, (B, 1)."""
-        spec = self.spec
-
-        def step(carry, x):
-            (window, dwindow), rest = run.halves(carry), list(x)
-            time = rest.pop(0)
-            current = [rest.pop(0) for _ in range(spec.states)]
-            offsets = [rest.pop(0) for _ in range(spec.window + 1)]
-            thetas = run.timed([rest.pop(0) for _ in run.xs])
-            dthetas = rates.timed(rest)
-            x = _Step(time, [], offsets, thetas)
-            weights = run.weights([current, *window], x)
-            shifted = run.sources([None, *dwindow])
-            drow = [run.zeros] * spec.states
-            for k, move in enumerate(run.moves):
-                rate = shifted[k]
-                if move.channel is not None and spec.emission(move.target) is None:
-                    rate = rate + dthetas[move.channel]
-                drow[move.target] = drow[move.target] + weights[k] * rate
-            for state in range(spec.states):
-                if spec.emission(state) is not None:
-                    drow[state] = drow[state] + dthetas[spec.emission(state)]
-            drow = run.interior(drow, time)
-            window = [current, *window[:-1]]
-            dwindow = [drow, *dwindow[:-1]]
-            return (*_flat(window), *_flat(dwindow)), tuple(drow)
-
-        head = [[_swap(v)[spec.window - 1 - lag] for v in tape.v] for lag in range(spec.window)]
-        zeros = [[run.zeros] * spec.states for _ in range(spec.window)]
-        xs = (
-            run.times,
-            *(_swap(v)[spec.window :] for v in tape.v),
-            *run.offsets(tape.c),
-            *run.xs,
-            *rates.xs,
-        )
-        _, rows = array.scan(step, (*_flat(head), *_flat(zeros)), xs, like=tuple(zeros[0]))
-        df = tuple(_swap(ops.pad(row, [(spec.window, 0), (0, 0), (0, 0)])) for row in rows)
-        return df, run.total_tangent(tape, df)
+    def _tangents(self, run, rates, tape):
+        """Tangents of F, laid out as the tape."""
+        window, v = self.spec.window, [_swap(x) for x in tape.v]
+        head = [[x[window - 1 - lag] for x in v] for lag in range(window)]
+        zeros = [[run.zeros] * self.spec.states] * window
+        xs = (run.times, *(x[window:] for x in v), *run.offsets(tape.c), *run.xs, *rates.xs)
+        carry = (*_flat(head), *_flat(zeros))
+        _, rows = array.scan(run.tangent_step(rates), carry, xs, like=tuple(zeros[0]))
+        return tuple(_swap(ops.pad(row, [(window, 0), (0, 0), (0, 0)])) for row in rows)
 
     def trace(self, potentials, context, tape, noise):
         run = self.run(potentials, context)
@@ -221,24 +129,33 @@ class _Run:
         self.zeros = zero + ops.zeros((1, self.layout.positions), dtype=zero.dtype)
         self.position = ops.arange(self.layout.positions, dtype="int32")[None]
         self.times = 1 + ops.arange(self.layout.steps, dtype="int32")
-        self.constant, self.xs, self.reduced = [], [], []
-        for kind, x in zip(spec.kinds, potentials, strict=True):
-            fixed, timed, reduced = self._in_time(kind, x)
-            self.constant.append(fixed)
-            self.reduced.append(reduced)
-            if fixed is None:
-                self.xs.append(timed)
+        self.constant, self.reduced = zip(
+            *(self._constant(*x) for x in zip(spec.kinds, potentials, strict=True)), strict=True
+        )
 
-    def _in_time(self, kind, x):
-        """Constant row or rows over time, and over which axes its marginal is summed in a step."""
+    @functools.cached_property
+    def xs(self):
+        """The potentials that change over time, (steps, B, P)."""
+        return [
+            self.layout.cells_in_time(x) if kind == "cell" else self.layout.gaps_in_time(x)
+            for kind, x in self.changing()
+        ]
+
+    def changing(self):
+        columns = zip(self.spec.kinds, self.potentials, self.reduced, strict=True)
+        return [(kind, x) for kind, x, reduced in columns if reduced == "none"]
+
+    def _constant(self, kind, x):
+        """The row of a potential if it is the same at all times, and over which axes its marginal
+        is summed in a step."""
         if kind == "cell":
-            return None, self.layout.cells_in_time(x), "none"
+            return None, "none"
         if x.shape[1] == 1 and x.shape[2] == 1:
-            return x[:, 0], None, "all"
+            return x[:, 0], "all"
         if x.shape[2] == 1:
             rows = x[:, :, 0]
-            return ops.concatenate([rows[:, :1], rows], axis=1), None, "time"
-        return None, self.layout.gaps_in_time(x), "none"
+            return ops.concatenate([rows[:, :1], rows], axis=1), "time"
+        return None, "none"
 
     def timed(self, xs):
         """One row per canonical potential."""
@@ -280,12 +197,12 @@ class _Run:
         time = x.pop(0)
         before = [[x.pop(0) for _ in range(states)] for _ in range(tables)]
         offsets = [x.pop(0) for _ in range(window + 1)]
-        thetas = self.timed([x.pop(0) for _ in self.xs])
+        thetas = self.timed([x.pop(0) for _ in self.changing()])
         return _Step(time, before, offsets, thetas, x)
 
-    def reverse_xs(self, tape, tables):
+    def reverse_xs(self, c, tables):
         before = [_swap(v)[: self.layout.steps] for table in tables for v in table]
-        return (self.times, *before, *self.offsets(tape.c), *self.xs)
+        return (self.times, *before, *self.offsets(c), *self.xs)
 
     def offsets(self, c):
         """`C[t - lag] - C[t]` for lag 0, 1, ..., each (steps, B, 1), and C[t] in place of lag 0."""
@@ -313,6 +230,106 @@ class _Run:
     def outputs_like(self):
         like = {"all": self.zeros[:, :1], "none": self.zeros}
         return tuple(like[reduced] for reduced in self.reduced if reduced != "time")
+
+    # The loops -----------------------------------------------------------------------------------
+
+    def start(self):
+        """Carry of the forward loop before time 1."""
+        spec, small = self.spec, self.zeros[:, :1]
+        dead = self.zeros + FORBIDDEN
+        history = [[dead] * spec.states for _ in range(spec.window)]
+        if spec.start != "anywhere":
+            history[0][0] = array.where(self.starts(0), self.zeros, dead)
+        peaks = [_maximum(history[0])] + [small + FORBIDDEN] * (spec.window > 1)
+        return self.pack(history, [small] * (spec.window - 1), peaks, small)
+
+    def forward_step(self, op):
+        spec, small = self.spec, self.zeros[:, :1]
+        reduce = _peak if op == "max" else _logsumexp
+
+        def step(carry, x):
+            history, past, peaks, total = self.unpack(carry)
+            time, thetas = x[0], self.timed(x[1:])
+            c = peaks[0] if len(peaks) == 1 else array.maximum(peaks[0], peaks[1] - past[0])
+            if spec.start == "anywhere":
+                c = array.maximum(c, -total)
+            else:
+                c = array.where(c > INFEASIBLE, c, small)
+            c = array.round(c)
+            total = total + c
+            row = self.row(history, time, thetas, [total, *_offsets(c, past)], reduce)
+            peaks = [_maximum(row), *peaks[:1]][: len(peaks)]
+            history, past = [row, *history[:-1]], [c, *past][: len(past)]
+            return self.pack(history, past, peaks, total), (*row, c)
+
+        return step
+
+    def backward_step(self, inject):
+        def step(carry, x):
+            ((window,), (pending,), sums), x = self.split(carry, 1, 1), self.read(x, 1)
+            weights = self.weights([*window, *x.before], x)
+            p = [a + b for a, b in zip(pending[0], inject(x, window[0]), strict=True)]
+            p = self.interior(p, x.time)
+            used = [w * p[move.target] for w, move in zip(weights, self.moves, strict=True)]
+            sums, outputs = self.gather(used, p, sums)
+            pending = self.push(pending, used)
+            return self.join([self.slide(window, x.before[0])], [pending], sums), outputs
+
+        return step
+
+    def tangent_step(self, rates):
+        """Forward, with the rows of V at hand: the tangents of F."""
+        spec = self.spec
+
+        def step(carry, x):
+            (window, dwindow), rest = self.halves(carry), list(x)
+            time = rest.pop(0)
+            current = [rest.pop(0) for _ in range(spec.states)]
+            offsets = [rest.pop(0) for _ in range(spec.window + 1)]
+            count = len(self.changing())
+            thetas, dthetas = self.timed(rest[:count]), rates.timed(rest[count:])
+            weights = self.weights([current, *window], _Step(time, [], offsets, thetas))
+            shifted = self.sources([None, *dwindow])
+            drow = [self.zeros] * spec.states
+            for k, move in enumerate(self.moves):
+                rate = shifted[k]
+                if move.channel is not None and spec.emission(move.target) is None:
+                    rate = rate + dthetas[move.channel]
+                drow[move.target] = drow[move.target] + weights[k] * rate
+            for state in range(spec.states):
+                if spec.emission(state) is not None:
+                    drow[state] = drow[state] + dthetas[spec.emission(state)]
+            drow = self.interior(drow, time)
+            window = [current, *window[:-1]]
+            dwindow = [drow, *dwindow[:-1]]
+            return (*_flat(window), *_flat(dwindow)), tuple(drow)
+
+        return step
+
+    def curvature_step(self, rates, inject, dend):
+        def step(carry, x):
+            (windows, pendings, sums), x = self.split(carry, 2, 2), self.read(x, 2)
+            window, dwindow = windows
+            dthetas = rates.timed(x.extra)
+            weights = self.weights([*window, x.before[0]], x)
+            p, dp = inject(x, window[0], dwindow[0], dend)
+            p = self.interior([a + b for a, b in zip(pendings[0][0], p, strict=True)], x.time)
+            dp = self.interior([a + b for a, b in zip(pendings[1][0], dp, strict=True)], x.time)
+            used, dused = [], []
+            shifted = self.sources([*dwindow, x.before[1]])
+            for k, move in enumerate(self.moves):
+                w = weights[k] * p[move.target]
+                rate = shifted[k] - dwindow[0][move.target]
+                if move.channel is not None:
+                    rate = rate + dthetas[move.channel]
+                used.append(w)
+                dused.append(weights[k] * dp[move.target] + w * rate)
+            sums, outputs = self.gather(dused, dp, sums)
+            windows = [self.slide(a, b) for a, b in zip(windows, x.before, strict=True)]
+            pendings = [self.push(pendings[0], used), self.push(pendings[1], dused)]
+            return self.join(windows, pendings, sums), outputs
+
+        return step
 
     # One wavefront -------------------------------------------------------------------------------
 
@@ -355,9 +372,10 @@ class _Run:
             rows.append(made[key])
         return rows
 
-    def row(self, history, thetas, offsets, total, reduce):
-        """Messages of the next wavefront."""
+    def row(self, history, time, thetas, offsets, reduce, extra=()):
+        """Messages of the next wavefront; `offsets` as in `_Step`."""
         spec = self.spec
+        total, *offsets = offsets
         scores = self.scores(thetas, offsets)
         start = -(total + offsets[1]) if spec.start == "anywhere" else 0.0
         sources = self.sources([None, *history], start)
@@ -368,8 +386,8 @@ class _Run:
             if spec.emission(state) is not None and len(lags) == 1:
                 row.append(reduce([sources[k] for k in into]) + scores[into[0]])
             else:
-                row.append(reduce([sources[k] + scores[k] for k in into]))
-        return row
+                row.append(reduce([*(sources[k] + scores[k] for k in into), *extra]))
+        return self.restart(row, time, -total) if spec.start == "border" else row
 
     def weights(self, window, x):
         """Posterior probability of every move into the current wavefront, `window[0]`."""
@@ -495,35 +513,45 @@ class _Run:
         index = ops.cast(time * size[2] + position, "int32")
         return array.take_along_axis(flat, array.where(index > 0, index, 0 * index), 1)
 
-    def total(self, v, c, op):
-        """`base`, `value` and `ends` of the tape."""
-        spec, layout = self.spec, self.layout
-        reduce = (
-            (lambda x: ops.max(x, axis=1)) if op == "max" else (lambda x: array.logsumexp(x, 1))
-        )
-        shifts = ops.pad(_cumulative(c, 1), [(0, 0), (1, 0)])  # (B, 1 + steps)
-        if spec.end == "corner":
+    def finish(self, v, c, op):
+        """Log-partition and tape, from the tables of all states."""
+        if self.spec.end == "corner":
             time, position = self.final()
-            last = [self.at(x, time + spec.window - 1, position) for x in v]
-            base = array.take_along_axis(shifts, time, 1)[:, 0]
-            return base, reduce(ops.concatenate(last, axis=1)), shifts[:, :0]
-        rows = []
-        times = ops.arange(layout.steps + 1, dtype="int32")[:, None, None]
-        mask = ops.swapaxes(self.end_mask(times), 0, 1)
-        for state in self.end_states():
-            x = v[state][:, spec.window - 1 :]
-            rows.append(array.where(mask, x, ops.full_like(x, FORBIDDEN)))
+            last = [self.at(x, time + self.spec.window - 1, position) for x in v]
+            ends = ops.concatenate(last, axis=1)
+        else:
+            times = ops.arange(self.layout.steps + 1, dtype="int32")
+            ends = self.ends([x[:, self.spec.window - 1 :] for x in v], times, op)
+        return self.close(v, c, ends, op)
+
+    def ends(self, tables, times, op):
+        """Log-weight of ending at each time, (B, T), from rows (B, T, P) of every state."""
+        mask = ops.swapaxes(self.end_mask(times[:, None, None]), 0, 1)
+        rows = [
+            array.where(mask, tables[s], ops.full_like(tables[s], FORBIDDEN))
+            for s in self.end_states()
+        ]
         rows = ops.concatenate(rows, axis=2)
         batch, steps, width = ops.shape(rows)
-        ends = ops.reshape(reduce(ops.reshape(rows, (batch * steps, width))), (batch, steps))
-        peak = ops.max(ends + shifts, axis=1)
-        if spec.empty:
-            peak = array.maximum(peak, ops.zeros_like(peak))
-        base = array.where(peak > INFEASIBLE, ops.round(peak), ops.zeros_like(peak))
-        ends = ends + (shifts - base[:, None])
-        nothing = -base[:, None] if spec.empty else ops.full_like(base[:, None], FORBIDDEN)
-        ends = ops.concatenate([ends, nothing], axis=1)
-        return base, reduce(ends), ends
+        return ops.reshape(
+            _reduce_last(ops.reshape(rows, (batch * steps, width)), op), (batch, steps)
+        )
+
+    def close(self, v, c, ends, op):
+        """Log-partition and tape, from the log-weights of the ends, each with its own shift."""
+        shifts = ops.pad(_cumulative(c, 1), [(0, 0), (1, 0)])  # (B, 1 + steps)
+        if self.spec.end == "corner":
+            base = array.take_along_axis(shifts, self.final()[0], 1)[:, 0]
+        else:
+            peak = ops.max(ends + shifts, axis=1)
+            if self.spec.empty:
+                peak = array.maximum(peak, ops.zeros_like(peak))
+            base = array.round(array.where(peak > INFEASIBLE, peak, ops.zeros_like(peak)))
+            ends = ends + (shifts - base[:, None])
+            nothing = -base[:, None] if self.spec.empty else ops.full_like(shifts[:, :1], FORBIDDEN)
+            ends = ops.concatenate([ends, nothing], axis=1)
+        value = _reduce_last(ends, op)
+        return base + value, Tape(tuple(v), c, base, value, ends).flat()
 
     def injection(self, tape):
         """Function of a reverse step: for every state, the probability that a path ends here.
@@ -536,10 +564,7 @@ class _Run:
         if spec.end == "corner":
             end, position = self.final()
             here = ops.cast(self.position == position, self.zeros.dtype) * exists
-            last = [
-                here * array.exp(self.at(x, end + spec.window - 1, position) - value)
-                for x in tape.v
-            ]
+            last = [here * p for p in self.corner(tape)]
 
             def ends(x, row):
                 now = array.where(end == x.time, exists, exists * 0.0)
@@ -564,29 +589,33 @@ class _Run:
 
         return inject
 
+    def corner(self, tape):
+        """Posterior of every state in the corner, each (B, 1)."""
+        weights = array.exp(tape.ends - tape.value[:, None])
+        return [weights[:, s : s + 1] for s in range(self.spec.states)]
+
     def total_tangent(self, tape, df):
         """Tangent of the log-partition, (B, 1)."""
         spec = self.spec
-        value = tape.value[:, None]
         if spec.end == "corner":
             time, position = self.final()
-            time = time + spec.window - 1
-            total = 0.0
-            for x, dx in zip(tape.v, df, strict=True):
-                total = total + array.exp(self.at(x, time, position) - value) * self.at(
-                    dx, time, position
-                )
-            return total
-        times = ops.arange(self.layout.steps + 1, dtype="int32")[:, None, None]
-        mask = ops.swapaxes(self.end_mask(times), 0, 1)
-        shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)]) - tape.base[:, None] - value
-        total = ops.zeros_like(tape.value)
+            last = [self.at(dx, time + spec.window - 1, position) for dx in df]
+            return sum(p * dx for p, dx in zip(self.corner(tape), last, strict=True))
+        first = spec.window - 1
+        times = ops.arange(self.layout.steps + 1, dtype="int32")
+        shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)])
+        v, df = ([x[:, first:] for x in table] for table in (tape.v, df))
+        return self.end_tangent(v, df, times, shifts, tape)
+
+    def end_tangent(self, v, df, times, shifts, tape):
+        """Part of the tangent of the log-partition from ends at these times, (B, 1)."""
+        mask = ops.swapaxes(self.end_mask(times[:, None, None]), 0, 1)
+        shifts = shifts - (tape.base + tape.value)[:, None]
+        total = 0.0
         for state in self.end_states():
-            x, dx = (table[state][:, spec.window - 1 :] for table in (tape.v, df))
-            weight = array.exp(
-                array.where(mask, x, ops.full_like(x, FORBIDDEN)) + shifts[..., None]
-            )
-            total = total + ops.sum(weight * dx, axis=(1, 2))
+            x = array.where(mask, v[state], ops.full_like(v[state], FORBIDDEN))
+            weight = array.exp(x + shifts[..., None])
+            total = total + ops.sum(weight * df[state], axis=(1, 2))
         return total[:, None]
 
 
@@ -620,6 +649,10 @@ def _logsumexp(terms):
     for term in terms[1:]:
         total = total + array.exp(term - peak)
     return peak + array.log(total)
+
+
+def _reduce_last(x, op):
+    return ops.max(x, axis=1) if op == "max" else array.logsumexp(x, 1)
 
 
 def _cumulative(x, axis):
