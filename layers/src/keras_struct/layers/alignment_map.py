@@ -171,7 +171,8 @@ class NeedlemanWunschMap(GappedMap):
     >>> import keras, numpy as np
     >>> from keras_struct import layers
     >>> scores = np.zeros((1, 1, 2), "float32")  # one head, one query, two keys
-    >>> print(np.round(keras.ops.convert_to_numpy(layers.NeedlemanWunschMap(temperature=0.1)(scores)), 2))
+    >>> attention = layers.NeedlemanWunschMap(temperature=0.1)(scores)
+    >>> print(np.round(keras.ops.convert_to_numpy(attention), 2))
     [[[0.5 0.5]]]
 
     Source: Needleman and Wunsch (1970), A general method applicable to the search for similarities
