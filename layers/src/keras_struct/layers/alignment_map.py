@@ -92,10 +92,10 @@ class GappedMap(AlignmentMap):
         shape = (*[1] * (len(scores.shape) - 3), scores.shape[-3])
         return self.alignment(
             scores,
-            *[K.reshape(gap, shape) for gap in self.gaps],
             lengths=lengths,
             temperature=temperature,
             adjacent_gaps=self.adjacent_gaps,
+            **{gap.name: K.reshape(gap, shape) for gap in self.gaps},
         ).marginals()
 
     def get_config(self):

@@ -14,6 +14,7 @@ from keras_struct.layers.alignment_map import (
     SmithWatermanMap,
 )
 from keras_struct.layers.attention_map import (
+    AttentionMap,
     LinearChainMap,
     SemiMarkovMap,
     SoftmaxMap,
@@ -21,7 +22,7 @@ from keras_struct.layers.attention_map import (
 )
 from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
 
-STRUCTURES: dict[str, type] = {
+STRUCTURES: dict[str, type[AttentionMap]] = {
     "softmax": SoftmaxMap,
     "linear_chain": LinearChainMap,
     "semi_markov": SemiMarkovMap,
@@ -214,8 +215,8 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
                     f"Received: use_causal_mask=True for structure={self.structure.name!r}"
                 )
             queries = None if query_mask is None else lengths_from_mask(query_mask)
-            lengths = {"lengths": keys, "query_lengths": queries}
-            return {k: None if n is None else n[..., None] for k, n in lengths.items()}
+            pair = {"lengths": keys, "query_lengths": queries}
+            return {name: None if n is None else n[..., None] for name, n in pair.items()}
         lengths = None if keys is None else keys[..., None, None]
         if causal:
             until = K.arange(1, K.shape(query)[self._attention_axes[0]] + 1, dtype="int32")
