@@ -15,7 +15,6 @@ from keras_struct.ops.alignment.paths import _per_example, _read
 from keras_struct.ops.alignment.wavefront import (
     Tape,
     WavefrontSweeps,
-    _cumulative,
     _logsumexp,
     _maximum,
     _offsets,
@@ -84,8 +83,8 @@ class JumpSweeps(WavefrontSweeps):
             carry = run.join([run.slide(window, x.before[0])], [run.push(pending, used)], [])
             return (*carry, table), (*outputs, jump * p)
 
-        carry = (*run.join([run.last_window(tape.v)], [run.no_pending()], []), run.flat_table())
-        xs = (run.logits(tape), run.node_of, *run.reverse_xs(tape.c, [tape.v]))
+        carry = (*run.join([run.last_window(tape.v)], run.no_pendings(1), []), run.flat_table())
+        xs = (run.logits(tape), run.node_of, *run.reverse_xs([tape.v], *run.rest(tape)))
         _, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, [])
 
@@ -96,7 +95,9 @@ class JumpSweeps(WavefrontSweeps):
         rates = self.run(tangents, context)
         logits = run.logits(tape)
         df = self._tangent_jumps(run, rates, tape, logits)
-        dend = run.total_tangent(tape, df)
+        times = ops.arange(run.layout.steps + 1, dtype="int32")
+        rows = [[x[:, 1:] for x in table] for table in (tape.v, df)]
+        dend = run.end_tangent(*rows, times, run.shifts(tape.c), tape)
 
         def step(carry, x):
             *carry, table, dtable = carry
@@ -124,10 +125,11 @@ class JumpSweeps(WavefrontSweeps):
             pendings = [run.push(pendings[0], used), run.push(pendings[1], dused)]
             return (*run.join(windows, pendings, []), table, dtable), (*outputs, djump)
 
-        carry = run.join([run.last_window(tape.v), run.last_window(df)], [run.no_pending()] * 2, [])
+        carry = run.join([run.last_window(tape.v), run.last_window(df)], run.no_pendings(2), [])
         carry = (*carry, run.flat_table(), run.flat_table())
         jump_rates = run.at_sources(df[0][:, 1:])
-        xs = (logits, jump_rates, run.node_of, *run.reverse_xs(tape.c, [tape.v, df]), *rates.xs)
+        xs = run.reverse_xs([tape.v, df], *run.rest(tape))
+        xs = (logits, jump_rates, run.node_of, *xs, *rates.xs)
         _, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, [])
 
@@ -165,6 +167,10 @@ class _JumpRun(_Run):
         self.time_of = self.layout.cells_in_time(i + j, fill=0)
         self.node_of = self.layout.cells_in_time((i + j) * self.layout.positions + i, fill=0)
 
+    def rest(self, tape):
+        """What the reverse loops read beside the tables."""
+        return self.times, self.offsets(tape.c), self.xs
+
     def empty_table(self):
         """Zeros (B, 1 + steps, P)."""
         rows = ops.zeros((self.layout.steps + 1, 1), dtype=self.zeros.dtype)
@@ -189,7 +195,7 @@ class _JumpRun(_Run):
 
     def logits(self, tape):
         """Score of a path to the source of a jump, and of the jump, relative to its target."""
-        shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)])
+        shifts = self.shifts(tape.c)
         steps, batch, width = ops.shape(self.time_of)
         index = ops.reshape(_swap(self.time_of), (batch, steps * width))
         shift = ops.reshape(array.take_along_axis(shifts, index, 1), (batch, steps, width))
@@ -211,7 +217,7 @@ class _JumpRun(_Run):
     def jump(self, tape, now, place):
         """Score, time and position of the source of the jump into nodes (B, 1)."""
         time, row = self.sources_of(now, place)
-        shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)])
+        shifts = self.shifts(tape.c)
         shift = array.take_along_axis(shifts, time, 1)
         shift = shift - array.take_along_axis(shifts, now + 0 * time, 1)
         theta = _per_example(self.potentials[-1], ops.shape(place)[0])

@@ -10,6 +10,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_struct.ops import array
 from keras_struct.ops.numerics import FORBIDDEN
 
 
@@ -66,6 +67,44 @@ class Layout:
         """The transpose of `gaps_in_time`, to (B, L1, L2)."""
         x = _unskew(ops.pad(y, [(1, 0), (0, 0), (0, 0)]))[:, :, : self.columns + 1]
         return _unedge(_unedge(x, 1), 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The times `first`, ..., `first + size - 1`; past the last time there is nothing."""
+
+    layout: Layout
+    first: Any
+    size: int
+
+    def places(self, kind, shape):
+        """For nodes (size * P,): whether they read a potential, and where in it, flat."""
+        times = self.first + ops.arange(self.size, dtype="int32")[:, None]
+        positions = ops.arange(self.layout.positions, dtype="int32")[None]
+        least = 1 if kind == "cell" else 0
+        legal, index = True, 0
+        sizes = (self.layout.rows, self.layout.columns)
+        for node, most, size in zip(self.layout.node(times, positions), sizes, shape, strict=True):
+            node = node + 0 * (times + positions)
+            legal = ops.logical_and(ops.logical_and(node >= least, node <= most), legal)
+            index = index * size + ops.clip(node - 1, 0, size - 1)
+        return ops.reshape(legal, (-1,)), ops.reshape(index, (-1,))
+
+    def read(self, x, kind):
+        """(B, 1 | L1, 1 | L2) to (size, B, P)."""
+        batch, *shape = ops.shape(x)
+        legal, index = self.places(kind, shape)
+        flat = ops.reshape(x, (batch, shape[0] * shape[1]))
+        y = array.where(legal, ops.take(flat, index, axis=1), FORBIDDEN)
+        y = ops.reshape(y, (batch, self.size, self.layout.positions))
+        return ops.swapaxes(y, 0, 1)
+
+    def add(self, total, y, kind, shape):
+        """`total` (B, 1 + cells) with the transpose of `read` added; entry 0 takes what is none."""
+        legal, index = self.places(kind, shape)
+        y = ops.reshape(ops.swapaxes(y, 0, 1), (ops.shape(y)[1], self.size * self.layout.positions))
+        index = ops.broadcast_to(array.where(legal, index + 1, 0)[None], ops.shape(y))
+        return array.add_at(total, index, array.where(legal, y, ops.zeros_like(y)))
 
 
 def _skew(x):

@@ -53,45 +53,42 @@ class WavefrontSweeps(Sweeps):
     def forward(self, potentials, context, op):
         run = self.run(potentials, context)
         carry = run.start()
-        history = run.unpack(carry)[0]
-        first = [ops.stack([rows[s] for rows in history[::-1]]) for s in range(self.spec.states)]
         like = (*[run.zeros] * self.spec.states, run.zeros[:, :1])
-        xs = (run.times, *run.xs)
-        _, (*rows, c) = array.scan(run.forward_step(op), carry, xs, like=like)
-        v = [_swap(ops.concatenate(pair, axis=0)) for pair in zip(first, rows, strict=True)]
+        _, (*rows, c) = array.scan(run.forward_step(op), carry, (run.times, *run.xs), like=like)
+        v = run.tables(_flat(run.unpack(carry)[0]), rows)
         return run.finish(v, _swap(c)[:, :, 0], op)
 
     def backward(self, potentials, context, tape):
         run = self.run(potentials, context)
         tape = Tape.of(tape)
-        carry = run.join([run.last_window(tape.v)], [run.no_pending()], run.no_sums())
-        xs = run.reverse_xs(tape.c, [tape.v])
         step = run.backward_step(run.injection(tape))
-        carry, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
-        return run.collect(outputs, run.split(carry, 1, 1)[2])
+        outputs, _, sums = run.reverse(
+            step,
+            [tape.v],
+            run.times,
+            run.offsets(tape.c),
+            run.xs,
+            run.no_pendings(1),
+            run.no_sums(),
+        )
+        return run.collect(outputs, sums)
 
     def curvature(self, potentials, context, tape, tangents):
         run = self.run(potentials, context)
         tape = Tape.of(tape)
         rates = self.run(tangents, context)
-        df = self._tangents(run, rates, tape)
-        carry = run.join(
-            [run.last_window(tape.v), run.last_window(df)], [run.no_pending()] * 2, run.no_sums()
+        offsets = run.offsets(tape.c)
+        df = run.tangents(rates, tape.v, run.no_tangents(), run.times, offsets, run.xs, rates.xs)
+        first = self.spec.window - 1
+        times = ops.arange(run.layout.steps + 1, dtype="int32")
+        tables = [[x[:, first:] for x in table] for table in (tape.v, df)]
+        dend = run.end_tangent(*tables, times, run.shifts(tape.c), tape)
+        step = run.curvature_step(rates, run.injection(tape), dend)
+        xs = [*run.xs, *rates.xs]
+        outputs, _, sums = run.reverse(
+            step, [tape.v, df], run.times, offsets, xs, run.no_pendings(2), run.no_sums()
         )
-        xs = (*run.reverse_xs(tape.c, [tape.v, df]), *rates.xs)
-        step = run.curvature_step(rates, run.injection(tape), run.total_tangent(tape, df))
-        carry, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
-        return run.collect(outputs, run.split(carry, 2, 2)[2])
-
-    def _tangents(self, run, rates, tape):
-        """Tangents of F, laid out as the tape."""
-        window, v = self.spec.window, [_swap(x) for x in tape.v]
-        head = [[x[window - 1 - lag] for x in v] for lag in range(window)]
-        zeros = [[run.zeros] * self.spec.states] * window
-        xs = (run.times, *(x[window:] for x in v), *run.offsets(tape.c), *run.xs, *rates.xs)
-        carry = (*_flat(head), *_flat(zeros))
-        _, rows = array.scan(run.tangent_step(rates), carry, xs, like=tuple(zeros[0]))
-        return tuple(_swap(ops.pad(row, [(window, 0), (0, 0), (0, 0)])) for row in rows)
+        return run.collect(outputs, sums)
 
     def trace(self, potentials, context, tape, noise):
         run = self.run(potentials, context)
@@ -200,29 +197,31 @@ class _Run:
         thetas = self.timed([x.pop(0) for _ in self.changing()])
         return _Step(time, before, offsets, thetas, x)
 
-    def reverse_xs(self, c, tables):
-        before = [_swap(v)[: self.layout.steps] for table in tables for v in table]
-        return (self.times, *before, *self.offsets(c), *self.xs)
-
     def offsets(self, c):
         """`C[t - lag] - C[t]` for lag 0, 1, ..., each (steps, B, 1), and C[t] in place of lag 0."""
         c = _swap(c)[..., None]
         rows, total = [], 0.0
         for lag in range(self.spec.window):
-            total = total - ops.pad(c, [(lag, 0), (0, 0), (0, 0)])[: self.layout.steps]
+            total = total - (ops.pad(c, [(lag, 0), (0, 0), (0, 0)])[:-lag] if lag else c)
             rows.append(total)
         return [_cumulative(c, 0), *rows]
 
+    def shifts(self, c):
+        """C at times 0, 1, ..., (B, 1 + steps)."""
+        return ops.pad(_cumulative(c, 1), [(0, 0), (1, 0)])
+
     def last_window(self, v):
         """Rows of the last times, the last first."""
-        size = self.layout.steps + self.spec.window
-        return [[x[:, size - 1 - lag] for x in v] for lag in range(self.spec.window)]
+        return [[x[:, -1 - lag] for x in v] for lag in range(self.spec.window)]
 
     def slide(self, window, before):
         return [*window[1:], before]
 
-    def no_pending(self):
-        return [[self.zeros] * self.spec.states for _ in range(self.spec.window)]
+    def no_pendings(self, count):
+        return [[[self.zeros] * self.spec.states] * self.spec.window] * count
+
+    def no_tangents(self):
+        return [self.zeros] * (self.spec.states * self.spec.window)
 
     def no_sums(self):
         return [self.zeros for reduced in self.reduced if reduced == "time"]
@@ -306,6 +305,22 @@ class _Run:
 
         return step
 
+    def tangents(self, rates, v, heads, times, offsets, xs, dxs):
+        """Tangents of F, laid out as `v` (B, window + T, P); `heads` are the rows before."""
+        window, states = self.spec.window, self.spec.states
+        v = [_swap(x) for x in v]
+        carry = [x[window - 1 - lag] for lag in range(window) for x in v]
+        xs = (times, *(x[window:] for x in v), *offsets, *xs, *dxs)
+        like = tuple([self.zeros] * states)
+        _, rows = array.scan(self.tangent_step(rates), (*carry, *heads), xs, like=like)
+        return self.tables(heads, rows)
+
+    def tables(self, heads, rows):
+        """(B, window + T, P) for every state, from the rows before (last first) and (T, B, P)."""
+        states = self.spec.states
+        before = [ops.stack(heads[s::states][::-1]) for s in range(states)]
+        return [_swap(ops.concatenate(x, axis=0)) for x in zip(before, rows, strict=True)]
+
     def curvature_step(self, rates, inject, dend):
         def step(carry, x):
             (windows, pendings, sums), x = self.split(carry, 2, 2), self.read(x, 2)
@@ -330,6 +345,17 @@ class _Run:
             return self.join(windows, pendings, sums), outputs
 
         return step
+
+    def reverse(self, step, tables, times, offsets, xs, pendings, sums):
+        """The reverse loop over these times: outputs, and what is pending and summed after it."""
+        carry = self.join([self.last_window(table) for table in tables], pendings, sums)
+        xs = self.reverse_xs(tables, times, offsets, xs)
+        carry, outputs = array.scan(step, carry, xs, like=self.outputs_like(), reverse=True)
+        return outputs, *self.split(carry, len(tables), len(tables))[1:]
+
+    def reverse_xs(self, tables, times, offsets, xs):
+        before = [_swap(v)[: -self.spec.window] for table in tables for v in table]
+        return (times, *before, *offsets, *xs)
 
     # One wavefront -------------------------------------------------------------------------------
 
@@ -443,10 +469,7 @@ class _Run:
         outputs, sums, marginals = iter(outputs), iter(sums), []
         for kind, reduced, like in zip(self.spec.kinds, self.reduced, self.potentials, strict=True):
             if reduced == "time":
-                x = next(sums)
-                marginals.append(
-                    ops.concatenate([x[:, :1] + x[:, 1:2], x[:, 2:]], axis=1)[..., None]
-                )
+                marginals.append(self.rows_of_sum(next(sums)))
             elif reduced == "all":
                 marginals.append(ops.sum(next(outputs), axis=0)[..., None])
             elif kind == "cell":
@@ -455,6 +478,10 @@ class _Run:
                 x = self.layout.gaps_of_time(next(outputs))
                 marginals.append(ops.sum(x, axis=1, keepdims=True) if like.shape[1] == 1 else x)
         return tuple(marginals)
+
+    def rows_of_sum(self, x):
+        """(B, P) to (B, L1, 1): the border reads the first row."""
+        return ops.concatenate([x[:, :1] + x[:, 1:2], x[:, 2:]], axis=1)[..., None]
 
     # Start and end -------------------------------------------------------------------------------
 
@@ -515,34 +542,41 @@ class _Run:
 
     def finish(self, v, c, op):
         """Log-partition and tape, from the tables of all states."""
-        if self.spec.end == "corner":
-            time, position = self.final()
-            last = [self.at(x, time + self.spec.window - 1, position) for x in v]
-            ends = ops.concatenate(last, axis=1)
-        else:
-            times = ops.arange(self.layout.steps + 1, dtype="int32")
-            ends = self.ends([x[:, self.spec.window - 1 :] for x in v], times, op)
+        times = ops.arange(self.layout.steps + 1, dtype="int32")
+        ends = self.ends([x[:, self.spec.window - 1 :] for x in v], times, op)
         return self.close(v, c, ends, op)
 
     def ends(self, tables, times, op):
-        """Log-weight of ending at each time, (B, T), from rows (B, T, P) of every state."""
-        mask = ops.swapaxes(self.end_mask(times[:, None, None]), 0, 1)
-        rows = [
-            array.where(mask, tables[s], ops.full_like(tables[s], FORBIDDEN))
-            for s in self.end_states()
-        ]
+        """Log-weight of ending at each time, from rows (B, T, P) of every state: (B, T, states) in
+        the position of the corner, or (B, T, 1) of all positions and states."""
+        if self.spec.end == "corner":
+            index = self.corner_index(times)
+            return ops.concatenate([array.take_along_axis(x, index, 2) for x in tables], axis=2)
+        rows = [self.ending(tables[s], times) for s in self.end_states()]
         rows = ops.concatenate(rows, axis=2)
         batch, steps, width = ops.shape(rows)
-        return ops.reshape(
-            _reduce_last(ops.reshape(rows, (batch * steps, width)), op), (batch, steps)
-        )
+        rows = ops.reshape(rows, (batch * steps, width))
+        return ops.reshape(_reduce_last(rows, op), (batch, steps, 1))
+
+    def corner_index(self, times):
+        """Position of the corner at all times, (B, T, 1)."""
+        return self.final()[1][:, None] + 0 * times[None, :, None]
+
+    def ending(self, table, times):
+        """Rows (B, T, P) where paths may end, else forbidden."""
+        mask = ops.swapaxes(self.end_mask(times[:, None, None]), 0, 1)
+        return array.where(mask, table, ops.full_like(table, FORBIDDEN))
 
     def close(self, v, c, ends, op):
-        """Log-partition and tape, from the log-weights of the ends, each with its own shift."""
-        shifts = ops.pad(_cumulative(c, 1), [(0, 0), (1, 0)])  # (B, 1 + steps)
+        """Log-partition and tape, from the log-weights of the ends at times 0, 1, ..."""
+        shifts = self.shifts(c)
         if self.spec.end == "corner":
-            base = array.take_along_axis(shifts, self.final()[0], 1)[:, 0]
+            time = self.final()[0]
+            base = array.take_along_axis(shifts, time, 1)[:, 0]
+            index = ops.broadcast_to(time[:, None], (*ops.shape(time), self.spec.states))
+            ends = array.take_along_axis(ends, index, 1)[:, 0]
         else:
+            ends = ends[:, :, 0]
             peak = ops.max(ends + shifts, axis=1)
             if self.spec.empty:
                 peak = array.maximum(peak, ops.zeros_like(peak))
@@ -594,27 +628,27 @@ class _Run:
         weights = array.exp(tape.ends - tape.value[:, None])
         return [weights[:, s : s + 1] for s in range(self.spec.states)]
 
-    def total_tangent(self, tape, df):
-        """Tangent of the log-partition, (B, 1)."""
-        spec = self.spec
-        if spec.end == "corner":
-            time, position = self.final()
-            last = [self.at(dx, time + spec.window - 1, position) for dx in df]
-            return sum(p * dx for p, dx in zip(self.corner(tape), last, strict=True))
-        first = spec.window - 1
-        times = ops.arange(self.layout.steps + 1, dtype="int32")
-        shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)])
-        v, df = ([x[:, first:] for x in table] for table in (tape.v, df))
-        return self.end_tangent(v, df, times, shifts, tape)
-
     def end_tangent(self, v, df, times, shifts, tape):
-        """Part of the tangent of the log-partition from ends at these times, (B, 1)."""
-        mask = ops.swapaxes(self.end_mask(times[:, None, None]), 0, 1)
-        shifts = shifts - (tape.base + tape.value)[:, None]
+        """What the ends at these times add to the tangent of the log-partition, (B, 1).
+
+        Args:
+            v: Rows (B, T, P) of every state.
+            df: Their tangents.
+            times: (T,).
+            shifts: C at these times, (B, T).
+            tape: `Tape`.
+        """
         total = 0.0
+        if self.spec.end == "corner":
+            index = self.corner_index(times)
+            now = ops.cast(ops.equal(times[None], self.final()[0]), self.zeros.dtype)
+            for p, rates in zip(self.corner(tape), df, strict=True):
+                rate = array.take_along_axis(rates, index, 2)[:, :, 0]
+                total = total + p * array.sum(now * rate, 1, keepdims=True)
+            return total
+        shifts = shifts - (tape.base + tape.value)[:, None]
         for state in self.end_states():
-            x = array.where(mask, v[state], ops.full_like(v[state], FORBIDDEN))
-            weight = array.exp(x + shifts[..., None])
+            weight = array.exp(self.ending(v[state], times) + shifts[..., None])
             total = total + ops.sum(weight * df[state], axis=(1, 2))
         return total[:, None]
 
