@@ -41,3 +41,14 @@ def alignment_figure(
         axes[0].set_ylabel(names[0])
         figure.colorbar(image, ax=axes, label="probability of the pair", shrink=0.8)
     return figure
+
+
+def prototypes_figure(series: np.ndarray, classes: np.ndarray, prototypes: np.ndarray) -> Figure:
+    """The series (B, L, 1) of each class in grey, its prototype (L, 1) over them."""
+    figure = Figure(figsize=(3.0 * len(prototypes), 2.6), dpi=130, layout="constrained")
+    axes = figure.subplots(1, len(prototypes), sharey=True)
+    for label, (axis, prototype) in enumerate(zip(axes, prototypes, strict=True)):
+        axis.plot(series[classes == label, :, 0].T, color="#b5b5b5", lw=0.5)
+        axis.plot(prototype[:, 0], color="#1b7f79", lw=1.8)
+        axis.set_title(f"class {label}")
+    return figure

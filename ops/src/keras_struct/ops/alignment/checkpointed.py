@@ -3,7 +3,7 @@
 A sweep recomputes each block from the rows before it, so it costs one more forward sweep, and reads
 the potentials block by block where they lie, never skewed as a whole. The tape: the rows of every
 lag and state before every block, (B, blocks, P); from `c` on as in `wavefront`; and 1 for every
-example if its local operator was "max". A trace and the k best still read a whole table.
+example if its local operator was "max". The k best still read a whole table.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import math
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.alignment import events, paths
 from keras_struct.ops.alignment.layout import Block
 from keras_struct.ops.alignment.wavefront import (
     Tape,
@@ -135,17 +136,51 @@ class CheckpointedSweeps(WavefrontSweeps):
         def reduce(terms):
             return array.where(hard, _peak(terms), _logsumexp(terms))
 
-        def block(carry, x):
+        def replay(x):
             times, offsets, heads = run.read_block(x)
-            last, before = run.replay(times, offsets, run.xs_from(x[0]), heads, reduce)
-            return tuple(last), tuple(before)
+            xs = run.xs_from(x[0])
+            last, before = run.replay(times, offsets, xs, heads, reduce)
+            return (times, *offsets, *xs), last, before
 
-        like = tuple([run.rows_like(run.zeros)] * self.spec.states)
+        time, state = paths.end(run, tape, noise)
         xs = (*run.block_xs(tape), *heads)
-        last, rows = array.scan(block, tuple(run.no_rows()), xs, like=like)
-        rows = tuple(ops.reshape(x, (-1, *ops.shape(x)[2:]))[: run.steps] for x in rows)
-        tape = tape._replace(v=rows, last=last)
-        return super().trace(potentials, context, tape.flat(), noise)
+        if state is None:
+            node = paths.last_cell(run, time, self._rows_at(run, time, replay, xs), noise)
+        else:
+            node = time, run.final()[1], state
+        draws = noise((run.count * run.size, *ops.shape(time)[:1], len(run.moves)))
+        draws = ops.reshape(draws, (run.count, run.size, *ops.shape(draws)[1:]))
+        step = paths.walk_step(run, tape)
+
+        def block(node, x):
+            xs, last, before = replay(x[:-1])
+            xs = (*xs, x[-1], *before)
+            carry, (places,) = array.scan(step, (*last, *node), xs, like=(time,), reverse=True)
+            return tuple(carry[-3:]), (places,)
+
+        like = (run.rows_like(time),)
+        node, (places,) = array.scan(block, node, (*xs, draws), like=like, reverse=True)
+        places = ops.reshape(places, (run.count * run.size, *ops.shape(time)))
+        return events.encode(self.spec, run.layout, paths.with_origin(run, node, places))
+
+    def _rows_at(self, run, time, replay, xs):
+        """V at one time of each example, (B, P) for every state where paths may end."""
+        states = run.end_states()
+        positions = ops.broadcast_to(run.position, ops.shape(run.zeros))
+
+        def block(rows, x):
+            _, last, before = replay(x)
+            here = ops.logical_and(time >= x[0], time < x[0] + run.size)
+            found = []
+            for s, row in zip(states, rows, strict=True):
+                end = ops.stack(last[s :: self.spec.states][::-1])
+                table = ops.concatenate([before[s], end], axis=0)
+                now = run.at_time(table, time - x[0] + 1, positions)
+                found.append(array.where(here, now, row))
+            return tuple(found), ()
+
+        rows = tuple(run.zeros for _ in states)
+        return array.scan(block, rows, xs, like=())[0]
 
 
 def _read_tape(tape):

@@ -11,7 +11,6 @@ import dataclasses
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.alignment.paths import _per_example, _read
 from keras_struct.ops.alignment.wavefront import (
     Tape,
     WavefrontSweeps,
@@ -209,12 +208,11 @@ class _JumpRun(_Run):
         time = array.where(inner, first + second, 0 * first)
         return time, array.where(inner, first, 0 * first)
 
-    def jump(self, tape, now, place):
+    def jump(self, tape, theta, now, place):
         """Score, time and position of the source of the jump into nodes (B, 1)."""
         time, row = self.sources_of(now, place)
         shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)])
         shift = array.take_along_axis(shifts, time, 1)
         shift = shift - array.take_along_axis(shifts, now + 0 * time, 1)
-        theta = _per_example(self.potentials[-1], ops.shape(place)[0])
         score = self.at_time(tape.v[0], time, row) + shift
-        return score + _read(self, "cell", theta, now, place), time, row
+        return score + array.take_along_axis(theta, place, 1), time, row

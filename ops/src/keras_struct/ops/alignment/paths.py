@@ -15,45 +15,68 @@ _IMPOSSIBLE = 4 * FORBIDDEN
 
 def walk(run, tape, noise):
     """Positions (1 + steps, B) of one path per example: the best move after noise at each node."""
+    time, state = end(run, tape, noise)
+    if run.spec.end == "corner":
+        node = time, run.final()[1], state
+    else:
+        positions = ops.broadcast_to(run.position, ops.shape(run.zeros))
+        rows = [run.at_time(tape.v[s], time, positions) for s in run.end_states()]
+        node = last_cell(run, time, rows, noise)
+    draws = noise((run.steps, *ops.shape(time)[:1], len(run.moves) + run.spec.jumps))
+    xs = (run.times, *run.offsets(tape.c), *run.xs, draws, *tape.v)
+    carry, (places,) = array.scan(
+        walk_step(run, tape), (*tape.last, *node), xs, like=(time,), reverse=True
+    )
+    return with_origin(run, carry[-3:], places)
+
+
+def end(run, tape, noise):
+    """Time where a path ends, -1 for the empty structure, and its state in the corner, (B, 1)."""
+    choice = array.argmax(tape.ends + noise(ops.shape(tape.ends)), 1)
+    choice = ops.cast(choice, "int32")[:, None]
+    if run.spec.end == "corner":
+        return run.final()[0], choice
+    return array.where(choice > run.steps, 0 * choice - 1, choice), None
+
+
+def last_cell(run, time, rows, noise):
+    """Time, position and state of the end of a path, (B, 1), from the rows at its time."""
+    rows = [array.where(run.end_mask(time), row, _IMPOSSIBLE) for row in rows]
+    rows = ops.concatenate(rows, axis=1)
+    cell = ops.cast(array.argmax(rows + noise(ops.shape(rows)), 1), "int32")[:, None]
+    return time, cell % run.layout.positions, cell // run.layout.positions
+
+
+def walk_step(run, tape):
+    """Step of a loop back: carry (*rows of V, *node), where each path stands; what it reads ends in
+    noise (B, moves) and the rows `window` times before."""
     spec = run.spec
-    node = _last(run, tape, noise)
-    batch = ops.shape(node[0])[0]
-    draws = noise((run.steps, batch, len(spec.moves) + spec.jumps))
-    potentials = [_per_example(x, batch) for x in run.potentials]
-    lags, offsets, sources = _constants(run, batch)
+    batch = ops.shape(run.zeros)[0]
+    *constants, targets = _constants(run, batch)
 
     def step(carry, x):
-        _, place, state = carry
-        now, draw, total, *shifts = x
-        logits = []
-        for move in spec.moves:
-            lag = spec.lag(move)
-            source = place - spec.offset(move)
-            if move.source == START:
-                score = -(total + shifts[lag - 1])
-            else:
-                row = array.where(source >= 0, source, 0 * source)
-                score = run.at_time(tape.v[move.source], now - lag, row)
-            score = score + shifts[lag - 1]
-            if move.channel is not None:
-                x = potentials[move.channel]
-                score = score + _read(run, spec.kinds[move.channel], x, now, place)
-            legal = ops.logical_and(state == move.target, source >= 0)
-            logits.append(array.where(legal, score, 0.0 * score + _IMPOSSIBLE))
-        steps = [lags, offsets, sources]
+        rows, node = run.split(carry, 1)
+        x = run.read(x)
+        draw, *before = x.rest
+        window = [*rows, *before]
+        time, place, state = node
+        inside = array.where(place > 0, place, 0 * place)
+        columns = []
+        for source, score in zip(*run.terms(run.by_lag(window), x), strict=True):
+            columns.append(array.take_along_axis(source + score, inside, 1))
+        logits = array.where(state == targets, array.concatenate(columns, 1), _IMPOSSIBLE)
+        steps = constants
         if spec.jumps:
-            score, from_time, from_place = run.jump(tape, now, place)
-            logits.append(score)
-            last = (now - from_time, place - from_place, 0 * place)
+            score, from_time, from_place = run.jump(tape, x.thetas[-1], x.time, inside)
+            logits = array.concatenate([logits, score], 1)
+            last = (x.time - from_time, inside - from_place, 0 * inside)
             steps = [array.concatenate(pair, 1) for pair in zip(steps, last, strict=True)]
-        logits = array.concatenate(logits, 1) + draw
-        choice = ops.cast(array.argmax(logits, 1), "int32")[:, None]
+        choice = ops.cast(array.argmax(logits + draw, 1), "int32")[:, None]
         move = [array.take_along_axis(x, choice, 1) for x in steps]
-        return _advance(run, carry, now, *move)
+        node, visited = _advance(run, (time, place, state), x.time, *move)
+        return (*window[spec.states :], *node), visited
 
-    xs = (run.times, draws, *run.offsets(tape.c))
-    node, (places,) = array.scan(step, node, xs, like=(node[1],), reverse=True)
-    return _with_origin(run, node, places)[:, :, 0]
+    return step
 
 
 def best(run, k):
@@ -66,7 +89,7 @@ def best(run, k):
     table = [list(spec.into(s)) + [0] * (most - len(spec.into(s))) for s in range(spec.states)]
     table = ops.convert_to_tensor([x for row in table for x in row], dtype="int32")
     table = ops.broadcast_to(table[None], (batch, spec.states * most))
-    constants = _constants(run, batch)
+    *constants, _ = _constants(run, batch)
 
     def step(carry, x):
         *node, rank = carry
@@ -115,72 +138,30 @@ def _advance(run, node, now, lag, offset, source):
     return (time, place, state), (visited,)
 
 
+def with_origin(run, node, places):
+    """Positions (1 + steps, B) by time, with time 0 in front, up to the last of the lattice."""
+    return _with_origin(run, node, places)[:, :, 0]
+
+
 def _with_origin(run, node, places):
-    """Positions by time, with time 0 in front, up to the last time of the lattice."""
-    time, place = node[0], node[1]
+    time, place, _ = node
     places = places[: run.layout.steps]
     return ops.concatenate([array.where(time == 0, place, -1)[None], places], axis=0)
 
 
 def _constants(run, batch):
-    """Lag, offset and source of every move, each (B, moves)."""
+    """Lag, offset, source and target of every move, each (B, moves)."""
     spec = run.spec
     columns = (
         [spec.lag(move) for move in spec.moves],
         [spec.offset(move) for move in spec.moves],
         [move.source for move in spec.moves],
+        [move.target for move in spec.moves],
     )
     return [
         ops.broadcast_to(ops.convert_to_tensor(x, dtype="int32")[None], (batch, len(x)))
         for x in columns
     ]
-
-
-def _per_example(x, batch):
-    if x.shape[1] == 1 and x.shape[2] == 1:
-        return x[:, 0]
-    return ops.broadcast_to(x, (batch, *ops.shape(x)[1:]))
-
-
-def _read(run, kind, x, time, place):
-    """The potential at nodes, (B, 1)."""
-    if len(x.shape) == 2:
-        return x
-    i, j = run.layout.node(time, place)
-    legal = ops.logical_and(ops.logical_and(i > 0, j > 0), j <= run.layout.columns)
-    row, column = (_clip(n - 1, size - 1) for n, size in zip((i, j), ops.shape(x)[1:], strict=True))
-    value = run.at(x, row + 0 * column, column + 0 * row)
-    if kind == "gap":
-        return value
-    return array.where(legal, value, 0.0 * value + FORBIDDEN)
-
-
-def _clip(x, most):
-    x = array.where(x > 0, x, 0 * x)
-    return array.where(x < most, x, 0 * x + most)
-
-
-def _last(run, tape, noise):
-    """Time, position and state (B, 1) of the end of a path; time -1 for the empty structure."""
-    spec = run.spec
-    if spec.end == "corner":
-        time, place = run.final()
-        state = array.argmax(tape.ends + noise(ops.shape(tape.ends)), 1)
-        return time, place, ops.cast(state, "int32")[:, None]
-    ends = tape.ends
-    time = ops.cast(array.argmax(ends + noise(ops.shape(ends)), 1), "int32")[:, None]
-    empty = time > run.steps
-    time = array.where(empty, 0, time)
-    mask = run.end_mask(time)
-    rows = []
-    for state in run.end_states():
-        positions = ops.broadcast_to(run.position, ops.shape(mask))
-        row = run.at_time(tape.v[state], time, positions)
-        rows.append(array.where(mask, row, _IMPOSSIBLE))
-    rows = ops.concatenate(rows, axis=1)
-    cell = ops.cast(array.argmax(rows + noise(ops.shape(rows)), 1), "int32")[:, None]
-    width = run.layout.positions
-    return array.where(empty, -1, time), cell % width, cell // width
 
 
 def _forward(run, k):

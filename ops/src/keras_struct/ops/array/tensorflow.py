@@ -1,7 +1,7 @@
 """Array primitives on TensorFlow (see `array/__init__.py`)."""
 
 import tensorflow as tf
-from tensorflow import exp, matmul, maximum, round, stack, where
+from tensorflow import exp, matmul, maximum, reshape, round, stack, where
 from tensorflow.math import log
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "maximum",
     "platform",
     "put_row",
+    "reshape",
     "round",
     "scan",
     "stack",

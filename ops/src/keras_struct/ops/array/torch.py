@@ -1,7 +1,7 @@
 """Array primitives on PyTorch (see `array/__init__.py`)."""
 
 import torch
-from torch import concatenate, exp, log, logsumexp, matmul, maximum, round, stack, where
+from torch import concatenate, exp, log, logsumexp, matmul, maximum, reshape, round, stack, where
 
 __all__ = [
     "add_at",
@@ -15,6 +15,7 @@ __all__ = [
     "maximum",
     "platform",
     "put_row",
+    "reshape",
     "round",
     "scan",
     "stack",
