@@ -42,7 +42,7 @@ def _potentials(function):
     """Array arguments that come before the options."""
     names = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if name in ("lengths", "k", "labels", "temperature", "band", "min_loop"):
+        if name in ("lengths", "k", "labels", "temperature", "band", "swaps", "sources"):
             continue
         if parameter.default is inspect.Parameter.empty or name in (
             "start", "end", "gap_open", "gap_extend", "insertion", "deletion", "transposition"

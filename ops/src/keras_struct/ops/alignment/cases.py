@@ -1,7 +1,5 @@
 """Named cases of the structures on the lattice, shared by tests, benchmarks, support table."""
 
-import functools
-
 import numpy as np
 
 from keras_struct.ops.alignment import edit, gapped, warping
@@ -63,15 +61,17 @@ def _integers(lengths):
     return None if lengths is None else tuple(np.array(x, "int32") for x in lengths)
 
 
-def _gapped_cases(function, core=False):
-    case = functools.partial(_case, function=function)
+def _gapped_cases(function, core):
+    def case(name, **options):
+        return _case(name, function, core=name == core, **options)
+
     ragged = (4, 3, 3)
     linear, affine = {"gap_open": ()}, {"gap_open": (), "gap_extend": ()}
     return [
         case("linear", shape=(2, 2, 3), others=linear),
         case("affine", shape=(2, 3, 2), others=affine),
         case("ragged", shape=ragged, others=linear, lengths=RAGGED),
-        case("ragged_affine", shape=ragged, others=affine, lengths=RAGGED, core=core),
+        case("ragged_affine", shape=ragged, others=affine, lengths=RAGGED),
         case("none_linear", shape=(1, 2, 3), others=linear, adjacent_gaps="none"),
         case("none", shape=(1, 3, 3), others=affine, adjacent_gaps="none"),
         case("ordered_linear", shape=(1, 3, 2), others=linear, adjacent_gaps="ordered"),
@@ -102,12 +102,12 @@ def _gapped_cases(function, core=False):
     ]
 
 
-NEEDLEMAN_WUNSCH = _gapped_cases(gapped.needleman_wunsch, core=True)
-OVERLAP = _gapped_cases(gapped.overlap)
-SMITH_WATERMAN = _gapped_cases(gapped.smith_waterman, core=True)
+NEEDLEMAN_WUNSCH = _gapped_cases(gapped.needleman_wunsch, core="ragged_affine")
+OVERLAP = _gapped_cases(gapped.overlap, core="ragged")
+SMITH_WATERMAN = _gapped_cases(gapped.smith_waterman, core="ragged_affine")
 
 SAIGO_VERT = [
-    _case("linear", gapped.saigo_vert, (2, 3, 3), others={"gap_open": ()}),
+    _case("linear", gapped.saigo_vert, (2, 3, 3), others={"gap_open": ()}, core=True),
     _case(
         "ragged_affine",
         gapped.saigo_vert,
@@ -157,7 +157,7 @@ MONOTONIC_ALIGNMENT = [
 _EDIT = {"deletion": (), "insertion": ()}
 LEVENSHTEIN = [
     _case("plain", edit.levenshtein, (2, 3, 2), "substitutions", _EDIT),
-    _case("ragged", edit.levenshtein, (4, 3, 3), "substitutions", _EDIT, RAGGED),
+    _case("ragged", edit.levenshtein, (4, 3, 3), "substitutions", _EDIT, RAGGED, core=True),
     _case(
         "per_symbol",
         edit.levenshtein,
@@ -172,7 +172,7 @@ _SWAPS = np.random.default_rng(5).random((4, 3, 4)) < 0.6
 _OSA = {**_EDIT, "transposition": ()}
 OSA = [
     _case("plain", edit.osa, (4, 3, 4), "substitutions", _OSA, swaps=_SWAPS),
-    _case("ragged", edit.osa, (4, 3, 4), "substitutions", _OSA, RAGGED, swaps=_SWAPS),
+    _case("ragged", edit.osa, (4, 3, 4), "substitutions", _OSA, RAGGED, core=True, swaps=_SWAPS),
     _case(
         "per_cell",
         edit.osa,
@@ -206,6 +206,6 @@ DAMERAU = [
 
 LCS = [
     _case("plain", edit.lcs, (2, 3, 2)),
-    _case("ragged", edit.lcs, (4, 3, 3), lengths=RAGGED),
+    _case("ragged", edit.lcs, (4, 3, 3), lengths=RAGGED, core=True),
     _case("forbidden", edit.lcs, (2, 3, 3), forbid=True),
 ]

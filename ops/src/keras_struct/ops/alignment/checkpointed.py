@@ -1,9 +1,9 @@
 """The wavefront in blocks of times: between the sweeps only one row in about sqrt(L1 + L2) is kept.
 
 A sweep recomputes each block from the rows before it, so it costs one more forward sweep, and reads
-the potentials block by block where they lie, never skewed as a whole. The tape is that of
-`wavefront` with, in place of `V`, the rows before every block: (B, blocks, P) for every lag and
-state. A trace and the k best still read a whole table.
+the potentials block by block where they lie, never skewed as a whole. The tape: the rows of every
+lag and state before every block, (B, blocks, P); from `c` on as in `wavefront`; and 1 for every
+example if its local operator was "max". A trace and the k best still read a whole table.
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ from keras_struct.ops.alignment.layout import Block
 from keras_struct.ops.alignment.wavefront import (
     Tape,
     WavefrontSweeps,
-    _flat,
     _logsumexp,
     _peak,
     _Run,
@@ -43,92 +42,94 @@ class CheckpointedSweeps(WavefrontSweeps):
 
     def forward(self, potentials, context, op):
         run = self.blocks(potentials, context)
-        step, states = run.forward_step(op), self.spec.states
-        kept = states * self.spec.window
-        like = (*[run.zeros] * states, run.zeros[:, :1])
+        step, states = run.forward_step(op, every_end=True), self.spec.states
+        corner, small = self.spec.end == "corner", run.zeros[:, :1]
+        heads = run.no_rows()
+        end = run.in_corner(run.heads()[0]) if corner else small[:, 0]
+        like = (*[run.zeros] * states, small, end)
 
         def block(carry, x):
-            times = run.times_from(x[0])
-            xs = (times, *run.xs_from(x[0]))
-            after, (*rows, c) = array.scan(step, carry, xs, like=like)
-            ends = _swap(run.ends([_swap(row) for row in rows], times, op))
-            return after, (*carry[:kept], c, ends)
+            xs = (run.times_from(x[0]), *run.xs_from(x[0]))
+            after, (*_, c, ends) = array.scan(step, carry, xs, like=like)
+            return after, (*carry[: len(heads)], c, ends)
 
-        carry = run.start()
-        start = run.ends([x[:, None] for x in carry[:states]], run.firsts[:1] * 0, op)
-        like_block = (*[run.zeros] * kept, run.rows_like(carry[-1]), run.rows_like(start[:, 0]))
-        _, (*heads, c, ends) = array.scan(block, carry, (run.firsts,), like=like_block)
-        c, ends = run.joined(c)[:, :, 0], ops.concatenate([start, run.joined(ends)], axis=1)
-        log_partition, tape = run.close([_swap(x) for x in heads], c, ends, op)
+        like_block = (*heads, run.rows_like(small), run.rows_like(end))
+        _, (*heads, c, ends) = array.scan(block, run.start(), (run.firsts,), like=like_block)
+        c, ends = run.joined(c)[:, :, 0], run.joined(ends)
+        if corner:
+            ends = ops.concatenate([end[:, None], ends], axis=1)
+            index = ops.broadcast_to(run.final()[0][:, None], ops.shape(ends[:, :1]))
+            ends = array.take_along_axis(ends, index, 1)[:, 0]
+        log_partition, tape = run.close((), (), c, ends, op)
         hard = ops.full_like(log_partition, 1.0 if op == "max" else 0.0)
-        return log_partition, (*tape, hard)
+        return log_partition, (*(_swap(x) for x in heads), *tape, hard)
 
     def backward(self, potentials, context, tape):
         run = self.blocks(potentials, context)
-        tape, _ = _read_tape(tape)
+        heads, tape, _ = _read_tape(tape)
         step = run.backward_step(run.injection(tape))
 
         def block(carry, x):
-            pendings, sums, totals = run.unpack_reverse(carry, 1)
+            pending, rest = run.split(carry, 1)
+            sums, totals = run.sums_and_totals(rest)
             times, offsets, heads = run.read_block(x)
             xs = run.xs_from(x[0])
-            v = run.replay(times, offsets, xs, heads, _logsumexp)
-            outputs, pendings, sums = run.reverse(step, [v], times, offsets, xs, pendings, sums)
-            return (*_flat(pendings[0]), *sums, *run.add(totals, x[0], outputs)), ()
+            last, before = run.replay(times, offsets, xs, heads, _logsumexp)
+            inner = run.join(last, pending, sums)
+            inner, outputs = run.reverse(step, inner, times, before, (*offsets, *xs))
+            _, pending, sums = run.split(inner, 2)
+            return (*pending, *sums, *run.add(totals, x[0], outputs)), ()
 
-        carry = (*_flat(run.no_pendings(1)[0]), *run.no_sums(), *run.no_totals())
-        carry, _ = array.scan(block, carry, run.block_xs(tape), like=(), reverse=True)
-        return run.assemble(*run.unpack_reverse(carry, 1)[1:])
+        carry = (*run.no_rows(), *run.no_sums(), *run.no_totals())
+        xs = (*run.block_xs(tape), *heads)
+        carry, _ = array.scan(block, carry, xs, like=(), reverse=True)
+        return run.assemble(*run.sums_and_totals(run.split(carry, 1)[-1]))
 
     def curvature(self, potentials, context, tape, tangents):
         run, rates = self.blocks(potentials, context), self.blocks(tangents, context)
-        tape, _ = _read_tape(tape)
-        dheads, dend = self._tangents_of_heads(run, rates, tape)
+        heads, tape, _ = _read_tape(tape)
+        forward, like = run.tangent_step(rates, tape), (*run.no_rows()[: self.spec.states],)
+
+        def tangents_of(first, block, dheads, dend):
+            """Tangents after a block, those of the log-partition, and those of the block."""
+            times, offsets, heads = block
+            xs = (times, *offsets, *run.xs_from(first), *rates.xs_from(first))
+            carry, df = array.scan(forward, (*heads, *dheads, dend), xs, like=like)
+            _, dlast, (dend,) = run.split(carry, 2)
+            return dlast, dend, df
+
+        def forward_block(carry, x):
+            *dheads, dend = carry
+            dlast, dend, _ = tangents_of(x[0], run.read_block(x), dheads, dend)
+            return (*dlast, dend), tuple(dheads)
+
+        xs = (*run.block_xs(tape), *heads)
+        carry = (*run.no_rows(), run.zeros[:, :1])
+        carry, dheads = array.scan(forward_block, carry, xs, like=tuple(run.no_rows()))
+        dend = carry[-1]
         step = run.curvature_step(rates, run.injection(tape), dend)
 
         def block(carry, x):
-            pendings, sums, totals = run.unpack_reverse(carry, 2)
-            x, dheads = x[: -run.kept], x[-run.kept :]
+            pending, dpending, rest = run.split(carry, 2)
+            sums, totals = run.sums_and_totals(rest)
+            x, dheads = x[: -len(pending)], x[-len(pending) :]
             times, offsets, heads = run.read_block(x)
-            xs, dxs = run.xs_from(x[0]), rates.xs_from(x[0])
-            v = run.replay(times, offsets, xs, heads, _logsumexp)
-            df = run.tangents(rates, v, dheads, times, offsets, xs, dxs)
-            outputs, pendings, sums = run.reverse(
-                step, [v, df], times, offsets, [*xs, *dxs], pendings, sums
-            )
-            pendings = [x for rows in pendings for x in _flat(rows)]
-            return (*pendings, *sums, *run.add(totals, x[0], outputs)), ()
+            dlast, _, df = tangents_of(x[0], (times, offsets, heads), dheads, dend)
+            xs = run.xs_from(x[0])
+            last, before = run.replay(times, offsets, xs, heads, _logsumexp)
+            inner = run.join(last, dlast, pending, dpending, sums)
+            xs = (*offsets, *xs, *rates.xs_from(x[0]))
+            inner, outputs = run.reverse(step, inner, times, (*before, *df), xs)
+            _, _, pending, dpending, sums = run.split(inner, 4)
+            return (*pending, *dpending, *sums, *run.add(totals, x[0], outputs)), ()
 
-        pendings = [x for rows in run.no_pendings(2) for x in _flat(rows)]
-        carry = (*pendings, *run.no_sums(), *run.no_totals())
-        xs = (*run.block_xs(tape), *dheads)
-        carry, _ = array.scan(block, carry, xs, like=(), reverse=True)
-        return run.assemble(*run.unpack_reverse(carry, 2)[1:])
-
-    def _tangents_of_heads(self, run, rates, tape):
-        """Tangents of the rows before every block, and of the log-partition, (B, 1)."""
-        window = self.spec.window
-
-        def block(carry, x):
-            *dheads, end = carry
-            shifts, x = _swap(x[-1]), x[:-1]
-            times, offsets, heads = run.read_block(x)
-            xs, dxs = run.xs_from(x[0]), rates.xs_from(x[0])
-            v = run.replay(times, offsets, xs, heads, _logsumexp)
-            df = run.tangents(rates, v, dheads, times, offsets, xs, dxs)
-            rows = [[x[:, window:] for x in table] for table in (v, df)]
-            end = end + run.end_tangent(*rows, times, shifts, tape)
-            return (*_flat(run.last_window(df)), end), tuple(dheads)
-
-        heads = run.no_tangents()
-        xs = (*run.block_xs(tape), run.in_blocks(_swap(run.shifts(tape.c)[:, 1:])))
-        carry = (*heads, run.zeros[:, :1])
-        carry, dheads = array.scan(block, carry, xs, like=tuple(heads))
-        return dheads, carry[-1]
+        carry = (*run.no_rows(), *run.no_rows(), *run.no_sums(), *run.no_totals())
+        carry, _ = array.scan(block, carry, (*xs, *dheads), like=(), reverse=True)
+        return run.assemble(*run.sums_and_totals(run.split(carry, 2)[-1]))
 
     def trace(self, potentials, context, tape, noise):
         run = self.blocks(potentials, context)
-        checkpoints, hard = _read_tape(tape)
+        heads, tape, hard = _read_tape(tape)
         hard = hard[:, None] > 0
 
         def reduce(terms):
@@ -136,20 +137,21 @@ class CheckpointedSweeps(WavefrontSweeps):
 
         def block(carry, x):
             times, offsets, heads = run.read_block(x)
-            v = run.replay(times, offsets, run.xs_from(x[0]), heads, reduce)
-            return carry, tuple(_swap(rows[:, self.spec.window :]) for rows in v)
+            last, before = run.replay(times, offsets, run.xs_from(x[0]), heads, reduce)
+            return tuple(last), tuple(before)
 
         like = tuple([run.rows_like(run.zeros)] * self.spec.states)
-        xs = run.block_xs(checkpoints)
-        _, rows = array.scan(block, (run.zeros,), xs, like=like)
-        heads = [x[:, 0] for x in checkpoints.v]
-        v = run.tables(heads, [_swap(run.joined(x)) for x in rows])
-        return super().trace(potentials, context, checkpoints._replace(v=tuple(v)).flat(), noise)
+        xs = (*run.block_xs(tape), *heads)
+        last, rows = array.scan(block, tuple(run.no_rows()), xs, like=like)
+        rows = tuple(ops.reshape(x, (-1, *ops.shape(x)[2:]))[: run.steps] for x in rows)
+        tape = tape._replace(v=rows, last=last)
+        return super().trace(potentials, context, tape.flat(), noise)
 
 
 def _read_tape(tape):
-    """`Tape`, and 1 for every example of a "max" tape."""
-    return Tape.of(tape[:-1]), tape[-1]
+    """Rows before every block; `Tape` without rows; 1 for every example of a "max" tape."""
+    heads = tuple(_swap(x) for x in tape[:-5])
+    return heads, Tape((), (), *tape[-5:-1]), tape[-1]
 
 
 class _Blocks(_Run):
@@ -157,11 +159,10 @@ class _Blocks(_Run):
 
     def __init__(self, spec, potentials, context):
         super().__init__(spec, potentials, context)
-        steps = self.layout.steps
+        steps = self.steps
         self.size = math.isqrt(steps - 1) + 1 if isinstance(steps, int) else DYNAMIC_SIZE
         self.count = -(-steps // self.size)
         self.firsts = 1 + self.size * ops.arange(self.count, dtype="int32")
-        self.kept = spec.states * spec.window
 
     def times_from(self, first):
         return first + ops.arange(self.size, dtype="int32")
@@ -177,38 +178,35 @@ class _Blocks(_Run):
 
     def in_blocks(self, x):
         """(steps, ...) to (blocks, size, ...)."""
-        short = self.count * self.size - self.layout.steps
+        short = self.count * self.size - self.steps
         x = ops.pad(x, [(0, short)] + [(0, 0)] * (len(x.shape) - 1))
         return ops.reshape(x, (self.count, self.size, *ops.shape(x)[1:]))
 
     def joined(self, x):
         """(blocks, size, B, ...) to (B, steps, ...)."""
         x = ops.reshape(x, (self.count * self.size, *ops.shape(x)[2:]))
-        return _swap(x[: self.layout.steps])
+        return _swap(x[: self.steps])
 
     def block_xs(self, tape):
-        """For every block: first time, offsets, rows before."""
-        offsets = [self.in_blocks(x) for x in self.offsets(tape.c)]
-        return (self.firsts, *offsets, *(_swap(x) for x in tape.v))
+        """For every block: first time, offsets."""
+        return (self.firsts, *(self.in_blocks(x) for x in self.offsets(tape.c)))
 
     def read_block(self, x):
-        """Times, offsets and rows before, the last first."""
-        count = 1 + self.spec.window
-        return self.times_from(x[0]), list(x[1 : 1 + count]), list(x[1 + count :])
+        """Times, offsets and rows before."""
+        count = 2 + self.spec.window
+        return self.times_from(x[0]), list(x[1:count]), list(x[count:])
 
     def replay(self, times, offsets, xs, heads, reduce):
-        """The rows of a block and those before, (B, window + size, P) for every state."""
-        states, count = self.spec.states, 1 + self.spec.window
+        """Last rows of a block, and its rows `window` times before each time, from the heads."""
+        states = self.spec.states
 
         def step(carry, x):
-            history = [list(carry[n : n + states]) for n in range(0, len(carry), states)]
-            thetas = self.timed(x[1 + count :])
-            row = self.row(history, x[0], thetas, list(x[1 : 1 + count]), reduce)
-            return (*row, *carry[:-states]), tuple(row)
+            x = self.read(x)
+            row = self.row(self.by_lag(carry), x.time, x.thetas, x.offsets, reduce)
+            return (*row, *carry[:-states]), tuple(carry[-states:])
 
         like = tuple([self.zeros] * states)
-        _, rows = array.scan(step, tuple(heads), (times, *offsets, *xs), like=like)
-        return self.tables(heads, rows)
+        return array.scan(step, tuple(heads), (times, *offsets, *xs), like=like)
 
     # Marginals of the potentials that change over time, added up where they lie ------------------
 
@@ -226,23 +224,18 @@ class _Blocks(_Run):
     def add(self, totals, first, outputs):
         block = Block(self.layout, first, self.size)
         columns = zip(self.spec.kinds, self.potentials, self.reduced, strict=True)
-        columns = [(kind, x) for kind, x, reduced in columns if reduced != "time"]
+        written = [(kind, x) for kind, x, reduced in columns if reduced != "time"]
         added = []
-        for (kind, x), total, y in zip(columns, totals, outputs, strict=True):
+        for (kind, x), total, y in zip(written, totals, outputs, strict=True):
             if total.shape[1] == 1:
                 added.append(total + array.sum(y, 0))
             else:
                 added.append(block.add(total, y, kind, ops.shape(x)[1:]))
         return added
 
-    def unpack_reverse(self, carry, tables):
-        """Pending tables, sums over time, totals."""
-        sums = self.kept * tables
-        totals = sums + len(self.no_sums())
-        rows = [list(carry[n : n + self.spec.states]) for n in range(0, sums, self.spec.states)]
-        window = self.spec.window
-        pendings = [rows[n : n + window] for n in range(0, len(rows), window)]
-        return pendings, list(carry[sums:totals]), list(carry[totals:])
+    def sums_and_totals(self, rest):
+        count = len(self.no_sums())
+        return list(rest[:count]), list(rest[count:])
 
     def assemble(self, sums, totals):
         """Marginals in the shapes of the canonical potentials, per example."""

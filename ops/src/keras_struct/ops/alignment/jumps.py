@@ -15,12 +15,13 @@ from keras_struct.ops.alignment.paths import _per_example, _read
 from keras_struct.ops.alignment.wavefront import (
     Tape,
     WavefrontSweeps,
+    _cumulative,
+    _flat,
     _logsumexp,
     _maximum,
     _offsets,
     _peak,
     _Run,
-    _Step,
     _swap,
 )
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
@@ -34,12 +35,10 @@ class JumpSweeps(WavefrontSweeps):
     def forward(self, potentials, context, op):
         run = self.run(potentials, context)
         reduce = _peak if op == "max" else _logsumexp
-        start = array.where(run.starts(0), run.zeros, run.zeros + FORBIDDEN)
-        dead = run.zeros + FORBIDDEN
         small = run.zeros[:, :1]
 
         def step(carry, x):
-            before, last, past, peak, peak2, total, table, shifts = carry
+            last, before, past, peak, peak2, total, table, shifts = carry
             time, time_of, node_of, *xs = x
             thetas = run.timed(xs)
             c = array.maximum(peak, peak2 - past)
@@ -52,109 +51,109 @@ class JumpSweeps(WavefrontSweeps):
             (row,) = run.row([[last], [before]], time, thetas, offsets, reduce, [jump])
             table = array.put_row(table, time, row)
             shifts = array.put_row(shifts, time, total[:, 0])
-            return (last, row, c, _maximum([row]), peak, total, table, shifts), (row, c)
+            return (row, last, c, _maximum([row]), peak, total, table, shifts), (before, c)
 
+        start, dead = _flat(run.heads())
         table = array.put_row(run.empty_table(), 0, start)
-        shifts = run.empty_table()[:, :, 0]
         peaks = _maximum([start]), small + FORBIDDEN
-        carry = (dead, start, small, *peaks, small, table, shifts)
+        carry = (start, dead, small, *peaks, small, table, run.empty_table()[:, :, 0])
         xs = (run.times, run.time_of, run.node_of, *run.xs)
-        _, (rows, c) = array.scan(step, carry, xs, like=(start, small))
-        v = (_swap(ops.concatenate([dead[None], start[None], rows], axis=0)),)
-        return run.finish(v, _swap(c)[:, :, 0], op)
+        (*last, _, _, _, _, _, _), (rows, c) = array.scan(step, carry, xs, like=(start, small))
+        return run.finish([rows], last, _swap(c)[:, :, 0], None, op)
 
     def backward(self, potentials, context, tape):
         run = self.run(potentials, context)
-        tape = Tape.of(tape)
+        tape = Tape.of(self.spec, tape)
         inject = run.injection(tape)
 
         def step(carry, x):
             *carry, table = carry
             logit, node_of, *x = x
-            ((window,), (pending,), sums), x = run.split(carry, 1, 1), run.read(x, 1)
-            weights = run.weights([*window, *x.before], x)
-            jump = run.jump_weight(logit, window[0][0])
+            window, pending, _ = run.split(carry, 2)
+            x = run.read(x)
+            window = [*window, *x.rest]
+            weights = run.weights(run.by_lag(window), x)
+            jump = run.jump_weight(logit, window[0])
             here = array.take_along_axis(table, run.here(x.time), 1)
-            (p,) = inject(x, window[0])
-            p = p + pending[0][0] + here
+            p = inject(x, window)[0] + pending[0] + here
             used = [w * p for w in weights]
             table = array.add_at(table, node_of, jump * p)
-            _, outputs = run.gather(used, [p], sums)
-            carry = run.join([run.slide(window, x.before[0])], [run.push(pending, used)], [])
-            return (*carry, table), (*outputs, jump * p)
+            _, outputs = run.gather(used, [p], [])
+            return (*window[1:], *run.push(pending, used), table), (*outputs, jump * p)
 
-        carry = (*run.join([run.last_window(tape.v)], run.no_pendings(1), []), run.flat_table())
-        xs = (run.logits(tape), run.node_of, *run.reverse_xs([tape.v], *run.rest(tape)))
+        carry = (*tape.last, *run.no_rows(), run.flat_table())
+        xs = (run.logits(tape), run.node_of, run.times, *run.offsets(tape.c), *run.xs, *tape.v)
         _, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, [])
 
     def curvature(self, potentials, context, tape, tangents):
         run = self.run(potentials, context)
-        tape = Tape.of(tape)
+        tape = Tape.of(self.spec, tape)
         inject = run.injection(tape)
         rates = self.run(tangents, context)
         logits = run.logits(tape)
-        df = self._tangent_jumps(run, rates, tape, logits)
-        times = ops.arange(run.layout.steps + 1, dtype="int32")
-        rows = [[x[:, 1:] for x in table] for table in (tape.v, df)]
-        dend = run.end_tangent(*rows, times, run.shifts(tape.c), tape)
+        df, dlast, jump_rates, dend = self._tangents(run, rates, tape, logits)
 
         def step(carry, x):
             *carry, table, dtable = carry
             logit, jump_rate, node_of, *x = x
-            (windows, pendings, sums), x = run.split(carry, 2, 2), run.read(x, 2)
-            window, dwindow = windows
-            dthetas = rates.timed(x.extra)
-            weights = run.weights([*window, x.before[0]], x)
-            jump = run.jump_weight(logit, window[0][0])
-            (p,), (dp,) = inject(x, window[0], dwindow[0], dend)
+            window, dwindow, pending, dpending, _ = run.split(carry, 4)
+            x = run.read(x)
+            *dthetas, row, drow = x.rest
+            dthetas, window, dwindow = rates.timed(dthetas), [*window, row], [*dwindow, drow]
+            weights = run.weights(run.by_lag(window), x)
+            jump = run.jump_weight(logit, window[0])
             here = run.here(x.time)
-            p = p + pendings[0][0][0] + array.take_along_axis(table, here, 1)
-            dp = dp + pendings[1][0][0] + array.take_along_axis(dtable, here, 1)
-            shifted = run.sources([*dwindow, x.before[1]])
+            ends = inject(x, window)[0]
+            p = ends + pending[0] + array.take_along_axis(table, here, 1)
+            dp = ends * (dwindow[0] - dend) + dpending[0]
+            dp = dp + array.take_along_axis(dtable, here, 1)
+            shifted = run.sources(run.by_lag(dwindow))
             used, dused = [], []
             for k, move in enumerate(run.moves):
-                rate = shifted[k] + dthetas[move.channel] - dwindow[0][0]
+                rate = shifted[k] + dthetas[move.channel] - dwindow[0]
                 used.append(weights[k] * p)
                 dused.append(weights[k] * dp + used[-1] * rate)
-            djump = jump * dp + jump * p * (jump_rate + dthetas[-1] - dwindow[0][0])
+            djump = jump * dp + jump * p * (jump_rate + dthetas[-1] - dwindow[0])
             table = array.add_at(table, node_of, jump * p)
             dtable = array.add_at(dtable, node_of, djump)
-            _, outputs = run.gather(dused, [dp], sums)
-            windows = [run.slide(a, b) for a, b in zip(windows, x.before, strict=True)]
-            pendings = [run.push(pendings[0], used), run.push(pendings[1], dused)]
-            return (*run.join(windows, pendings, []), table, dtable), (*outputs, djump)
+            _, outputs = run.gather(dused, [dp], [])
+            pendings = (*run.push(pending, used), *run.push(dpending, dused))
+            return (*window[1:], *dwindow[1:], *pendings, table, dtable), (*outputs, djump)
 
-        carry = run.join([run.last_window(tape.v), run.last_window(df)], run.no_pendings(2), [])
+        carry = (*tape.last, *dlast, *run.no_rows(), *run.no_rows())
         carry = (*carry, run.flat_table(), run.flat_table())
-        jump_rates = run.at_sources(df[0][:, 1:])
-        xs = run.reverse_xs([tape.v, df], *run.rest(tape))
-        xs = (logits, jump_rates, run.node_of, *xs, *rates.xs)
+        xs = (run.times, *run.offsets(tape.c), *run.xs, *rates.xs, *tape.v, df)
+        xs = (logits, jump_rates, run.node_of, *xs)
         _, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, [])
 
-    def _tangent_jumps(self, run, rates, tape, logits):
-        def step(carry, x):
-            before, last, dbefore, dlast, table = carry
-            logit, node_of, time, current, *rest = x
-            offsets = [rest.pop(0) for _ in range(run.spec.window + 1)]
-            thetas = run.timed([rest.pop(0) for _ in run.xs])
-            dthetas = rates.timed(rest)
-            x = _Step(time, [], offsets, thetas)
-            weights = run.weights([[current], [last], [before]], x)
-            shifted = run.sources([None, [dlast], [dbefore]])
-            jump = run.jump_weight(logit, current)
-            drow = jump * (array.take_along_axis(run.flat(table), node_of, 1) + dthetas[-1])
-            for k, move in enumerate(run.moves):
-                drow = drow + weights[k] * (shifted[k] + dthetas[move.channel])
-            table = array.put_row(table, time, drow)
-            return (last, current, dlast, drow, table), (drow,)
+    def _tangents(self, run, rates, tape, logits):
+        """Tangents of F at times t - window, of its last rows, at the sources of the jumps, and of
+        the log-partition."""
+        inject = run.injection(tape)
 
-        rows = _swap(tape.v[0])
-        carry = (rows[0], rows[1], run.zeros, run.zeros, run.empty_table())
-        xs = (logits, run.node_of, run.times, rows[2:], *run.offsets(tape.c), *run.xs, *rates.xs)
-        _, (drows,) = array.scan(step, carry, xs, like=(run.zeros,))
-        return (_swap(ops.pad(drows, [(2, 0), (0, 0), (0, 0)])),)
+        def step(carry, x):
+            window, dwindow, (dend, table) = run.split(carry, 2)
+            current, logit, node_of, *x = x
+            x = run.read(x)
+            dthetas = rates.timed(x.rest)
+            weights = run.weights(run.by_lag([current, *window]), x)
+            source = array.take_along_axis(run.flat(table), node_of, 1)
+            (drow,) = run.rates([None, *run.by_lag(dwindow)], weights, dthetas)
+            drow = drow + run.jump_weight(logit, current) * (source + dthetas[-1])
+            dend = dend + array.sum(inject(x, [current])[0] * drow, 1, keepdims=True)
+            table = array.put_row(table, x.time, drow)
+            carry = (current, window[0], drow, dwindow[0], dend, table)
+            return carry, (dwindow[1], source)
+
+        rows = run.rows(tape)
+        carry = (rows[1], rows[0], *run.no_rows(), run.zeros[:, :1], run.empty_table())
+        xs = (run.times, *run.offsets(tape.c), *run.xs, *rates.xs)
+        xs = (rows[2:], logits, run.node_of, *xs)
+        like = (run.zeros, run.zeros)
+        carry, (df, sources) = array.scan(step, carry, xs, like=like)
+        return df, carry[2:4], sources, carry[4]
 
 
 class _JumpRun(_Run):
@@ -164,16 +163,17 @@ class _JumpRun(_Run):
         known = sources[..., 0] >= 0
         i, j = (array.where(known, sources[..., axis], 0 * sources[..., axis]) for axis in range(2))
         self.sources_table = (i, j)
-        self.time_of = self.layout.cells_in_time(i + j, fill=0)
-        self.node_of = self.layout.cells_in_time((i + j) * self.layout.positions + i, fill=0)
+        past, width = spec.window, self.layout.positions
+        self.time_of = self.layout.cells_in_time(i + j, past, fill=0)
+        self.node_of = self.layout.cells_in_time((i + j) * width + i, past, fill=0)
 
-    def rest(self, tape):
-        """What the reverse loops read beside the tables."""
-        return self.times, self.offsets(tape.c), self.xs
+    def rows(self, tape):
+        """V at times -1, 0, ..., (1 + 1 + steps, B, P)."""
+        return ops.concatenate([tape.v[0], ops.stack(tape.last[::-1])], axis=0)
 
     def empty_table(self):
         """Zeros (B, 1 + steps, P)."""
-        rows = ops.zeros((self.layout.steps + 1, 1), dtype=self.zeros.dtype)
+        rows = ops.zeros((self.steps + 1, 1), dtype=self.zeros.dtype)
         return self.zeros[:, None] + rows
 
     def flat_table(self):
@@ -186,21 +186,16 @@ class _JumpRun(_Run):
     def here(self, time):
         return time * self.layout.positions + self.position + 0 * self.lengths[0]
 
-    def at_sources(self, table):
-        """A table (B, 1 + steps, P) at the source of every jump, (steps, B, P)."""
-        steps, batch, width = ops.shape(self.node_of)
-        index = ops.reshape(_swap(self.node_of), (batch, steps * width))
-        found = array.take_along_axis(self.flat(table), index, 1)
-        return _swap(ops.reshape(found, (batch, steps, width)))
-
     def logits(self, tape):
         """Score of a path to the source of a jump, and of the jump, relative to its target."""
-        shifts = self.shifts(tape.c)
+        shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)])
         steps, batch, width = ops.shape(self.time_of)
         index = ops.reshape(_swap(self.time_of), (batch, steps * width))
         shift = ops.reshape(array.take_along_axis(shifts, index, 1), (batch, steps, width))
         shift = _swap(shift - shifts[:, 1:, None])
-        return self.at_sources(tape.v[0][:, 1:]) + (self.xs[-1] + shift)
+        index = ops.reshape(_swap(self.node_of), (batch, steps * width))
+        found = array.take_along_axis(self.flat(_swap(self.rows(tape)[1:])), index, 1)
+        return _swap(ops.reshape(found, (batch, steps, width))) + (self.xs[-1] + shift)
 
     def jump_weight(self, logit, v):
         return array.exp(logit - array.where(v > INFEASIBLE, v, self.zeros))
@@ -217,9 +212,9 @@ class _JumpRun(_Run):
     def jump(self, tape, now, place):
         """Score, time and position of the source of the jump into nodes (B, 1)."""
         time, row = self.sources_of(now, place)
-        shifts = self.shifts(tape.c)
+        shifts = ops.pad(_cumulative(tape.c, 1), [(0, 0), (1, 0)])
         shift = array.take_along_axis(shifts, time, 1)
         shift = shift - array.take_along_axis(shifts, now + 0 * time, 1)
         theta = _per_example(self.potentials[-1], ops.shape(place)[0])
-        score = self.at(tape.v[0], time + 1, row) + shift
+        score = self.at_time(tape.v[0], time, row) + shift
         return score + _read(self, "cell", theta, now, place), time, row

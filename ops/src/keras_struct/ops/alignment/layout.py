@@ -41,12 +41,12 @@ class Layout:
 
     # A potential of kind "cell": node (i, j) reads cell (i-1, j-1).
 
-    def cells_in_time(self, x, fill=FORBIDDEN):
-        """(B, L1, L2) to (steps, B, positions), for times 1, 2, ..."""
+    def cells_in_time(self, x, past=0, fill=FORBIDDEN):
+        """(B, L1, L2) to (steps + past, B, positions), for times 1, 2, ..."""
         if self.by_rows:
-            padded = ops.pad(x, [(0, 0), (0, 0), (1, 0)], constant_values=fill)
+            padded = ops.pad(x, [(0, 0), (0, past), (1, 0)], constant_values=fill)
             return ops.swapaxes(padded, 0, 1)
-        padded = ops.pad(x, [(0, 0), (1, 0), (0, self.rows + 1)], constant_values=fill)
+        padded = ops.pad(x, [(0, 0), (1, 0), (0, self.rows + 1 + past)], constant_values=fill)
         return _skew(padded)
 
     def cells_of_time(self, y):
@@ -57,11 +57,12 @@ class Layout:
 
     # A potential of kind "gap": node (i, j) reads cell (max(i-1, 0), max(j-1, 0)).
 
-    def gaps_in_time(self, x):
-        """(B, L1, 1 | L2) to (steps, B, positions), for times 1, 2, ..."""
+    def gaps_in_time(self, x, past=0):
+        """(B, L1, 1 | L2) to (steps + past, B, positions), for times 1, 2, ..."""
         x = _edge(_edge(x, 1), 2)
         x = ops.broadcast_to(x, (ops.shape(x)[0], self.rows + 1, self.columns + 1))
-        return _skew(ops.pad(x, [(0, 0), (0, 0), (0, self.rows + 1)]))[1:]
+        pad = [(0, 0), (0, 0), (0, self.rows + 1 + past)]
+        return _skew(ops.pad(x, pad, constant_values=FORBIDDEN))[1:]
 
     def gaps_of_time(self, y):
         """The transpose of `gaps_in_time`, to (B, L1, L2)."""

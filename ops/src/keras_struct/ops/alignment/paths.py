@@ -18,7 +18,7 @@ def walk(run, tape, noise):
     spec = run.spec
     node = _last(run, tape, noise)
     batch = ops.shape(node[0])[0]
-    draws = noise((run.layout.steps, batch, len(spec.moves) + spec.jumps))
+    draws = noise((run.steps, batch, len(spec.moves) + spec.jumps))
     potentials = [_per_example(x, batch) for x in run.potentials]
     lags, offsets, sources = _constants(run, batch)
 
@@ -33,7 +33,7 @@ def walk(run, tape, noise):
                 score = -(total + shifts[lag - 1])
             else:
                 row = array.where(source >= 0, source, 0 * source)
-                score = run.at(tape.v[move.source], now - lag + spec.window - 1, row)
+                score = run.at_time(tape.v[move.source], now - lag, row)
             score = score + shifts[lag - 1]
             if move.channel is not None:
                 x = potentials[move.channel]
@@ -53,7 +53,7 @@ def walk(run, tape, noise):
 
     xs = (run.times, draws, *run.offsets(tape.c))
     node, (places,) = array.scan(step, node, xs, like=(node[1],), reverse=True)
-    return _with_origin(node, places)[:, :, 0]
+    return _with_origin(run, node, places)[:, :, 0]
 
 
 def best(run, k):
@@ -93,7 +93,7 @@ def best(run, k):
     (*node, _), (places,) = array.scan(
         step, (*node, rank), (run.times, *pointers), like=(rank,), reverse=True
     )
-    return ops.transpose(_with_origin(node, places), (2, 0, 1)), ops.transpose(exists)
+    return ops.transpose(_with_origin(run, node, places), (2, 0, 1)), ops.transpose(exists)
 
 
 def _advance(run, node, now, lag, offset, source):
@@ -115,9 +115,10 @@ def _advance(run, node, now, lag, offset, source):
     return (time, place, state), (visited,)
 
 
-def _with_origin(node, places):
-    """Positions by time, with time 0 in front."""
+def _with_origin(run, node, places):
+    """Positions by time, with time 0 in front, up to the last time of the lattice."""
     time, place = node[0], node[1]
+    places = places[: run.layout.steps]
     return ops.concatenate([array.where(time == 0, place, -1)[None], places], axis=0)
 
 
@@ -168,13 +169,13 @@ def _last(run, tape, noise):
         return time, place, ops.cast(state, "int32")[:, None]
     ends = tape.ends
     time = ops.cast(array.argmax(ends + noise(ops.shape(ends)), 1), "int32")[:, None]
-    empty = time > run.layout.steps
+    empty = time > run.steps
     time = array.where(empty, 0, time)
     mask = run.end_mask(time)
     rows = []
     for state in run.end_states():
         positions = ops.broadcast_to(run.position, ops.shape(mask))
-        row = run.at(tape.v[state], time + spec.window - 1, positions)
+        row = run.at_time(tape.v[state], time, positions)
         rows.append(array.where(mask, row, _IMPOSSIBLE))
     rows = ops.concatenate(rows, axis=1)
     cell = ops.cast(array.argmax(rows + noise(ops.shape(rows)), 1), "int32")[:, None]
@@ -271,7 +272,7 @@ def _best_ends(run, rows, k):
         cell = ops.cast(cell, "int32")
         node = (time + 0 * cell, place + 0 * cell, cell // k)
         return node, cell % k, total > INFEASIBLE
-    times = ops.arange(run.layout.steps + 1, dtype="int32")[:, None, None]
+    times = ops.arange(run.steps + 1, dtype="int32")[:, None, None]
     mask = run.end_mask(times)[..., None]
     ends = ops.stack([array.where(mask, rows[s], FORBIDDEN) for s in run.end_states()], axis=2)
     steps, batch, states, _, _ = ops.shape(ends)

@@ -5,11 +5,13 @@ message F minus its shift `C[t]`, a whole number, so that sums of shifts are exa
 near zero whatever the size of the scores. Potentials are read with the shift of their move,
 `theta + C[t - lag] - C[t]`.
 
-The tape, batch first: `V` (B, window + steps, P) for every state, with `window - 1` forbidden rows
-before time 0; `c` (B, steps), the increments of C; `base` and `value` (B,) with log-partition
-`base + value`, `base` whole; `ends`, relative to `base`: the log-weight of every state in the
-corner (B, states) where all paths end there, else of ending at each time, and of the empty
-structure (B, 1 + steps + 1).
+The tape: for every state, the rows of `V` at times 1 - window, 2 - window, ..., (steps, B, P), flat
+with the batch first; its last rows, the last first, (B, P) for every lag and state; `c` (B, steps),
+the increments of C; `base` and `value` (B,) with log-partition `base + value`, `base` whole;
+`ends`, relative to `base`: the log-weight of every state in the corner (B, states) where all paths
+end there, else of ending at each time, and of the empty structure, (B, 1 + steps + 1). Times go on
+past the lattice for `window` steps, so that the rows before each time are one array and never
+copied.
 
 Canonical potentials: see `Spec.kinds`. Context: both lengths (B,).
 """
@@ -30,17 +32,21 @@ from keras_struct.ops.sweeps import Sweeps
 
 class Tape(NamedTuple):
     v: tuple
+    last: tuple
     c: object
     base: object
     value: object
     ends: object
 
     def flat(self):
-        return (*self.v, self.c, self.base, self.value, self.ends)
+        """With the batch first; the swap is free or undone by the compiler."""
+        v = (_swap(x) for x in self.v)
+        return (*v, *self.last, self.c, self.base, self.value, self.ends)
 
     @classmethod
-    def of(cls, flat):
-        return cls(tuple(flat[:-4]), *flat[-4:])
+    def of(cls, spec, flat):
+        v, rest = flat[: spec.states], flat[spec.states :]
+        return cls(tuple(_swap(x) for x in v), tuple(rest[:-4]), *rest[-4:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,47 +58,41 @@ class WavefrontSweeps(Sweeps):
 
     def forward(self, potentials, context, op):
         run = self.run(potentials, context)
-        carry = run.start()
-        like = (*[run.zeros] * self.spec.states, run.zeros[:, :1])
-        _, (*rows, c) = array.scan(run.forward_step(op), carry, (run.times, *run.xs), like=like)
-        v = run.tables(_flat(run.unpack(carry)[0]), rows)
-        return run.finish(v, _swap(c)[:, :, 0], op)
+        states = self.spec.states
+        like = (*[run.zeros] * states, run.zeros[:, :1])
+        like = like if self.spec.end == "corner" else (*like, run.zeros[:, 0])
+        xs = (run.times, *run.xs)
+        carry, outputs = array.scan(run.forward_step(op), run.start(), xs, like=like)
+        last = carry[: states * self.spec.window]
+        return run.finish(outputs[:states], last, _swap(outputs[states])[:, :, 0], outputs, op)
 
     def backward(self, potentials, context, tape):
         run = self.run(potentials, context)
-        tape = Tape.of(tape)
+        tape = Tape.of(self.spec, tape)
         step = run.backward_step(run.injection(tape))
-        outputs, _, sums = run.reverse(
-            step,
-            [tape.v],
-            run.times,
-            run.offsets(tape.c),
-            run.xs,
-            run.no_pendings(1),
-            run.no_sums(),
-        )
-        return run.collect(outputs, sums)
+        xs = (*run.offsets(tape.c), *run.xs)
+        carry = run.join(tape.last, run.no_rows(), run.no_sums())
+        carry, outputs = run.reverse(step, carry, run.times, tape.v, xs)
+        return run.collect(outputs, run.split(carry, 2)[-1])
 
     def curvature(self, potentials, context, tape, tangents):
         run = self.run(potentials, context)
-        tape = Tape.of(tape)
+        tape = Tape.of(self.spec, tape)
         rates = self.run(tangents, context)
-        offsets = run.offsets(tape.c)
-        df = run.tangents(rates, tape.v, run.no_tangents(), run.times, offsets, run.xs, rates.xs)
-        first = self.spec.window - 1
-        times = ops.arange(run.layout.steps + 1, dtype="int32")
-        tables = [[x[:, first:] for x in table] for table in (tape.v, df)]
-        dend = run.end_tangent(*tables, times, run.shifts(tape.c), tape)
+        xs = (*run.offsets(tape.c), *run.xs, *rates.xs)
+        carry = (*_flat(run.heads()), *run.no_rows(), run.zeros[:, :1])
+        step, like = run.tangent_step(rates, tape), tuple(run.zeros for _ in tape.v)
+        carry, df = array.scan(step, carry, (run.times, *xs), like=like)
+        last, dlast, (dend,) = run.split(carry, 2)
         step = run.curvature_step(rates, run.injection(tape), dend)
-        xs = [*run.xs, *rates.xs]
-        outputs, _, sums = run.reverse(
-            step, [tape.v, df], run.times, offsets, xs, run.no_pendings(2), run.no_sums()
-        )
-        return run.collect(outputs, sums)
+        carry = run.join(last, dlast, *[run.no_rows()] * 2, run.no_sums())
+        carry, outputs = run.reverse(step, carry, run.times, (*tape.v, *df), xs)
+        return run.collect(outputs, run.split(carry, 4)[-1])
 
     def trace(self, potentials, context, tape, noise):
         run = self.run(potentials, context)
-        return events.encode(self.spec, run.layout, paths.walk(run, Tape.of(tape), noise))
+        places = paths.walk(run, Tape.of(self.spec, tape), noise)
+        return events.encode(self.spec, run.layout, places)
 
     def topk(self, potentials, context, k):
         run = self.run(potentials, context)
@@ -104,13 +104,12 @@ class WavefrontSweeps(Sweeps):
 
 
 class _Step(NamedTuple):
-    """One row of the reverse scans; `before[n]` is the n-th table at time t - window."""
+    """What the loops read at one time: C and shifts (see `_Run.offsets`), potentials, the rest."""
 
     time: object
-    before: list
     offsets: list
     thetas: list
-    extra: list = []  # noqa: RUF012
+    rest: list
 
 
 class _Run:
@@ -125,7 +124,8 @@ class _Run:
         zero = ops.cast(self.lengths[0] * 0, potentials[0].dtype)
         self.zeros = zero + ops.zeros((1, self.layout.positions), dtype=zero.dtype)
         self.position = ops.arange(self.layout.positions, dtype="int32")[None]
-        self.times = 1 + ops.arange(self.layout.steps, dtype="int32")
+        self.steps = self.layout.steps + spec.window
+        self.times = 1 + ops.arange(self.steps, dtype="int32")
         self.constant, self.reduced = zip(
             *(self._constant(*x) for x in zip(spec.kinds, potentials, strict=True)), strict=True
         )
@@ -133,8 +133,9 @@ class _Run:
     @functools.cached_property
     def xs(self):
         """The potentials that change over time, (steps, B, P)."""
+        layout, past = self.layout, self.spec.window
         return [
-            self.layout.cells_in_time(x) if kind == "cell" else self.layout.gaps_in_time(x)
+            layout.cells_in_time(x, past) if kind == "cell" else layout.gaps_in_time(x, past)
             for kind, x in self.changing()
         ]
 
@@ -159,68 +160,17 @@ class _Run:
         xs = iter(xs)
         return [next(xs) if fixed is None else fixed for fixed in self.constant]
 
-    # Carries -------------------------------------------------------------------------------------
+    # Carries: groups of rows, lag by lag, the last time first, state by state ---------------------
 
-    def pack(self, history, past, peaks, total):
-        return (*_flat(history), *past, *peaks, total)
+    def heads(self):
+        """Rows at times 0, -1, ..."""
+        dead = self.zeros + FORBIDDEN
+        rows = [[dead] * self.spec.states for _ in range(self.spec.window)]
+        if self.spec.start != "anywhere":
+            rows[0][0] = array.where(self.starts(0), self.zeros, dead)
+        return rows
 
-    def unpack(self, carry):
-        states, window = self.spec.states, self.spec.window
-        history = [list(carry[n * states : (n + 1) * states]) for n in range(window)]
-        rest = list(carry[states * window : -1])
-        return history, rest[: window - 1], rest[window - 1 :], carry[-1]
-
-    def join(self, windows, pendings, sums):
-        parts = [*(_flat(w) for w in windows), *(_flat(p) for p in pendings), sums]
-        return tuple(x for part in parts for x in part)
-
-    def split(self, carry, windows, pendings):
-        states, window = self.spec.states, self.spec.window
-        rows = [list(carry[n : n + states]) for n in range(0, len(carry), states)]
-        tables = [rows[n * window : (n + 1) * window] for n in range(windows + pendings)]
-        return (
-            tables[:windows],
-            tables[windows:],
-            list(carry[(windows + pendings) * window * states :]),
-        )
-
-    def halves(self, carry):
-        (window, dwindow), _, _ = self.split(carry, 2, 0)
-        return window, dwindow
-
-    def read(self, x, tables):
-        x = list(x)
-        states, window = self.spec.states, self.spec.window
-        time = x.pop(0)
-        before = [[x.pop(0) for _ in range(states)] for _ in range(tables)]
-        offsets = [x.pop(0) for _ in range(window + 1)]
-        thetas = self.timed([x.pop(0) for _ in self.changing()])
-        return _Step(time, before, offsets, thetas, x)
-
-    def offsets(self, c):
-        """`C[t - lag] - C[t]` for lag 0, 1, ..., each (steps, B, 1), and C[t] in place of lag 0."""
-        c = _swap(c)[..., None]
-        rows, total = [], 0.0
-        for lag in range(self.spec.window):
-            total = total - (ops.pad(c, [(lag, 0), (0, 0), (0, 0)])[:-lag] if lag else c)
-            rows.append(total)
-        return [_cumulative(c, 0), *rows]
-
-    def shifts(self, c):
-        """C at times 0, 1, ..., (B, 1 + steps)."""
-        return ops.pad(_cumulative(c, 1), [(0, 0), (1, 0)])
-
-    def last_window(self, v):
-        """Rows of the last times, the last first."""
-        return [[x[:, -1 - lag] for x in v] for lag in range(self.spec.window)]
-
-    def slide(self, window, before):
-        return [*window[1:], before]
-
-    def no_pendings(self, count):
-        return [[[self.zeros] * self.spec.states] * self.spec.window] * count
-
-    def no_tangents(self):
+    def no_rows(self):
         return [self.zeros] * (self.spec.states * self.spec.window)
 
     def no_sums(self):
@@ -230,26 +180,53 @@ class _Run:
         like = {"all": self.zeros[:, :1], "none": self.zeros}
         return tuple(like[reduced] for reduced in self.reduced if reduced != "time")
 
+    def join(self, *groups):
+        return tuple(x for group in groups for x in group)
+
+    def split(self, carry, groups):
+        """Groups of rows, each flat, and the rest."""
+        size = self.spec.states * self.spec.window
+        rows = [list(carry[n * size : (n + 1) * size]) for n in range(groups)]
+        return *rows, list(carry[groups * size :])
+
+    def by_lag(self, rows):
+        return [rows[n : n + self.spec.states] for n in range(0, len(rows), self.spec.states)]
+
+    def offsets(self, c):
+        """C[t] and `C[t - lag] - C[t]` for lag 1, 2, ..., each (steps, B, 1)."""
+        c = _swap(c)[..., None]
+        rows, total = [], 0.0
+        for lag in range(self.spec.window):
+            total = total - (ops.pad(c, [(lag, 0), (0, 0), (0, 0)])[:-lag] if lag else c)
+            rows.append(total)
+        return [_cumulative(c, 0), *rows]
+
+    def read(self, x):
+        count, x = 2 + self.spec.window, list(x)
+        changing = len(self.changing())
+        thetas = self.timed(x[count : count + changing])
+        return _Step(x[0], x[1:count], thetas, x[count + changing :])
+
     # The loops -----------------------------------------------------------------------------------
 
     def start(self):
-        """Carry of the forward loop before time 1."""
-        spec, small = self.spec, self.zeros[:, :1]
-        dead = self.zeros + FORBIDDEN
-        history = [[dead] * spec.states for _ in range(spec.window)]
-        if spec.start != "anywhere":
-            history[0][0] = array.where(self.starts(0), self.zeros, dead)
-        peaks = [_maximum(history[0])] + [small + FORBIDDEN] * (spec.window > 1)
-        return self.pack(history, [small] * (spec.window - 1), peaks, small)
+        """Carry of the forward loop before time 1: rows, past increments of C, peaks, C."""
+        small, heads = self.zeros[:, :1], self.heads()
+        more = self.spec.window - 1
+        peaks = [_maximum(heads[0])] + [small + FORBIDDEN] * min(more, 1)
+        return (*_flat(heads), *[small] * more, *peaks, small)
 
-    def forward_step(self, op):
-        spec, small = self.spec, self.zeros[:, :1]
+    def forward_step(self, op, every_end=False):
+        """Step to (*rows at time t - window, c), and (B,) the log-weight of the paths that end at
+        time t; where paths end in a corner, with `every_end` (B, states) the rows there."""
+        spec, small, more = self.spec, self.zeros[:, :1], self.spec.window - 1
         reduce = _peak if op == "max" else _logsumexp
 
         def step(carry, x):
-            history, past, peaks, total = self.unpack(carry)
-            time, thetas = x[0], self.timed(x[1:])
-            c = peaks[0] if len(peaks) == 1 else array.maximum(peaks[0], peaks[1] - past[0])
+            rows, rest = self.split(carry, 1)
+            past, peaks, total = rest[:more], rest[more:-1], rest[-1]
+            time, thetas, history = x[0], self.timed(x[1:]), self.by_lag(rows)
+            c = array.maximum(peaks[0], peaks[1] - past[0]) if more else peaks[0]
             if spec.start == "anywhere":
                 c = array.maximum(c, -total)
             else:
@@ -257,105 +234,85 @@ class _Run:
             c = array.round(c)
             total = total + c
             row = self.row(history, time, thetas, [total, *_offsets(c, past)], reduce)
-            peaks = [_maximum(row), *peaks[:1]][: len(peaks)]
-            history, past = [row, *history[:-1]], [c, *past][: len(past)]
-            return self.pack(history, past, peaks, total), (*row, c)
+            outputs = (*history[-1], c)
+            if spec.end != "corner":
+                ends = [self.ending(row[state], time) for state in self.end_states()]
+                ends = ends[0] if len(ends) == 1 else array.concatenate(ends, 1)
+                outputs = (*outputs, _reduce_last(ends, op))
+            elif every_end:
+                outputs = (*outputs, self.in_corner(row))
+            peaks, past = [_maximum(row), *peaks[: min(more, 1)]], [c, *past][:more]
+            return (*row, *rows[: -spec.states], *past, *peaks, total), outputs
 
         return step
 
     def backward_step(self, inject):
         def step(carry, x):
-            ((window,), (pending,), sums), x = self.split(carry, 1, 1), self.read(x, 1)
-            weights = self.weights([*window, *x.before], x)
-            p = [a + b for a, b in zip(pending[0], inject(x, window[0]), strict=True)]
+            window, pending, sums = self.split(carry, 2)
+            x = self.read(x)
+            window = [*window, *x.rest]
+            weights = self.weights(self.by_lag(window), x)
+            ends = inject(x, window)
+            p = [a + b for a, b in zip(pending, ends, strict=False)]
             p = self.interior(p, x.time)
             used = [w * p[move.target] for w, move in zip(weights, self.moves, strict=True)]
             sums, outputs = self.gather(used, p, sums)
-            pending = self.push(pending, used)
-            return self.join([self.slide(window, x.before[0])], [pending], sums), outputs
+            return self.join(window[len(p) :], self.push(pending, used), sums), outputs
 
         return step
 
-    def tangent_step(self, rates):
-        """Forward, with the rows of V at hand: the tangents of F."""
-        spec = self.spec
+    def tangent_step(self, rates, tape):
+        """Forward again, with the tangents of F and of the log-partition: to the tangents at time
+        t - window."""
+        states = self.spec.states
+        inject = self.injection(tape)
 
         def step(carry, x):
-            (window, dwindow), rest = self.halves(carry), list(x)
-            time = rest.pop(0)
-            current = [rest.pop(0) for _ in range(spec.states)]
-            offsets = [rest.pop(0) for _ in range(spec.window + 1)]
-            count = len(self.changing())
-            thetas, dthetas = self.timed(rest[:count]), rates.timed(rest[count:])
-            weights = self.weights([current, *window], _Step(time, [], offsets, thetas))
-            shifted = self.sources([None, *dwindow])
-            drow = [self.zeros] * spec.states
-            for k, move in enumerate(self.moves):
-                rate = shifted[k]
-                if move.channel is not None and spec.emission(move.target) is None:
-                    rate = rate + dthetas[move.channel]
-                drow[move.target] = drow[move.target] + weights[k] * rate
-            for state in range(spec.states):
-                if spec.emission(state) is not None:
-                    drow[state] = drow[state] + dthetas[spec.emission(state)]
-            drow = self.interior(drow, time)
-            window = [current, *window[:-1]]
-            dwindow = [drow, *dwindow[:-1]]
-            return (*_flat(window), *_flat(dwindow)), tuple(drow)
+            window, dwindow, (dend,) = self.split(carry, 2)
+            x = self.read(x)
+            dthetas = rates.timed(x.rest)
+            row, weights = self.row_and_weights(self.by_lag(window), x)
+            drow = self.rates([None, *self.by_lag(dwindow)], weights, dthetas)
+            drow = self.interior(drow, x.time)
+            for p, rate in zip(inject(x, row), drow, strict=True):
+                dend = dend + array.sum(p * rate, 1, keepdims=True)
+            carry = (*row, *window[:-states], *drow, *dwindow[:-states], dend)
+            return carry, tuple(dwindow[-states:])
 
         return step
-
-    def tangents(self, rates, v, heads, times, offsets, xs, dxs):
-        """Tangents of F, laid out as `v` (B, window + T, P); `heads` are the rows before."""
-        window, states = self.spec.window, self.spec.states
-        v = [_swap(x) for x in v]
-        carry = [x[window - 1 - lag] for lag in range(window) for x in v]
-        xs = (times, *(x[window:] for x in v), *offsets, *xs, *dxs)
-        like = tuple([self.zeros] * states)
-        _, rows = array.scan(self.tangent_step(rates), (*carry, *heads), xs, like=like)
-        return self.tables(heads, rows)
-
-    def tables(self, heads, rows):
-        """(B, window + T, P) for every state, from the rows before (last first) and (T, B, P)."""
-        states = self.spec.states
-        before = [ops.stack(heads[s::states][::-1]) for s in range(states)]
-        return [_swap(ops.concatenate(x, axis=0)) for x in zip(before, rows, strict=True)]
 
     def curvature_step(self, rates, inject, dend):
         def step(carry, x):
-            (windows, pendings, sums), x = self.split(carry, 2, 2), self.read(x, 2)
-            window, dwindow = windows
-            dthetas = rates.timed(x.extra)
-            weights = self.weights([*window, x.before[0]], x)
-            p, dp = inject(x, window[0], dwindow[0], dend)
-            p = self.interior([a + b for a, b in zip(pendings[0][0], p, strict=True)], x.time)
-            dp = self.interior([a + b for a, b in zip(pendings[1][0], dp, strict=True)], x.time)
+            window, dwindow, pending, dpending, sums = self.split(carry, 4)
+            x = self.read(x)
+            count, states = len(rates.changing()), self.spec.states
+            dthetas = rates.timed(x.rest[:count])
+            rows = x.rest[count:]
+            window, dwindow = [*window, *rows[:states]], [*dwindow, *rows[states:]]
+            weights = self.weights(self.by_lag(window), x)
+            ends = inject(x, window)
+            dends = [a * (b - dend) for a, b in zip(ends, dwindow, strict=False)]
+            p = self.interior([a + b for a, b in zip(pending, ends, strict=False)], x.time)
+            dp = self.interior([a + b for a, b in zip(dpending, dends, strict=False)], x.time)
             used, dused = [], []
-            shifted = self.sources([*dwindow, x.before[1]])
+            shifted = self.sources(self.by_lag(dwindow))
             for k, move in enumerate(self.moves):
                 w = weights[k] * p[move.target]
-                rate = shifted[k] - dwindow[0][move.target]
+                rate = shifted[k] - dwindow[move.target]
                 if move.channel is not None:
                     rate = rate + dthetas[move.channel]
                 used.append(w)
                 dused.append(weights[k] * dp[move.target] + w * rate)
             sums, outputs = self.gather(dused, dp, sums)
-            windows = [self.slide(a, b) for a, b in zip(windows, x.before, strict=True)]
-            pendings = [self.push(pendings[0], used), self.push(pendings[1], dused)]
-            return self.join(windows, pendings, sums), outputs
+            pendings = self.push(pending, used), self.push(dpending, dused)
+            return self.join(window[states:], dwindow[states:], *pendings, sums), outputs
 
         return step
 
-    def reverse(self, step, tables, times, offsets, xs, pendings, sums):
-        """The reverse loop over these times: outputs, and what is pending and summed after it."""
-        carry = self.join([self.last_window(table) for table in tables], pendings, sums)
-        xs = self.reverse_xs(tables, times, offsets, xs)
-        carry, outputs = array.scan(step, carry, xs, like=self.outputs_like(), reverse=True)
-        return outputs, *self.split(carry, len(tables), len(tables))[1:]
-
-    def reverse_xs(self, tables, times, offsets, xs):
-        before = [_swap(v)[: -self.spec.window] for table in tables for v in table]
-        return (times, *before, *offsets, *xs)
+    def reverse(self, step, carry, times, tables, xs):
+        """A loop back over these times; `tables` are the rows `window` times before."""
+        xs = (times, *xs, *tables)
+        return array.scan(step, carry, xs, like=self.outputs_like(), reverse=True)
 
     # One wavefront -------------------------------------------------------------------------------
 
@@ -417,10 +374,7 @@ class _Run:
 
     def weights(self, window, x):
         """Posterior probability of every move into the current wavefront, `window[0]`."""
-        total, *offsets = x.offsets
-        start = -(total + offsets[1]) if self.spec.start == "anywhere" else 0.0
-        sources = self.sources(window, start)
-        scores = self.scores(x.thetas, offsets)
+        sources, scores = self.terms(window, x)
         alive = [array.where(v > INFEASIBLE, v, self.zeros) for v in window[0]]
         if self.spec.start == "border":
             border = self.border(x.time)
@@ -430,17 +384,52 @@ class _Run:
             for source, score, move in zip(sources, scores, self.moves, strict=True)
         ]
 
+    def terms(self, window, x):
+        """For every move, the message of its source and its score."""
+        total, *offsets = x.offsets
+        start = -(total + offsets[1]) if self.spec.start == "anywhere" else 0.0
+        return self.sources(window, start), self.scores(x.thetas, offsets)
+
+    def row_and_weights(self, history, x):
+        """Messages of the next wavefront, and the posterior probability of every move into it."""
+        sources, scores = self.terms([None, *history], x)
+        row, weights = [], [None] * len(self.moves)
+        for state in range(self.spec.states):
+            terms = [sources[k] + scores[k] for k in self.spec.into(state)]
+            peak = _peak(terms)
+            shares = [array.exp(term - peak) for term in terms]
+            total = sum(shares[1:], shares[0])
+            row.append(peak + array.log(total))
+            for k, share in zip(self.spec.into(state), shares, strict=True):
+                weights[k] = share / total
+        row = self.restart(row, x.time, -x.offsets[0]) if self.spec.start == "border" else row
+        return row, weights
+
+    def rates(self, dwindow, weights, dthetas):
+        """Tangents of the messages of a wavefront."""
+        spec, shifted = self.spec, self.sources(dwindow)
+        drow = [self.zeros] * spec.states
+        for k, move in enumerate(self.moves):
+            rate = shifted[k]
+            if move.channel is not None and spec.emission(move.target) is None:
+                rate = rate + dthetas[move.channel]
+            drow[move.target] = drow[move.target] + weights[k] * rate
+        for state in range(spec.states):
+            if spec.emission(state) is not None:
+                drow[state] = drow[state] + dthetas[spec.emission(state)]
+        return drow
+
     def push(self, pending, used):
         """Marginals of the wavefronts before, with what the moves took from them."""
         spec = self.spec
-        pending = [list(rows) for rows in pending[1:]] + [[self.zeros] * spec.states]
+        pending = [*pending[spec.states :], *[self.zeros] * spec.states]
         groups: dict = {}
         for move, x in zip(self.moves, used, strict=True):
             if move.source != START:
-                key = spec.lag(move), spec.offset(move), move.source
+                key = (spec.lag(move) - 1) * spec.states + move.source, spec.offset(move)
                 groups[key] = groups[key] + x if key in groups else x
-        for (lag, offset, state), x in groups.items():
-            pending[lag - 1][state] = pending[lag - 1][state] + self.unshift(x, offset)
+        for (index, offset), x in groups.items():
+            pending[index] = pending[index] + self.unshift(x, offset)
         return pending
 
     def gather(self, used, p, sums):
@@ -473,9 +462,9 @@ class _Run:
             elif reduced == "all":
                 marginals.append(ops.sum(next(outputs), axis=0)[..., None])
             elif kind == "cell":
-                marginals.append(self.layout.cells_of_time(next(outputs)))
+                marginals.append(self.layout.cells_of_time(next(outputs)[: self.layout.steps]))
             else:
-                x = self.layout.gaps_of_time(next(outputs))
+                x = self.layout.gaps_of_time(next(outputs)[: self.layout.steps])
                 marginals.append(ops.sum(x, axis=1, keepdims=True) if like.shape[1] == 1 else x)
         return tuple(marginals)
 
@@ -533,50 +522,47 @@ class _Run:
     def end_states(self):
         return range(1) if self.spec.end == "anywhere" else range(self.spec.states)
 
-    def at(self, table, time, position):
-        """Entries (B, n) of a table (B, T, P); places before its first read the first."""
+    def at(self, table, row, column):
+        """Entries (B, n) of a table (B, R, C); places before its first read the first."""
         size = ops.shape(table)
         flat = ops.reshape(table, (size[0], size[1] * size[2]))
-        index = ops.cast(time * size[2] + position, "int32")
+        index = ops.cast(row * size[2] + column, "int32")
         return array.take_along_axis(flat, array.where(index > 0, index, 0 * index), 1)
 
-    def finish(self, v, c, op):
-        """Log-partition and tape, from the tables of all states."""
-        times = ops.arange(self.layout.steps + 1, dtype="int32")
-        ends = self.ends([x[:, self.spec.window - 1 :] for x in v], times, op)
-        return self.close(v, c, ends, op)
+    def at_time(self, table, time, position):
+        """Entries (B, n) of rows `V` as on the tape."""
+        steps, batch, width = ops.shape(table)
+        row = ops.clip(ops.cast(time + self.spec.window - 1, "int32"), 0, steps - 1)
+        index = (row * batch + ops.arange(batch, dtype="int32")[:, None]) * width + position
+        flat = ops.reshape(table, (steps * batch * width,))
+        return ops.reshape(
+            array.take_along_axis(flat, ops.reshape(index, (-1,)), 0), ops.shape(index)
+        )
 
-    def ends(self, tables, times, op):
-        """Log-weight of ending at each time, from rows (B, T, P) of every state: (B, T, states) in
-        the position of the corner, or (B, T, 1) of all positions and states."""
+    def in_corner(self, row):
+        """Rows at the position of the corner, (B, states)."""
+        position = self.final()[1]
+        return array.concatenate([array.take_along_axis(x, position, 1) for x in row], 1)
+
+    def ending(self, row, time):
+        """A row where paths may end, else forbidden."""
+        return array.where(self.end_mask(time), row, self.zeros + FORBIDDEN)
+
+    def finish(self, v, last, c, outputs, op):
+        """Log-partition and tape."""
         if self.spec.end == "corner":
-            index = self.corner_index(times)
-            return ops.concatenate([array.take_along_axis(x, index, 2) for x in tables], axis=2)
-        rows = [self.ending(tables[s], times) for s in self.end_states()]
-        rows = ops.concatenate(rows, axis=2)
-        batch, steps, width = ops.shape(rows)
-        rows = ops.reshape(rows, (batch * steps, width))
-        return ops.reshape(_reduce_last(rows, op), (batch, steps, 1))
-
-    def corner_index(self, times):
-        """Position of the corner at all times, (B, T, 1)."""
-        return self.final()[1][:, None] + 0 * times[None, :, None]
-
-    def ending(self, table, times):
-        """Rows (B, T, P) where paths may end, else forbidden."""
-        mask = ops.swapaxes(self.end_mask(times[:, None, None]), 0, 1)
-        return array.where(mask, table, ops.full_like(table, FORBIDDEN))
-
-    def close(self, v, c, ends, op):
-        """Log-partition and tape, from the log-weights of the ends at times 0, 1, ..."""
-        shifts = self.shifts(c)
-        if self.spec.end == "corner":
-            time = self.final()[0]
-            base = array.take_along_axis(shifts, time, 1)[:, 0]
-            index = ops.broadcast_to(time[:, None], (*ops.shape(time), self.spec.states))
-            ends = array.take_along_axis(ends, index, 1)[:, 0]
+            ends = ops.concatenate([self.at_time(x, *self.final()) for x in v], axis=1)
         else:
-            ends = ends[:, :, 0]
+            ends = _swap(outputs[-1])
+        return self.close(v, last, c, ends, op)
+
+    def close(self, v, last, c, ends, op):
+        """Log-partition and tape, from the log-weights (B, states) in the corner or (B, steps)."""
+        shifts = ops.pad(_cumulative(c, 1), [(0, 0), (1, 0)])  # (B, 1 + steps)
+        if self.spec.end == "corner":
+            base = array.take_along_axis(shifts, self.final()[0], 1)[:, 0]
+        else:
+            ends = ops.pad(ends, [(0, 0), (1, 0)], constant_values=FORBIDDEN)
             peak = ops.max(ends + shifts, axis=1)
             if self.spec.empty:
                 peak = array.maximum(peak, ops.zeros_like(peak))
@@ -585,72 +571,35 @@ class _Run:
             nothing = -base[:, None] if self.spec.empty else ops.full_like(shifts[:, :1], FORBIDDEN)
             ends = ops.concatenate([ends, nothing], axis=1)
         value = _reduce_last(ends, op)
-        return base + value, Tape(tuple(v), c, base, value, ends).flat()
+        return base + value, Tape(tuple(v), tuple(last), c, base, value, ends).flat()
 
     def injection(self, tape):
-        """Function of a reverse step: for every state, the probability that a path ends here.
-
-        With tangents `drow` of the current row and `dend` of the log-partition: also its tangent.
-        """
+        """Function of a time and its rows: for every state, the probability that a path ends
+        there."""
         spec = self.spec
         exists = ops.cast(tape.base + tape.value > INFEASIBLE, self.zeros.dtype)[:, None]
         value = tape.value[:, None]
         if spec.end == "corner":
             end, position = self.final()
-            here = ops.cast(self.position == position, self.zeros.dtype) * exists
-            last = [here * p for p in self.corner(tape)]
+            here = ops.cast(ops.equal(self.position, position), self.zeros.dtype) * exists
+            weights = array.exp(tape.ends - value)
+            last = [here * weights[:, s : s + 1] for s in range(spec.states)]
 
-            def ends(x, row):
-                now = array.where(end == x.time, exists, exists * 0.0)
+            def inject(x, row):
+                now = array.where(ops.equal(end, x.time), exists, exists * 0.0)
                 return [now * p for p in last]
 
         else:
 
-            def ends(x, row):
-                mask = self.end_mask(x.time)
+            def inject(x, row):
                 probabilities = [self.zeros] * spec.states
                 for state in self.end_states():
-                    logit = array.where(mask, row[state], self.zeros + FORBIDDEN)
+                    logit = self.ending(row[state], x.time)
                     logit = logit + ((x.offsets[0] - tape.base[:, None]) - value)
                     probabilities[state] = array.exp(logit) * exists
                 return probabilities
 
-        def inject(x, row, drow=None, dend=None):
-            p = ends(x, row)
-            if drow is None:
-                return p
-            return p, [a * (b - dend) for a, b in zip(p, drow, strict=True)]
-
         return inject
-
-    def corner(self, tape):
-        """Posterior of every state in the corner, each (B, 1)."""
-        weights = array.exp(tape.ends - tape.value[:, None])
-        return [weights[:, s : s + 1] for s in range(self.spec.states)]
-
-    def end_tangent(self, v, df, times, shifts, tape):
-        """What the ends at these times add to the tangent of the log-partition, (B, 1).
-
-        Args:
-            v: Rows (B, T, P) of every state.
-            df: Their tangents.
-            times: (T,).
-            shifts: C at these times, (B, T).
-            tape: `Tape`.
-        """
-        total = 0.0
-        if self.spec.end == "corner":
-            index = self.corner_index(times)
-            now = ops.cast(ops.equal(times[None], self.final()[0]), self.zeros.dtype)
-            for p, rates in zip(self.corner(tape), df, strict=True):
-                rate = array.take_along_axis(rates, index, 2)[:, :, 0]
-                total = total + p * array.sum(now * rate, 1, keepdims=True)
-            return total
-        shifts = shifts - (tape.base + tape.value)[:, None]
-        for state in self.end_states():
-            weight = array.exp(self.ending(v[state], times) + shifts[..., None])
-            total = total + ops.sum(weight * df[state], axis=(1, 2))
-        return total[:, None]
 
 
 def _offsets(c, past):
