@@ -38,11 +38,11 @@ class SoftDTW(SequenceLoss):
 
     >>> import numpy as np
     >>> from keras_struct import layers
-    >>> x, y = np.array([[[0.0], [1.0], [2.0]]]), np.array([[[0.0], [0.0], [1.0], [2.0]]])
+    >>> x, y = np.array([[[0.0], [1.0], [2.0]]]), np.array([[[0.0], [0.0], [1.0], [3.0]]])
     >>> float(layers.SoftDTW(temperature=0)(x, y))
-    0.0
+    1.0
     >>> print(round(float(layers.SoftDTW(divergence=True)(x, y)), 3))
-    0.367
+    1.296
 
     Source: Cuturi and Blondel (2017), Soft-DTW: a differentiable loss function for time-series;
     Blondel, Mensch and Vert (2021), Differentiable divergences between time series.
