@@ -42,9 +42,11 @@ def _potentials(function):
     """Array arguments that come before the options."""
     names = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if name in ("lengths", "k", "labels", "temperature"):
+        if name in ("lengths", "k", "labels", "temperature", "band", "swaps", "sources"):
             continue
-        if parameter.default is inspect.Parameter.empty or name in ("start", "end"):
+        if parameter.default is inspect.Parameter.empty or name in (
+            "start", "end", "gap_open", "gap_extend", "insertion", "deletion", "transposition"
+        ):  # fmt: skip
             names.append(name)
     return names
 

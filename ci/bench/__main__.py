@@ -18,8 +18,9 @@ from ci.bench.runner import Options, Runner
 NOTES = """\
 - One process per system and task; JAX is jitted, TensorFlow runs in `tf.function`, PyTorch and
   NumPy are eager. All systems of a row are timed in turns; the figure is the median.
-- `value+gradient` is the value and its gradient with respect to all potentials (NumPy: the value
-  and the marginals); `decode` the best structure; `curvature` the gradient of the marginals.
+- `value` is the value alone; `value+gradient` the value and its gradient with respect to all
+  potentials (NumPy: the value and the marginals); `decode` the best structure; `curvature` the
+  gradient of the marginals.
 - Memory is the growth of the peak resident size during the first run, compilation included.
 """
 
@@ -76,7 +77,7 @@ def main() -> int:
         memory=int(chosen.memory * 2**30),
     )
     cases = [(problem, task) for problem in find_problems() for task in problem.tasks]
-    cases = [(p, t) for p, t in cases if set(chosen.only) <= {p.family, t, *p.name.split()}]
+    cases = [(p, t) for p, t in cases if set(chosen.only) <= {t, *p.title.split()}]
     if not cases:
         print(f"Expected --only to match a case. Received: only={chosen.only}", file=sys.stderr)
         return 2
@@ -85,7 +86,7 @@ def main() -> int:
     runner = Runner(options, lambda line: print(line, file=sys.stderr, flush=True))
     try:
         for i, (problem, task) in enumerate(cases, 1):
-            runner.report(f"[{i}/{len(cases)}] {problem.family} {problem.name} {task}")
+            runner.report(f"[{i}/{len(cases)}] {problem.title} {task}")
             rows.append(report.Row(problem, task, runner.run(problem, task)))
     finally:
         runner.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from ci.bench.problem import CURVATURE, DECODE, GRADIENT, Inputs, Job, Problem
+from ci.bench.problem import CURVATURE, DECODE, GRADIENT, VALUE, Inputs, Job, Problem
 
 
 def job(problem: Problem, task: str, inputs: Inputs) -> Job:
@@ -14,6 +14,8 @@ def job(problem: Problem, task: str, inputs: Inputs) -> Job:
         return _numpy_job(problem, task, inputs)
     if task == DECODE:
         return compiled_job(lambda x: {"event": problem.distribution(**x).argmax()}, inputs)
+    if task == VALUE:
+        return compiled_job(lambda x: {"value": problem.distribution(**x).value()}, inputs)
     if task == GRADIENT:
 
         def value(x: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -113,6 +115,8 @@ def _numpy_job(problem: Problem, task: str, inputs: Inputs) -> Job:
         raise NotImplementedError("the NumPy backend has no gradients of marginals")
     if task == DECODE:
         return Job(lambda: problem.distribution(**inputs).argmax(), lambda tags: {"event": tags})
+    if task == VALUE:
+        return Job(lambda: problem.distribution(**inputs).value(), lambda x: {"value": x})
     return marginals_job(problem, inputs)
 
 

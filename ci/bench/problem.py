@@ -11,9 +11,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-FAMILIES = ("ci.bench.linear_chain", "ci.bench.semi_markov", "ci.bench.ctc")
+FAMILIES = (
+    "ci.bench.linear_chain",
+    "ci.bench.semi_markov",
+    "ci.bench.ctc",
+    "ci.bench.alignment",
+)
 BACKENDS = ("jax", "tensorflow", "torch", "numpy")
 
+VALUE = "value"
 GRADIENT = "value+gradient"
 DECODE = "decode"
 CURVATURE = "curvature"
@@ -60,7 +66,7 @@ class Problem:
 
     Attributes:
         family: Public name of the structure.
-        tasks: Which of `GRADIENT`, `DECODE` and `CURVATURE` are measured.
+        tasks: Which of `VALUE`, `GRADIENT`, `DECODE` and `CURVATURE` are measured.
         potentials: The inputs that gradients are taken of; the first is the primary potential.
         shared: The inputs without batch axis.
         peers: Other libraries, by the name of their column.
@@ -83,6 +89,15 @@ class Problem:
     def name(self) -> str:
         return " ".join(f"{letter}={size}" for letter, size in self.sizes.items())
 
+    @property
+    def title(self) -> str:
+        return f"{self.family} {self.name}"
+
+    @property
+    def cells(self) -> int | None:
+        """Cells of the recurrence in one batch, if times are also given per cell."""
+        return None
+
     def inputs(self) -> Inputs:
         """The same random numbers in every process, float32 and int32."""
         raise NotImplementedError
@@ -103,6 +118,6 @@ def find_problems(families: tuple[str, ...] = FAMILIES) -> list[Problem]:
     return [p for family in families for p in importlib.import_module(family).PROBLEMS]
 
 
-def find_problem(module: str, name: str) -> Problem:
-    (problem,) = (p for p in importlib.import_module(module).PROBLEMS if p.name == name)
+def find_problem(module: str, title: str) -> Problem:
+    (problem,) = (p for p in importlib.import_module(module).PROBLEMS if p.title == title)
     return problem

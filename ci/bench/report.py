@@ -1,5 +1,6 @@
 """Tables of results as Markdown and as JSON."""
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ci.bench.problem import BACKENDS, Problem
+from ci.bench.problem import BACKENDS, VALUE, Problem
 from ci.bench.runner import FAILED, Options, Result
 
 PACKAGES = ("keras-struct-ops", "keras", "numpy", "jax", "tensorflow-cpu", "tensorflow", "torch")
@@ -22,7 +23,7 @@ class Row(NamedTuple):
 
     @property
     def title(self) -> str:
-        return f"{self.problem.family} {self.problem.name} {self.task}"
+        return f"{self.problem.title} {self.task}"
 
     def fastest_peer(self) -> float | None:
         """Seconds of the fastest peer."""
@@ -63,6 +64,14 @@ def tables(rows: list[Row]) -> str:
             "Milliseconds" + (", × = times faster than the fastest peer" * _peers(columns))
         )
         parts.append(_table(group, columns, _time_cell))
+        if any(row.problem.cells for row in group):
+            parts.append("Nanoseconds per cell")
+            parts.append(_table(group, columns, _cell_cell))
+        values = _values_of(rows, family)
+        if values and task != VALUE:
+            parts.append("Times the value alone")
+            own = [name for name in columns if name in BACKENDS]
+            parts.append(_table(group, own, functools.partial(_cost_cell, values)))
         parts.append("Peak memory of the first run, MiB")
         parts.append(_table(group, columns, _memory_cell))
     return "\n\n".join(parts)
@@ -147,6 +156,27 @@ def _time_cell(row: Row, name: str) -> str:
         return result.status
     ratio = row.ratio(name) if name in BACKENDS else None
     return _digits(1000 * result.seconds) + (f" ×{_digits(ratio)}" if ratio else "")
+
+
+def _cell_cell(row: Row, name: str) -> str:
+    result = row.results.get(name)
+    if result is None or result.seconds is None or row.problem.cells is None:
+        return ""
+    return _digits(1e9 * result.seconds / row.problem.cells)
+
+
+def _values_of(rows: list[Row], family: str) -> dict[str, Row]:
+    """The rows of `VALUE`, by the name of the problem."""
+    rows = [row for row in rows if (row.problem.family, row.task) == (family, VALUE)]
+    return {row.problem.name: row for row in rows}
+
+
+def _cost_cell(values: dict[str, Row], row: Row, name: str) -> str:
+    value = values.get(row.problem.name)
+    if value is None or name not in row.results or name not in value.results:
+        return ""
+    whole, part = row.results[name].seconds, value.results[name].seconds
+    return "" if whole is None or part is None else f"×{_digits(whole / part)}"
 
 
 def _memory_cell(row: Row, name: str) -> str:

@@ -182,7 +182,7 @@ class Runner:
         return Process(
             "ci.bench.worker",
             type(problem).__module__,
-            problem.name,
+            problem.title,
             task,
             name,
             outputs,
@@ -214,7 +214,7 @@ class Runner:
     def _judge(self, problem: Problem, task: str, outputs: Path, result: Result) -> None:
         request = {
             "module": type(problem).__module__,
-            "problem": problem.name,
+            "problem": problem.title,
             "task": task,
             "outputs": str(outputs),
         }

@@ -1,11 +1,10 @@
 """A picture of the marginals of the word boundaries at several temperatures."""
 
-import io
-import os
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from figures import write_png
 from matplotlib.figure import Figure
 
 TRUE, FALSE, INK, GREY, FAINT = "#1b7f79", "#e07a3f", "#222222", "#666666", "#b5b5b5"
@@ -50,8 +49,4 @@ def draw_marginals(
                 handletextpad=0.1,
                 borderpad=0.2,
             )
-        image = io.BytesIO()
-        figure.savefig(image, format="png")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(image.getvalue())
-    os.replace(partial, path)
+        write_png(path, figure)

@@ -1,5 +1,17 @@
 """Structured attention layers, prediction heads, losses and metrics."""
 
+from keras_struct.layers.aligner import Aligner
+from keras_struct.layers.alignment_cross_entropy import AlignmentCrossEntropy
+from keras_struct.layers.alignment_decoder import AlignmentDecoder
+from keras_struct.layers.alignment_f1 import AlignmentF1
+from keras_struct.layers.alignment_map import (
+    AlignmentMap,
+    DTWMap,
+    MonotonicMap,
+    NeedlemanWunschMap,
+    OverlapMap,
+    SmithWatermanMap,
+)
 from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.attention_map import (
     AttentionMap,
@@ -11,6 +23,12 @@ from keras_struct.layers.attention_map import (
 from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.crf import CRF
 from keras_struct.layers.export import export_saved_model
+from keras_struct.layers.gap_penalties import GapPenalties
+from keras_struct.layers.packed_alignment import (
+    AlignmentPotentials,
+    pack_alignment,
+    unpack_alignment,
+)
 from keras_struct.layers.packed_potentials import (
     ChainPotentials,
     pack_potentials,
@@ -19,6 +37,8 @@ from keras_struct.layers.packed_potentials import (
 from keras_struct.layers.segments import segments_to_spans, spans_to_segments
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
 from keras_struct.layers.sequence_mask import lengths_from_mask, mask_from_lengths
+from keras_struct.layers.soft_dtw import SoftDTW
+from keras_struct.layers.soft_edit_distance import SoftEditDistance
 from keras_struct.layers.span_f1 import SpanF1
 from keras_struct.layers.structured_attention import StructuredAttention
 from keras_struct.layers.structured_decoder import StructuredDecoder, decoding_model
@@ -28,12 +48,26 @@ from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenc
 
 __all__ = [
     "CRF",
+    "Aligner",
+    "AlignmentCrossEntropy",
+    "AlignmentDecoder",
+    "AlignmentF1",
+    "AlignmentMap",
+    "AlignmentPotentials",
     "AttachMask",
     "AttentionMap",
     "ChainPotentials",
+    "DTWMap",
+    "GapPenalties",
     "LinearChainMap",
+    "MonotonicMap",
+    "NeedlemanWunschMap",
+    "OverlapMap",
     "SemiMarkovCRF",
     "SemiMarkovMap",
+    "SmithWatermanMap",
+    "SoftDTW",
+    "SoftEditDistance",
     "SoftmaxMap",
     "SpanF1",
     "StructuredAttention",
@@ -48,10 +82,12 @@ __all__ = [
     "export_saved_model",
     "lengths_from_mask",
     "mask_from_lengths",
+    "pack_alignment",
     "pack_potentials",
     "segments_to_spans",
     "spans_to_segments",
     "tag_constraints",
     "tag_spans",
+    "unpack_alignment",
     "unpack_potentials",
 ]

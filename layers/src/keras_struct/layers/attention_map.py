@@ -18,6 +18,11 @@ class AttentionMap(keras.layers.Layer):
     subclass implements `marginals(scores, lengths, temperature)` and, if it has weights of its
     own, `build`. Any layer with the same call arguments serves as a map.
 
+    Here each query has a structure over the keys, with `lengths` that broadcast against
+    `(..., H, T)`. A map whose attribute `over_pairs` is True has one structure over all queries and
+    keys of a head (see `AlignmentMap`): it is called with one more argument, `query_lengths`, and
+    both lengths broadcast against `(..., H)`.
+
     Args:
         temperature: Number >= 0 that divides the scores; 0 is the best structure alone, without
             gradients.
@@ -32,6 +37,8 @@ class AttentionMap(keras.layers.Layer):
     Returns:
         `(..., H, T, S)` in the dtype of the scores, exactly 0 for keys beyond the lengths.
     """
+
+    over_pairs = False
 
     def __init__(self, temperature=1.0, learn_temperature=False, **kwargs):
         super().__init__(**kwargs)
@@ -58,10 +65,11 @@ class AttentionMap(keras.layers.Layer):
         )
 
     def temperature_of_heads(self):
-        """The number that was given, or if learned a tensor `(H, 1)`."""
-        if self.learn_temperature:
-            return K.expand_dims(K.exp(K.cast(self.log_temperature, "float32")), -1)
-        return self.temperature
+        """The number that was given, or if learned a tensor `(H, 1)`, over pairs `(H,)`."""
+        if not self.learn_temperature:
+            return self.temperature
+        temperature = K.exp(K.cast(self.log_temperature, "float32"))
+        return temperature if self.over_pairs else K.expand_dims(temperature, -1)
 
     def call(self, scores, lengths=None):
         return self.marginals(scores, lengths, self.temperature_of_heads())

@@ -7,7 +7,7 @@ from keras import ops as K
 
 from keras_struct.layers.packed_potentials import ChainPotentials, header_rows, pack_potentials
 from keras_struct.layers.sequence_mask import lengths_from_mask
-from keras_struct.layers.structured_decoder import decode, decoded_spec
+from keras_struct.layers.structured_decoder import StructuredDecoder, decode, decoded_spec
 from keras_struct.layers.tag_scheme import TagConstraints
 
 
@@ -74,6 +74,7 @@ class CRF(keras.layers.Layer):
     """
 
     OUTPUT_MODES: tuple[str, ...] = ("potentials", "marginals", "tags")
+    decoder = StructuredDecoder
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from keras.src.backend.common.masking import get_keras_mask as keras_mask
 
 from keras_struct.ops.structure import concrete
 
-__all__ = ["keras_mask", "lengths_from_mask", "mask_from_lengths"]
+__all__ = ["keras_mask", "lengths_from_mask", "mask_from_lengths", "without_padding"]
 
 
 def lengths_from_mask(mask):
@@ -40,3 +40,13 @@ def lengths_from_mask(mask):
 def mask_from_lengths(lengths, n):
     """Boolean mask `(..., n)` of right-padded sequences of the given integer lengths `(...,)`."""
     return K.arange(n) < K.expand_dims(lengths, -1)
+
+
+def without_padding(x, mask):
+    """Zeros in the padding: a product with NaN would poison outputs and gradients."""
+    if mask is None:
+        return x
+    mask = K.cast(mask, "bool")
+    while len(mask.shape) < len(x.shape):
+        mask = K.expand_dims(mask, -1)
+    return K.where(mask, x, K.zeros_like(x))

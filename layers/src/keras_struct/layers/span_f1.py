@@ -80,13 +80,7 @@ class SpanF1(keras.metrics.Metric):
             variable.assign_add(K.sum(K.cast(spans, self.dtype) * weight))
 
     def result(self):
-        precision = K.divide_no_nan(self.right, self.predicted)
-        recall = K.divide_no_nan(self.right, self.target)
-        if self.measure == "precision":
-            return precision
-        if self.measure == "recall":
-            return recall
-        return K.divide_no_nan(2 * self.right, self.predicted + self.target)
+        return ratio(self.measure, self.right, self.predicted, self.target)
 
     def _prediction(self, y_pred):
         """The best tags `(B, N)` or segments `(B, N, 2)`, and which tokens count, `(B, N)`."""
@@ -133,3 +127,9 @@ class SpanF1(keras.metrics.Metric):
             "measure": self.measure,
             "from_potentials": self.from_potentials,
         }
+
+
+def ratio(measure, right, predicted, target):
+    """Precision, recall or F1 of counts, 0 where there are none."""
+    whole = {"precision": predicted, "recall": target, "f1": (predicted + target) / 2}
+    return K.divide_no_nan(right, whole[measure])

@@ -1,55 +1,73 @@
 """Multi-head attention whose map is the marginals of a structure."""
 
+import functools
 import inspect
 
 import keras
 from keras import ops as K
 
+from keras_struct.layers.alignment_map import (
+    DTWMap,
+    MonotonicMap,
+    NeedlemanWunschMap,
+    OverlapMap,
+    SmithWatermanMap,
+)
 from keras_struct.layers.attention_map import (
+    AttentionMap,
     LinearChainMap,
     SemiMarkovMap,
     SoftmaxMap,
     SubsetMap,
 )
-from keras_struct.layers.sequence_mask import lengths_from_mask
+from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
 
-STRUCTURES: dict[str, type] = {
+STRUCTURES: dict[str, type[AttentionMap]] = {
     "softmax": SoftmaxMap,
     "linear_chain": LinearChainMap,
     "semi_markov": SemiMarkovMap,
     "subset": SubsetMap,
+    "smith_waterman": SmithWatermanMap,
+    "needleman_wunsch": NeedlemanWunschMap,
+    "overlap": OverlapMap,
+    "dtw": DTWMap,
+    "monotonic": MonotonicMap,
 }
 
 
 @keras.saving.register_keras_serializable("keras_struct")
 class StructuredAttention(keras.layers.MultiHeadAttention):
-    """Multi-head attention whose map is the marginals of a structure over the keys.
+    """Multi-head attention whose map is the marginals of a structure.
 
     `keras.layers.MultiHeadAttention` with another map: for each head and query, a distribution
     over the structures that select keys, and the probability of each key to be selected in place
-    of the softmax. With `structure="softmax"` the layer is `MultiHeadAttention`, to rounding.
+    of the softmax; or for each head, a distribution over the alignments of the queries with the
+    keys, and the probability of each pair. With `structure="softmax"` the layer is
+    `MultiHeadAttention`, to rounding.
 
     Args:
         num_heads: Number of heads.
         key_dim: Size of each head for query and key.
         structure: `"softmax"`, one key; `"linear_chain"`, any keys, with learned scores for
             neighbours (`LinearChainMap`); `"semi_markov"`, runs of keys with learned scores for
-            their lengths (`SemiMarkovMap`); `"subset"`, exactly k keys (`SubsetMap`); or a map, an
-            `AttentionMap` or any layer that is called like one. Its structure parameters are
-            weights, learned unless the map has `trainable=False`.
+            their lengths (`SemiMarkovMap`); `"subset"`, exactly k keys (`SubsetMap`). Alignments:
+            `"smith_waterman"`, `"needleman_wunsch"` and `"overlap"`, with learned gap scores;
+            `"dtw"`, warping paths (`DTWMap`); `"monotonic"`, one key for each query, in order
+            (`MonotonicMap`). Or a map, an `AttentionMap` or any layer that is called like one. Its
+            structure parameters are weights, learned unless the map has `trainable=False`.
         temperature: Number that divides the scores, 1 by default; 0 is the best structure alone.
             For a structure given by name.
         learn_temperature: Whether each head learns its temperature. For a structure given by name.
         **kwargs: All other arguments of `keras.layers.MultiHeadAttention`; and, for a structure
-            given by name, those of its map, such as `k=3` for `"subset"` or `max_length=4` for
-            `"semi_markov"`.
+            given by name, those of its map, such as `k=3` for `"subset"` or `gap_open=-5.0` for
+            `"smith_waterman"`.
 
     Call arguments:
         query: `(B, T, F)`.
         value: `(B, S, F)`.
         key: `(B, S, F)`, by default the value.
-        query_mask: Boolean `(B, T)`; by default the Keras mask of the query, which the output
-            keeps.
+        query_mask: Boolean `(B, T)`, right-padded for an alignment; by default the Keras mask of
+            the query, which the output keeps.
         value_mask: Boolean `(B, S)`, right-padded: the structure ends with the last valid key. By
             default the Keras mask of the value.
         key_mask: The same for the key.
@@ -58,12 +76,16 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             structure goes on past it: in a chain the key takes part as not selected.
         return_attention_scores: Whether to return the map, too.
         training: Whether dropout acts, on the map.
-        use_causal_mask: Whether the structure of query t ends with key t.
+        use_causal_mask: Whether the structure of query t ends with key t. Not for alignments.
 
     Returns:
         `(B, T, F)`, or a pair with the map `(B, H, T, S)`. What lies in the padding, NaN included,
         never matters. The rows of a map need not sum to 1: a structure may select several keys, or
-        none.
+        none. Where no structure exists, such as no alignment with an empty sequence, the map is 0.
+
+    Raises:
+        ValueError: For `use_causal_mask` with an alignment, which needs all queries and keys; for
+            arguments of an unknown structure, or several attention axes.
 
     Example:
 
@@ -134,9 +156,9 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         use_causal_mask=False,
     ):
         query, value, key = (
-            _without_padding(query, query_mask),
-            _without_padding(value, value_mask),
-            _without_padding(*((value, value_mask) if key is None else (key, key_mask))),
+            without_padding(query, query_mask),
+            without_padding(value, value_mask),
+            without_padding(*((value, value_mask) if key is None else (key, key_mask))),
         )
         heads = (self._query_dense(query), self._key_dense(key), self._value_dense(value))
         if self._is_softmax():
@@ -147,8 +169,7 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
                 *heads, mask, training, return_attention_scores
             )
         else:
-            masks = [mask for mask in (value_mask, key_mask) if mask is not None]
-            lengths = self._lengths(masks, query, use_causal_mask)
+            lengths = self._lengths(query, query_mask, value_mask, key_mask, use_causal_mask)
             # What remains of the mask once the causal and the padding mask are lengths.
             mask = self._compute_attention_mask(query, value, attention_mask=attention_mask)
             output, scores = self._structured_attention(*heads, mask, lengths, training)
@@ -179,20 +200,28 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             while len(mask.shape) < len(scores.shape):
                 mask = K.expand_dims(mask, -3)
             scores = K.where(mask, scores, K.cast(-float("inf"), scores.dtype))
-        attention = K.cast(self.structure(scores, lengths=lengths), scores.dtype)
+        attention = K.cast(self.structure(scores, **lengths), scores.dtype)
         dropped = self._dropout_layer(attention, training=training)
         return K.einsum(self._combine_equation, dropped, value), attention
 
-    def _lengths(self, masks, query, causal):
-        """Number of keys, broadcasting against `(B, H, T)`, or None for all."""
-        lengths = None
-        if masks:
-            mask = masks[0] if len(masks) == 1 else K.logical_and(*masks)
-            lengths = lengths_from_mask(mask)[..., None, None]
+    def _lengths(self, query, query_mask, value_mask, key_mask, causal):
+        """The lengths that the map takes, as keyword arguments; None for all."""
+        masks = [K.cast(mask, "bool") for mask in (value_mask, key_mask) if mask is not None]
+        keys = lengths_from_mask(functools.reduce(K.logical_and, masks)) if masks else None
+        if getattr(self.structure, "over_pairs", False):
+            if causal:
+                raise ValueError(
+                    "Expected use_causal_mask=False: an alignment needs all queries and keys. "
+                    f"Received: use_causal_mask=True for structure={self.structure.name!r}"
+                )
+            queries = None if query_mask is None else lengths_from_mask(query_mask)
+            pair = {"lengths": keys, "query_lengths": queries}
+            return {name: None if n is None else n[..., None] for name, n in pair.items()}
+        lengths = None if keys is None else keys[..., None, None]
         if causal:
             until = K.arange(1, K.shape(query)[self._attention_axes[0]] + 1, dtype="int32")
             lengths = until if lengths is None else K.minimum(lengths, until)
-        return lengths
+        return {"lengths": lengths}
 
     def compute_output_spec(
         self,
@@ -228,13 +257,3 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             "temperature": None,
             "learn_temperature": None,
         }
-
-
-def _without_padding(x, mask):
-    """Zeros in the padding: a product with NaN would poison outputs and gradients."""
-    if mask is None:
-        return x
-    mask = K.cast(mask, "bool")
-    while len(mask.shape) < len(x.shape):
-        mask = K.expand_dims(mask, -1)
-    return K.where(mask, x, K.zeros_like(x))

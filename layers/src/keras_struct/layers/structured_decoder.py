@@ -102,23 +102,24 @@ def decoded_spec(output_mode, leading, k, dtype):
     return keras.KerasTensor((*leading, 2) if output_mode == "segments" else leading, "int32")
 
 
-def decoding_model(model, output_mode="tags", temperature=1.0):
+def decoding_model(model, output_mode=None, temperature=1.0):
     """The model for inference: it returns tags or marginals where the model returns potentials.
 
     It shares the weights of the model, so it may be made before or after training.
 
     Args:
-        model: Functional or `Sequential` model with an output that a `CRF` or a
-            `SemiMarkovCRF` made.
-        output_mode: See `StructuredDecoder`.
-        temperature: See `StructuredDecoder`.
+        model: Functional or `Sequential` model with an output that a `CRF`, a
+            `SemiMarkovCRF` or an `Aligner` made.
+        output_mode: See `StructuredDecoder` and, for an `Aligner`, `AlignmentDecoder`; None for
+            `"tags"` and `"path"`.
+        temperature: See `StructuredDecoder` and `AlignmentDecoder`.
 
     Returns:
         `keras.Model` on the same inputs, with the same structure of outputs.
 
     Raises:
         ValueError: If no output of the model comes from one of them. Models of other kinds decode
-            with the layer itself, `StructuredDecoder()(potentials)`.
+            with the layer itself, such as `StructuredDecoder()(potentials)`.
 
     Example:
 
@@ -137,22 +138,24 @@ def decoding_model(model, output_mode="tags", temperature=1.0):
             "Expected a Functional model, or a Sequential one that was built. "
             f"Received: model={model}"
         )
-    if not any(_is_packed(output) for output in keras.tree.flatten(outputs)):
+    if not any(_head_of(output) for output in keras.tree.flatten(outputs)):
         raise ValueError(
-            "Expected a model with an output of a CRF or a SemiMarkovCRF. "
+            "Expected a model with an output of a CRF, a SemiMarkovCRF or an Aligner. "
             f"Received: model={model} with outputs={model.outputs}"
         )
 
     def decoded(output):
-        if not _is_packed(output):
+        head = _head_of(output)
+        if head is None:
             return output
-        return StructuredDecoder(output_mode, temperature)(output)
+        mode = {} if output_mode is None else {"output_mode": output_mode}
+        return head.decoder(temperature=temperature, **mode)(output)
 
     outputs = keras.tree.map_structure(decoded, outputs)
-    return keras.Model(inputs, outputs, name=f"{model.name}_{output_mode}")
+    return keras.Model(inputs, outputs, name=f"{model.name}_{output_mode or 'decoded'}")
 
 
-def _is_packed(output):
-    """Whether a layer of this library made this symbolic tensor as packed potentials."""
+def _head_of(output):
+    """The layer of this library that made this symbolic tensor as packed potentials, or None."""
     layer = output._keras_history.operation
-    return getattr(layer, "returns_potentials", False)
+    return layer if getattr(layer, "returns_potentials", False) else None

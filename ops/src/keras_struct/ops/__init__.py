@@ -1,5 +1,20 @@
 """Exact marginals, samples and decoding of combinatorial structures, on every Keras backend."""
 
+from keras_struct.ops.alignment.edit import (
+    adjacent_swaps,
+    damerau,
+    lcs,
+    levenshtein,
+    osa,
+    transposition_sources,
+)
+from keras_struct.ops.alignment.gapped import (
+    needleman_wunsch,
+    overlap,
+    saigo_vert,
+    smith_waterman,
+)
+from keras_struct.ops.alignment.warping import dtw, monotonic_alignment
 from keras_struct.ops.chain.categorical import categorical
 from keras_struct.ops.chain.ctc import ctc
 from keras_struct.ops.chain.linear_chain import linear_chain
@@ -13,12 +28,24 @@ __all__ = [
     "Choice",
     "Distribution",
     "TopK",
+    "adjacent_swaps",
     "categorical",
     "ctc",
+    "damerau",
+    "dtw",
     "explain",
     "implementations",
+    "lcs",
+    "levenshtein",
     "linear_chain",
+    "monotonic_alignment",
+    "needleman_wunsch",
+    "osa",
+    "overlap",
+    "saigo_vert",
     "semi_markov",
+    "smith_waterman",
     "subset",
+    "transposition_sources",
     "use",
 ]

@@ -26,6 +26,16 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "semi_markov": ("chain.semi_markov", ("portable", "reference")),
     "ctc": ("chain.ctc", ("portable", "reference")),
     "subset": ("chain.subset", ("portable", "reference")),
+    "needleman_wunsch": ("alignment", ("portable", "checkpointed", "reference")),
+    "overlap": ("alignment", ("portable", "checkpointed", "reference")),
+    "smith_waterman": ("alignment", ("portable", "checkpointed", "reference")),
+    "saigo_vert": ("alignment", ("portable", "checkpointed", "reference")),
+    "dtw": ("alignment", ("portable", "checkpointed", "reference")),
+    "monotonic_alignment": ("alignment", ("portable", "checkpointed", "reference")),
+    "levenshtein": ("alignment", ("portable", "checkpointed", "reference")),
+    "osa": ("alignment", ("portable", "checkpointed", "reference")),
+    "damerau": ("alignment", ("portable", "checkpointed", "reference")),
+    "lcs": ("alignment", ("portable", "checkpointed", "reference")),
 }
 
 _requests: contextvars.ContextVar[tuple[tuple[str | None, str], ...]] = contextvars.ContextVar(

@@ -52,7 +52,7 @@ def test_every_implementation_of_every_structure_exists():
 
 def test_portable_rejects_nothing_and_reference_is_only_on_request():
     for op, (_, names) in dispatch.IMPLEMENTATIONS.items():
-        assert names[-2:] == ("portable", "reference"), op
+        assert "portable" in names and names[-1] == "reference", op
         assert dispatch._module(op, "portable").rejects(None) is None
 
 

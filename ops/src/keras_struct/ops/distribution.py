@@ -17,6 +17,7 @@ from keras_struct.ops.numerics import (
     INFEASIBLE,
     gumbel_noise,
     inner,
+    no_noise,
     per_example,
     scale_rows,
 )
@@ -87,11 +88,10 @@ class Distribution:
     def _best(self):
         """Compact best event, flat batch."""
         best, tape = self._max
-        event = self._sweeps.trace(
-            tuple(ops.stop_gradient(x) for x in self._theta),
-            self.structure.context,
-            tape,
-            functools.partial(ops.zeros, dtype=self._theta[0].dtype),
+        theta = tuple(ops.stop_gradient(x) for x in self._theta)
+        noise = no_noise(keras.backend.standardize_dtype(theta[0].dtype))
+        event = autodiff.run(
+            self._sweeps, "trace", theta, self.structure.context, tape, static=(noise,)
         )
         return _keep(best > INFEASIBLE, event)
 
@@ -177,7 +177,9 @@ class Distribution:
             ops.broadcast_to(x, ops.shape(p))
             for x, p in zip(tangents, self._marginals, strict=True)
         ]
-        hessian = self._sweeps.curvature(theta, structure.context, self._soft[1], tuple(wide))
+        hessian = autodiff.run(
+            self._sweeps, "curvature", theta, structure.context, self._soft[1], tuple(wide)
+        )
         named = structure.unfold(hessian)
         of = next(iter(structure.potentials)) if of is None else of
         if of not in named:
@@ -234,7 +236,9 @@ class Distribution:
         if not isinstance(k, int) or k < 1:
             raise ValueError(f"Expected a positive integer. Received: k={k}")
         theta = tuple(ops.stop_gradient(x) for x in self._theta)
-        events, exists = self._sweeps.topk(theta, self.structure.context, k)
+        events, exists = autodiff.run(
+            self._sweeps, "topk", theta, self.structure.context, static=(k,)
+        )
         scores = self._score(events, k)
         scores = array.where(exists, scores, ops.full_like(scores, 2 * INFEASIBLE))
         scores = self._finite(scores, self._times_temperature)

@@ -6,6 +6,7 @@ float32 range that sums of it stay finite. No infinity means no `inf - inf`, hen
 sweep or in any of its derivatives. A log-partition below `INFEASIBLE` says: no structure exists.
 """
 
+import functools
 import itertools
 
 import keras
@@ -68,6 +69,12 @@ def reduce_to(x, like):
 def scale_rows(weight, x):
     """`weight` (B,) times `x` (B, ...)."""
     return ops.reshape(weight, (-1,) + (1,) * (len(x.shape) - 1)) * x
+
+
+@functools.cache
+def no_noise(dtype):
+    """Function `noise(shape)` of zeros, the same object for each dtype."""
+    return functools.partial(ops.zeros, dtype=dtype)
 
 
 def gumbel_noise(seed, dtype):

@@ -42,6 +42,8 @@ class Edge:
 class PathReference(Sweeps):
     """Sweeps by plain loops over the lattice of each example."""
 
+    traceable = False
+
     def lattice(self, shapes, context) -> list[Edge]:
         """Edges of one example, sources in topological order.
 

@@ -101,7 +101,8 @@ def flatten_shared(name, x, core_rank, batch_shape):
                 f"Expected {name} to have the batch axes {batch_shape}, or size 1 at axis {axis}. "
                 f"Received: shape of {name}={tuple(x.shape)}"
             )
-    if any(have == 1 and want != 1 for have, want in zip(x.shape, batch_shape, strict=False)):
+    wants = [want if isinstance(want, int) else None for want in batch_shape]
+    if any(have == 1 and want != 1 for have, want in zip(x.shape, wants, strict=False)):
         if all(x.shape[axis] == 1 for axis in range(lead)):
             return ops.reshape(x, (1, *ops.shape(x)[lead:]))
         x = ops.broadcast_to(x, (*batch_shape, *ops.shape(x)[lead:]))

@@ -27,8 +27,10 @@ def tensor(x, dtype="float64"):
 
 def array(x):
     """NumPy array of any tensor, half precisions as float32."""
-    x = keras.ops.convert_to_numpy(keras.ops.stop_gradient(x) if HAS_GRADIENTS else x)
-    return x.astype("float32") if x.dtype.name in ("bfloat16", "float16") else x
+    if getattr(x, "dtype", None) is not None:
+        half = keras.backend.standardize_dtype(x.dtype) in ("bfloat16", "float16")
+        x = keras.ops.cast(x, "float32") if half else x
+    return keras.ops.convert_to_numpy(keras.ops.stop_gradient(x) if HAS_GRADIENTS else x)
 
 
 def grad(function):

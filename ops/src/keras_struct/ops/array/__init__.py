@@ -5,11 +5,14 @@ that is more than the arithmetic. Everything outside loops uses `keras.ops`.
 
 Every framework module defines the same names:
 
-- `exp, log, sum, max, argmax, maximum, where, matmul, concatenate, stack, take_along_axis, top_k`
+- `exp, log, sum, max, argmax, maximum, round, where, matmul, concatenate, stack, reshape,
+  take_along_axis, top_k`
 - `logsumexp(x, axis)`
 - `scan(step, carry, xs, like, reverse=False)`: `jax.lax.scan` over the leading axis of every array
   in the tuple `xs`; `carry` and the outputs are tuples; `like` holds, for each output, an array of
   its shape and dtype (TensorFlow must know them before the loop).
+- `put_row(table, i, row)`: `table[:, i] = row`, and `add_at(table, index, x)`:
+  `table[b, index[b]] += x[b]`; both may change `table` in place.
 - `traced(x)`: whether the value is unknown now (jit, graph, vmap).
 - `platform(x)`: "cpu", "gpu" or "tpu".
 """

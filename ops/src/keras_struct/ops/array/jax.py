@@ -11,6 +11,8 @@ from jax.numpy import (
     matmul,
     max,
     maximum,
+    reshape,
+    round,
     stack,
     sum,
     take_along_axis,
@@ -18,6 +20,7 @@ from jax.numpy import (
 )
 
 __all__ = [
+    "add_at",
     "argmax",
     "concatenate",
     "exp",
@@ -27,6 +30,9 @@ __all__ = [
     "max",
     "maximum",
     "platform",
+    "put_row",
+    "reshape",
+    "round",
     "scan",
     "stack",
     "sum",
@@ -48,6 +54,14 @@ def top_k(x, k):
 
 def scan(step, carry, xs, like, reverse=False):
     return lax.scan(step, carry, xs, reverse=reverse)
+
+
+def put_row(table, index, row):
+    return lax.dynamic_update_slice_in_dim(table, row[:, None], index, 1)
+
+
+def add_at(table, index, values):
+    return table.at[jnp.arange(table.shape[0])[:, None], index].add(values)
 
 
 def traced(x):

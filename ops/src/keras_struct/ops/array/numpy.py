@@ -9,6 +9,8 @@ from numpy import (
     matmul,
     max,
     maximum,
+    reshape,
+    round,
     stack,
     sum,
     take_along_axis,
@@ -16,6 +18,7 @@ from numpy import (
 )
 
 __all__ = [
+    "add_at",
     "argmax",
     "concatenate",
     "exp",
@@ -25,6 +28,9 @@ __all__ = [
     "max",
     "maximum",
     "platform",
+    "put_row",
+    "reshape",
+    "round",
     "scan",
     "stack",
     "sum",
@@ -54,6 +60,16 @@ def scan(step, carry, xs, like, reverse=False):
     if reverse:
         outputs.reverse()
     return carry, tuple(np.stack(column) for column in zip(*outputs, strict=True))
+
+
+def put_row(table, index, row):
+    table[:, index] = row
+    return table
+
+
+def add_at(table, index, values):
+    np.add.at(table, (np.arange(len(table))[:, None], index), values)
+    return table
 
 
 def traced(x):

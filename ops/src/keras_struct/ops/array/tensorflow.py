@@ -1,10 +1,11 @@
 """Array primitives on TensorFlow (see `array/__init__.py`)."""
 
 import tensorflow as tf
-from tensorflow import exp, matmul, maximum, stack, where
+from tensorflow import exp, matmul, maximum, reshape, round, stack, where
 from tensorflow.math import log
 
 __all__ = [
+    "add_at",
     "argmax",
     "concatenate",
     "exp",
@@ -14,6 +15,9 @@ __all__ = [
     "max",
     "maximum",
     "platform",
+    "put_row",
+    "reshape",
+    "round",
     "scan",
     "stack",
     "sum",
@@ -76,6 +80,17 @@ def scan(step, carry, xs, like, reverse=False):
         lambda i, *_: i < n, body, (0, tuple(carry), writes), maximum_iterations=n
     )
     return carry, tuple(w.stack() for w in writes)
+
+
+def put_row(table, index, row):
+    batch = tf.range(tf.shape(table)[0])
+    where = tf.stack([batch, tf.zeros_like(batch) + index], axis=1)
+    return tf.tensor_scatter_nd_update(table, where, row)
+
+
+def add_at(table, index, values):
+    batch = tf.range(tf.shape(table)[0])[:, None] + tf.zeros_like(index)
+    return tf.tensor_scatter_nd_add(table, tf.stack([batch, index], axis=2), values)
 
 
 def traced(x):

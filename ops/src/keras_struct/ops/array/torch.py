@@ -1,9 +1,10 @@
 """Array primitives on PyTorch (see `array/__init__.py`)."""
 
 import torch
-from torch import concatenate, exp, log, logsumexp, matmul, maximum, stack, where
+from torch import concatenate, exp, log, logsumexp, matmul, maximum, reshape, round, stack, where
 
 __all__ = [
+    "add_at",
     "argmax",
     "concatenate",
     "exp",
@@ -13,6 +14,9 @@ __all__ = [
     "max",
     "maximum",
     "platform",
+    "put_row",
+    "reshape",
+    "round",
     "scan",
     "stack",
     "sum",
@@ -52,6 +56,19 @@ def scan(step, carry, xs, like, reverse=False):
     if reverse:
         outputs.reverse()
     return carry, tuple(torch.stack(column) for column in zip(*outputs, strict=True))
+
+
+def put_row(table, index, row):
+    if torch.is_grad_enabled():
+        table = table.clone()
+    table[:, index] = row
+    return table
+
+
+def add_at(table, index, values):
+    if torch.is_grad_enabled():
+        return table.scatter_add(1, index.long(), values)
+    return table.scatter_add_(1, index.long(), values)
 
 
 def traced(x):

@@ -2,6 +2,8 @@
 
 Every forward rule calls its own custom-gradient function again instead of the raw sweep, so that
 JAX finds the custom rule once more when it differentiates the rule itself.
+
+Each sweep is jitted by itself: outside `jax.jit`, JAX would compile the loops anew at every call.
 """
 
 from functools import partial
@@ -12,8 +14,21 @@ from jax import lax
 from keras_struct.ops.numerics import reduce_to, scale_rows
 
 
+def run(sweeps, name, *args, static=()):
+    """`sweeps.name(*args, *static)`, compiled once for all calls with equal shapes."""
+    if not sweeps.traceable:
+        return getattr(sweeps, name)(*args, *static)
+    return _compiled(sweeps, name, static, *args)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(sweeps, name, static, *args):
+    return getattr(sweeps, name)(*args, *static)
+
+
 def forward(sweeps, potentials, context, op):
-    return lax.stop_gradient(sweeps.forward(lax.stop_gradient(potentials), context, op))
+    potentials = lax.stop_gradient(potentials)
+    return lax.stop_gradient(run(sweeps, "forward", potentials, context, static=(op,)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -39,7 +54,7 @@ value.defvjp(_value_fwd, _value_bwd)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def marginals(sweeps, potentials, context, tape):
-    return sweeps.backward(potentials, context, tape)
+    return run(sweeps, "backward", potentials, context, tape)
 
 
 def _marginals_fwd(sweeps, potentials, context, tape):
@@ -58,7 +73,7 @@ marginals.defvjp(_marginals_fwd, _marginals_bwd)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _curvature(sweeps, potentials, context, tape, tangents):
-    return sweeps.curvature(potentials, context, tape, tangents)
+    return run(sweeps, "curvature", potentials, context, tape, tangents)
 
 
 def _curvature_fwd(sweeps, potentials, context, tape, tangents):

@@ -1,6 +1,10 @@
 """NumPy has no gradients: the sweeps as they are."""
 
 
+def run(sweeps, name, *args, static=()):
+    return getattr(sweeps, name)(*args, *static)
+
+
 def forward(sweeps, potentials, context, op):
     return sweeps.forward(potentials, context, op)
 

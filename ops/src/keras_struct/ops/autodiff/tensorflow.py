@@ -5,6 +5,10 @@ import tensorflow as tf
 from keras_struct.ops.numerics import reduce_to, scale_rows
 
 
+def run(sweeps, name, *args, static=()):
+    return getattr(sweeps, name)(*args, *static)
+
+
 def forward(sweeps, potentials, context, op):
     log_partition, tape = sweeps.forward(_stop(potentials), context, op)
     return tf.stop_gradient(log_partition), _stop(tape)

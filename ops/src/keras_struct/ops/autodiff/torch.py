@@ -8,6 +8,10 @@ import torch
 from keras_struct.ops.numerics import reduce_to, scale_rows
 
 
+def run(sweeps, name, *args, static=()):
+    return getattr(sweeps, name)(*args, *static)
+
+
 def forward(sweeps, potentials, context, op):
     sizes = (len(potentials), len(context))
     detached = [x.detach() for x in potentials]

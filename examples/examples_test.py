@@ -1,0 +1,64 @@
+"""Every example but the demo runs as a user runs it, and leaves whole pictures."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+FOLDER = Path(__file__).parent
+needs_gradients = pytest.mark.skipif(
+    keras.config.backend() == "numpy", reason="the NumPy backend has no gradients"
+)
+
+
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, str(FOLDER / script), "--smoke", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "120"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def is_png(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_protein_alignment(tmp_path):
+    output = run("protein_alignment.py", "--output", str(tmp_path))
+    assert "best score 153" in output  # as parasail's sw with BLOSUM62, 11 and 1
+    assert "CSYEDRREIRHIWDDVWSSSFTDRRVAIVRAVFDDLFKHYPTSKALFERVKIDEPESGEF" in output
+    assert "123 are in the best alignment of 133 pairs" in output
+    assert is_png(tmp_path / "protein_alignment.png")
+
+
+def test_protein_alignment_names_the_chains():
+    script = FOLDER / "protein_alignment.py"
+    command = [sys.executable, str(script), "--first", "Z"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "Received: chain=Z" in result.stderr
+
+
+@needs_gradients
+def test_noisy_copy():
+    rows = [line for line in run("noisy_copy.py").splitlines() if "%" in line]
+    frozen, learned = ([float(x) for x in re.findall(r"-?\d+\.\d+", row)] for row in rows)
+    assert frozen[:2] == [-10, -10] and -10 < learned[1] < -1
+    assert learned[2] < frozen[2] - 1  # nats
+    assert learned[5] > frozen[5]  # F1
+
+
+@needs_gradients
+def test_dtw_classifier(tmp_path):
+    output = run("dtw_classifier.py", "--output", str(tmp_path))
+    euclidean, warped = (
+        [int(x) for x in re.findall(r"(\d+)%", line)]
+        for line in output.splitlines()
+        if line.count("%") == 2
+    )
+    assert warped[0] > euclidean[0]  # already the untrained prototypes
+    assert is_png(tmp_path / "prototypes.png")

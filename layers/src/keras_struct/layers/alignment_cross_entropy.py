@@ -1,0 +1,102 @@
+"""How unlikely a reference alignment is under the potentials of an `Aligner`, as a loss."""
+
+import keras
+from keras import ops as K
+
+from keras_struct.layers.packed_alignment import unpack_alignment
+from keras_struct.layers.sequence_mask import mask_from_lengths
+
+REFERENCES = ("path", "pairs")
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class AlignmentCrossEntropy(keras.losses.Loss):
+    """Cross-entropy, in nats per pair of sequences, of a reference under an `Aligner`.
+
+    A whole alignment as reference, a path, has its exact negative log-likelihood. Where only
+    matched pairs are known, or trusted, the loss is the sum of the binary cross-entropies of all
+    pairs under the soft map.
+
+    Args:
+        reference: `"path"` or `"pairs"`: what `y_true` is.
+        reduction: How Keras reduces the losses of the alignments.
+        name: Name of the loss.
+        dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+
+    Call arguments:
+        y_true: A path: the nodes `(B, N, 2)` as `argmax` of `ops.smith_waterman` and its like gives
+            them, then -1; an impossible one has an infinite loss and no gradient. Or pairs:
+            `(B, L1, L2)`, 1 (or a probability) where two tokens are matched, else 0; what it holds
+            in the padding is ignored.
+        y_pred: The packed potentials that an `Aligner` returns.
+        sample_weight: Weights of the alignments, `(B,)`.
+
+    Raises:
+        ValueError: If `reference` is unknown, or `y_true` has another shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> packed = layers.pack_alignment(
+    ...     np.zeros((1, 1, 1), "float32"), gap_open=0.0, structure="needleman_wunsch"
+    ... )
+    >>> path = np.array([[[0, 0], [1, 1]]])  # one of three
+    >>> print(round(float(layers.AlignmentCrossEntropy()(path, packed)), 3))
+    1.099
+    >>> loss = layers.AlignmentCrossEntropy("pairs")
+    >>> print(round(float(loss(np.ones((1, 1, 1)), packed)), 3))
+    1.099
+    """
+
+    def __init__(
+        self,
+        reference="path",
+        reduction="sum_over_batch_size",
+        name="alignment_cross_entropy",
+        dtype=None,
+    ):
+        super().__init__(
+            name=name, reduction=reduction, dtype="float32" if dtype is None else dtype
+        )
+        self.reference = check_reference(reference)
+
+    def call(self, y_true, y_pred):
+        check_reference(self.reference, y_true)
+        potentials = unpack_alignment(y_pred)
+        alignments = potentials.distribution()
+        if self.reference == "path":
+            return -alignments.log_prob(K.cast(y_true, "int32"))
+        p = alignments.marginals()
+        # The logarithm of a probability keeps its gradient far below that of its complement.
+        matched = K.log(K.maximum(p, 1e-30))
+        unmatched = K.log(K.maximum(1 - p, 1e-7))
+        y_true = K.where(pair_mask(potentials), y_true, K.zeros_like(y_true))
+        return -K.sum(y_true * matched + (1 - y_true) * unmatched, axis=(1, 2))
+
+    def get_config(self):
+        return {**super().get_config(), "dtype": self.dtype, "reference": self.reference}
+
+
+def check_reference(reference, y_true=None):
+    """The reference, or a `ValueError`, also for a target of another shape."""
+    if reference not in REFERENCES:
+        raise ValueError(
+            f"Expected a reference among {REFERENCES}. Received: reference={reference!r}"
+        )
+    path = reference == "path"
+    if y_true is not None and (len(y_true.shape) != 3 or (path and y_true.shape[-1] != 2)):
+        raise ValueError(
+            f"Expected {'a path (B, N, 2)' if path else 'pairs (B, L1, L2)'} as "
+            f"reference={reference!r}. Received: shape of y_true={tuple(y_true.shape)}"
+        )
+    return reference
+
+
+def pair_mask(potentials):
+    """Booleans `(B, L1, L2)`: the pairs of tokens within the lengths."""
+    rows, columns = (
+        mask_from_lengths(n, K.shape(potentials.scores)[k + 1])
+        for k, n in enumerate(potentials.lengths)
+    )
+    return K.logical_and(K.expand_dims(rows, 2), K.expand_dims(columns, 1))

@@ -1,0 +1,101 @@
+"""Soft edit distance between predicted token probabilities and target tokens, as a loss."""
+
+import math
+
+import keras
+from keras import ops as K
+
+from keras_struct import ops
+from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature
+from keras_struct.layers.sequence_mask import lengths_from_mask, mask_from_lengths
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class SoftEditDistance(SequenceLoss):
+    """Soft edit distance from target tokens to predicted distributions over tokens.
+
+    Substituting target token `t` by a position with probabilities `p` costs its expectation,
+    `substitution * (1 - p[t])`. The loss is the soft minimum of the cost over all ways to edit: at
+    temperature 0 and with one-hot predictions the Levenshtein distance, else less, and perhaps
+    negative: the higher the temperature, the more alike ways there are, the lower the value.
+
+    Args:
+        substitution: Cost of another token, a number >= 0.
+        deletion: Cost of a target token that the prediction lacks, a number >= 0.
+        insertion: Cost of a predicted position that the target lacks, a number >= 0.
+        temperature: Number >= 0, in the unit of the costs.
+        from_logits: Whether predictions are logits; by default they are probabilities.
+        padding: Token that right-pads `y_true`.
+        reduction: How Keras reduces the losses of the sequences.
+        name: Name of the loss.
+        dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+
+    Call arguments:
+        y_true: Integer tokens `(B, L1)`, from 0 to K - 1, right-padded with `padding`.
+        y_pred: `(B, L2, K)`, with the Keras mask they carry, right-padded.
+        sample_weight: Weights of the sequences, `(B,)`.
+
+    Raises:
+        ValueError: If the arguments, or the shapes of the sequences, do not fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> kitten, sitting = np.array([[4, 3, 6, 6, 2, 5, -1]]), np.array([[0, 3, 6, 6, 3, 5, 1]])
+    >>> float(layers.SoftEditDistance(temperature=0)(kitten, np.eye(7)[sitting]))
+    3.0
+
+    Source: Levenshtein (1966); Ofitserov, Tsvetkov and Nazarov (2019), Soft edit distance for
+    differentiable comparison of symbolic sequences.
+    """
+
+    def __init__(
+        self,
+        substitution=1.0,
+        deletion=1.0,
+        insertion=1.0,
+        temperature=0.1,
+        from_logits=False,
+        padding=-1,
+        reduction="sum_over_batch_size",
+        name="soft_edit_distance",
+        dtype=None,
+    ):
+        super().__init__(reduction, name, dtype)
+        costs = {"substitution": substitution, "deletion": deletion, "insertion": insertion}
+        if not all(0 <= cost < math.inf for cost in costs.values()):
+            raise ValueError(f"Expected finite costs >= 0. Received: costs={costs}")
+        self.costs = costs
+        self.temperature = check_temperature(temperature)
+        self.from_logits = from_logits
+        self.padding = padding
+
+    def sequence_loss(self, y_true, y_pred, lengths):
+        if len(y_true.shape) != 2:
+            raise ValueError(
+                f"Expected tokens (B, L1). Received: shape of y_true={tuple(y_true.shape)}"
+            )
+        y_true = K.cast(y_true, "int32")
+        target_lengths = lengths_from_mask(y_true != self.padding)
+        valid = mask_from_lengths(target_lengths, K.shape(y_true)[1])
+        tokens = K.expand_dims(K.where(valid, y_true, 0), 1)
+        tokens = K.broadcast_to(tokens, (*K.shape(y_pred)[:2], K.shape(y_true)[1]))
+        probabilities = K.softmax(y_pred) if self.from_logits else y_pred
+        hits = K.transpose(K.take_along_axis(probabilities, tokens, axis=2), (0, 2, 1))
+        return ops.levenshtein(
+            self.costs["substitution"] * (1 - hits),
+            self.costs["deletion"],
+            self.costs["insertion"],
+            (target_lengths, lengths),
+            self.temperature,
+        ).value()
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            **self.costs,
+            "temperature": self.temperature,
+            "from_logits": self.from_logits,
+            "padding": self.padding,
+        }

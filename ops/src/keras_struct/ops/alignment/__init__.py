@@ -1,0 +1,1 @@
+"""Structures on the lattice of two sequences: alignments, warpings, edits."""

@@ -1,0 +1,356 @@
+"""Levenshtein, optimal string alignment, Damerau-Levenshtein, longest common subsequence."""
+
+from keras import ops
+
+from keras_struct.ops import array
+from keras_struct.ops.alignment import events, spec
+from keras_struct.ops.alignment.lattice import Lattice
+from keras_struct.ops.distribution import Distribution
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE, reduce_to
+from keras_struct.ops.structure import as_temperature, flatten_shared
+
+
+def levenshtein(
+    substitutions,
+    deletion=1.0,
+    insertion=1.0,
+    lengths=None,
+    temperature=1.0,
+    implementation=None,
+):
+    """Distribution over the ways to edit the first sequence into the second.
+
+    A path on the lattice of nodes (i, j) from (0, 0) to the lengths: a step (1, 1) substitutes
+    (costs nothing where symbols are equal, if `substitutions` says so), (1, 0) deletes a symbol of
+    the first sequence, (0, 1) inserts one of the second. `value` is the soft minimum of the cost.
+
+    Shapes: `...` batch axes, `L1` and `L2` symbols of the sequences.
+
+    Args:
+        substitutions: (..., L1, L2) cost of turning symbol i into symbol j, 0 where they are equal.
+        deletion: Cost of a deletion, in the forms of `gap_open` in `needleman_wunsch`.
+        insertion: Cost of an insertion, in the same forms.
+        lengths: Pair of integers (...,); None for L1 or L2. Two empty sequences: value 0.
+        temperature: Positive number, tensor or variable, () or (...,); the number 0 is the
+            classical distance.
+        implementation: Name, or None for the best one (see `ops.explain`).
+
+    Returns:
+        `Distribution` with potentials `substitutions`, `deletion`, `insertion`; marginals are
+        expected uses, at least 0. Events are paths (..., L1 + L2 + 1, 2), int32: the nodes in
+        order, then -1.
+
+    Raises:
+        ValueError: For shapes or lengths that do not fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import ops
+    >>> x, y = (np.array([ord(c) for c in word]) for word in ("kitten", "sitting"))
+    >>> costs = (x[:, None] != y).astype("float32")
+    >>> print(np.array(ops.levenshtein(costs, temperature=0).value()))
+    3.0
+
+    Source: Levenshtein (1966); Wagner and Fischer (1974).
+    """
+    structure = Lattice(
+        "levenshtein",
+        spec.edit(swaps=False),
+        ("edit", (0, 1, 2)),
+        {"substitutions": substitutions},
+        {"deletion": deletion, "insertion": insertion},
+        lengths,
+        costs=True,
+    )
+    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    return Distribution(structure, temperature, implementation)
+
+
+def osa(
+    substitutions,
+    swaps,
+    deletion=1.0,
+    insertion=1.0,
+    transposition=1.0,
+    lengths=None,
+    temperature=1.0,
+    implementation=None,
+):
+    """Optimal string alignment: `levenshtein` plus swaps of two neighbours, never edited again.
+
+    Args:
+        substitutions: (..., L1, L2) cost of turning symbol i into symbol j.
+        swaps: (..., L1, L2) booleans: whether symbols i-1 and i of the first sequence, swapped, may
+            become symbols j-1 and j of the second (see `adjacent_swaps`).
+        deletion: Cost of a deletion, in the forms of `gap_open` in `needleman_wunsch`.
+        insertion: Cost of an insertion, in the same forms.
+        transposition: Cost of a swap, in the same forms; (i, j) as in `swaps`.
+        lengths: Pair of integers (...,); None for L1 or L2.
+        temperature: See `levenshtein`.
+        implementation: Name, or None for the best one (see `ops.explain`).
+
+    Returns:
+        `Distribution` with potentials `substitutions`, `deletion`, `insertion`, `transposition`;
+        see `levenshtein`. A swap is a step (2, 2).
+
+    Raises:
+        ValueError: For shapes or lengths that do not fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import ops
+    >>> x, y = (np.array([ord(c) for c in word]) for word in ("form", "from"))
+    >>> costs = (x[:, None] != y).astype("float32")
+    >>> print(np.array(ops.osa(costs, ops.adjacent_swaps(x, y), temperature=0).value()))
+    1.0
+
+    Source: Boytsov (2011), Indexing methods for approximate dictionary searching, section 2.
+    """
+    structure = OSA(substitutions, swaps, deletion, insertion, transposition, lengths)
+    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    return Distribution(structure, temperature, implementation)
+
+
+class OSA(Lattice):
+    def __init__(self, substitutions, swaps, deletion, insertion, transposition, lengths):
+        super().__init__(
+            "osa",
+            spec.edit(swaps=True),
+            ("edit", (0, 1, 2, 3)),
+            {"substitutions": substitutions},
+            {"deletion": deletion, "insertion": insertion, "transposition": transposition},
+            lengths,
+            costs=True,
+        )
+        self.swaps = as_cell_table("swaps", swaps, self, "bool")
+        rows = ops.arange(self.rows, dtype="int32")[:, None]
+        columns = ops.arange(self.columns, dtype="int32")[None]
+        inner = ops.logical_and(rows > 0, columns > 0)
+        self.swaps = ops.logical_and(self.swaps, inner)
+
+    def fold(self, potentials):
+        *rest, transposition = super().fold(potentials)
+        return (*rest, array.where(self.swaps, transposition, FORBIDDEN))
+
+    def unfold(self, marginals):
+        *rest, transposition = marginals
+        return super().unfold((*rest, reduce_to(transposition, self.potentials["transposition"])))
+
+
+def damerau(
+    substitutions,
+    sources,
+    deletion=1.0,
+    insertion=1.0,
+    transposition=1.0,
+    lengths=None,
+    temperature=1.0,
+    implementation=None,
+):
+    """Damerau-Levenshtein distance: `levenshtein` plus swaps with edits in between.
+
+    A transposition consumes symbols k ... i of the first and l ... j of the second sequence, where
+    k matches j and l matches i: it deletes what lies between k and i, inserts what lies between l
+    and j, and costs `transposition + (i-k-1) * deletion + (j-l-1) * insertion`.
+
+    Args:
+        substitutions: (..., L1, L2) cost of turning symbol i into symbol j.
+        sources: (..., L1, L2, 2) integers: the last k and l for every pair (i, j), -1 for none (see
+            `transposition_sources`).
+        deletion: Cost of a deletion: a number, or (...,) per example.
+        insertion: Cost of an insertion, in the same forms.
+        transposition: Cost of a transposition, in the forms of `gap_open` in `needleman_wunsch`.
+        lengths: Pair of integers (...,); None for L1 or L2.
+        temperature: See `levenshtein`.
+        implementation: Name, or None for the best one (see `ops.explain`).
+
+    Returns:
+        `Distribution` with potentials `substitutions`, `deletion`, `insertion`, `transposition`;
+        see `levenshtein`. A transposition is one step of an event, (2, 2) or longer.
+
+    Raises:
+        ValueError: For shapes or lengths that do not fit.
+        NotImplementedError: For deletion or insertion costs by position.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import ops
+    >>> x, y = (np.array([ord(c) for c in word]) for word in ("ca", "abc"))
+    >>> costs = (x[:, None] != y).astype("float32")
+    >>> print(np.array(ops.damerau(costs, ops.transposition_sources(x, y), temperature=0).value()))
+    2.0
+
+    Source: Lowrance and Wagner (1975), An extension of the string-to-string correction problem.
+    """
+    structure = Damerau(substitutions, sources, deletion, insertion, transposition, lengths)
+    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    return Distribution(structure, temperature, implementation)
+
+
+class Damerau(Lattice):
+    def __init__(self, substitutions, sources, deletion, insertion, transposition, lengths):
+        super().__init__(
+            "damerau",
+            spec.DAMERAU,
+            ("damerau",),
+            {"substitutions": substitutions},
+            {"deletion": deletion, "insertion": insertion, "transposition": transposition},
+            lengths,
+            costs=True,
+        )
+        for name in ("deletion", "insertion"):
+            if self.given[name] != "scalar":
+                raise NotImplementedError(
+                    f"damerau takes {name} as a number or one per example, not by position"
+                )
+        sources = as_cell_table("sources", sources, self, "int32", trailing=1)
+        batch = ops.shape(self.lengths[0])[0]
+        sources = ops.broadcast_to(sources, (batch, self.rows, self.columns, 2))
+        self.context = (*self.lengths, sources)
+        rows = ops.arange(self.rows, dtype="int32")[:, None]
+        columns = ops.arange(self.columns, dtype="int32")[None]
+        self.allowed_jumps = ops.logical_and(sources[..., 0] >= 0, sources[..., 1] >= 0)
+        self.deleted = ops.cast(rows - 1 - sources[..., 0], self.compute)
+        self.inserted = ops.cast(columns - 1 - sources[..., 1], self.compute)
+
+    def fold(self, potentials):
+        substitutions, deletion, insertion, transposition = super().fold(potentials)
+        deletions = array.where(deletion > INFEASIBLE, deletion, FORBIDDEN)
+        jumps = transposition + self.deleted * deletions + self.inserted * insertion
+        jumps = array.where(self.allowed_jumps, jumps, FORBIDDEN)
+        return substitutions, deletion, insertion, jumps
+
+    def unfold(self, marginals):
+        substitutions, deletion, insertion, jumps = marginals
+        jumps = array.where(self.allowed_jumps, jumps, ops.zeros_like(jumps))
+        deletion = deletion + ops.sum(jumps * self.deleted, axis=(1, 2), keepdims=True)
+        insertion = insertion + ops.sum(jumps * self.inserted, axis=(1, 2), keepdims=True)
+        transposition = reduce_to(jumps, self.potentials["transposition"])
+        return super().unfold((substitutions, deletion, insertion, transposition))
+
+    def possible(self, event, context):
+        """A transposition has to come from its source."""
+        fine = super().possible(event, context)
+        i, j = events.decode(self.spec, self.layout, event)
+        jump = events.used(self.spec, i, j)[-1]
+        batch = ops.shape(i)[0]
+        inner = [array.where(jump, n[:, 1:] - 1, 0 * n[:, 1:]) for n in (i, j)]
+        index = inner[0] * self.columns + inner[1]
+        for axis, n in enumerate((i, j)):
+            table = ops.reshape(context[2][..., axis], (batch, -1))
+            source = array.take_along_axis(table, index, 1)
+            wrong = ops.logical_and(jump, source != n[:, :-1])
+            fine = ops.logical_and(fine, ops.logical_not(ops.any(wrong, axis=1)))
+        return fine
+
+
+def lcs(scores, lengths=None, temperature=1.0, implementation=None):
+    """Longest common subsequence: the matches of a path score, skips are free.
+
+    Args:
+        scores: (..., L1, L2) scores of matching symbol i with symbol j; 1 where they are equal and
+            minus infinity (or 0) elsewhere gives the length at temperature 0.
+        lengths: Pair of integers (...,); None for L1 or L2. An empty sequence has value 0.
+        temperature: Positive number, tensor or variable, () or (...,); the number 0 is the
+            classical algorithm.
+        implementation: Name, or None for the best one (see `ops.explain`).
+
+    Returns:
+        `Distribution` with potential `scores` over all lattice paths; see `needleman_wunsch`.
+
+    Raises:
+        ValueError: For shapes or lengths that do not fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import ops
+    >>> x, y = (np.array([ord(c) for c in word]) for word in ("banana", "atana"))
+    >>> scores = np.where(x[:, None] == y, 1.0, -np.inf).astype("float32")
+    >>> print(np.array(ops.lcs(scores, temperature=0).value()))
+    4.0
+
+    Source: Wagner and Fischer (1974), section 4.
+    """
+    rules = ("edit", (0, None, None))
+    structure = Lattice("lcs", spec.LCS, rules, {"scores": scores}, {}, lengths)
+    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    return Distribution(structure, temperature, implementation)
+
+
+def adjacent_swaps(first, second):
+    """Where two neighbouring symbols of one sequence are two of the other, swapped; for `osa`.
+
+    Args:
+        first: Integers (..., L1), token ids.
+        second: Integers (..., L2), token ids.
+
+    Returns:
+        Booleans (..., L1, L2): `first[i-1] == second[j]` and `first[i] == second[j-1]`.
+
+    Example:
+
+    >>> from keras_struct import ops
+    >>> print(ops.adjacent_swaps([1, 2, 3], [2, 1])[1, 1])
+    True
+    """
+    first, second = ops.convert_to_tensor(first), ops.convert_to_tensor(second)
+    equal = ops.equal(first[..., :, None], second[..., None, :])
+    swapped = ops.logical_and(equal[..., :-1, 1:], equal[..., 1:, :-1])
+    batch = [(0, 0)] * (len(equal.shape) - 2)
+    return ops.cast(ops.pad(ops.cast(swapped, "int32"), [*batch, (1, 0), (1, 0)]), "bool")
+
+
+def transposition_sources(first, second):
+    """For every pair (i, j), the symbols that a transposition ending there swaps; for `damerau`.
+
+    Args:
+        first: Integers (..., L1), token ids.
+        second: Integers (..., L2), token ids.
+
+    Returns:
+        int32 (..., L1, L2, 2): the last k < i with `first[k] == second[j]` and the last l < j with
+        `second[l] == first[i]`; -1 and -1 if one of them does not exist.
+
+    Example:
+
+    >>> from keras_struct import ops
+    >>> print(ops.transposition_sources([3, 1], [1, 2, 3])[1, 2])
+    [0 0]
+    """
+    first, second = ops.convert_to_tensor(first), ops.convert_to_tensor(second)
+    equal = ops.equal(first[..., :, None], second[..., None, :])
+    rows = _last_before(equal, len(equal.shape) - 2)
+    columns = _last_before(equal, len(equal.shape) - 1)
+    known = ops.logical_and(rows >= 0, columns >= 0)
+    return ops.stack([array.where(known, x, -1) for x in (rows, columns)], axis=-1)
+
+
+def _last_before(hits, axis):
+    """Index of the last hit before each place along an axis, -1 for none."""
+    hits = ops.moveaxis(hits, axis, 0)
+    none = ops.cast(hits[0], "int32") * 0 - 1
+
+    def step(carry, x):
+        index, hit = x
+        return (array.where(hit, index, carry[0]),), carry
+
+    indices = ops.arange(ops.shape(hits)[0], dtype="int32")
+    _, (last,) = array.scan(step, (none,), (indices, hits), like=(none,))
+    return ops.moveaxis(last, 0, axis)
+
+
+def as_cell_table(name, x, structure, dtype, trailing=0):
+    """A table (..., L1, L2) without gradient, and `trailing` axes, as (B, L1, L2)."""
+    x = ops.convert_to_tensor(x)
+    sizes = x.shape[len(x.shape) - 2 - trailing :][:2]
+    pairs = zip(sizes, (structure.rows, structure.columns), strict=True)
+    if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs):
+        raise ValueError(
+            f"Expected {name} of shape (..., {structure.rows}, {structure.columns}). "
+            f"Received: shape of {name}={tuple(x.shape)}"
+        )
+    return ops.cast(flatten_shared(name, x, 2 + trailing, structure.batch_shape), dtype)

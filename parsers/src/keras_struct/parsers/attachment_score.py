@@ -1,0 +1,95 @@
+"""Attachment scores of predicted heads and relations, while a model trains."""
+
+import keras
+import numpy as np
+from keras import ops as K
+
+from keras_struct.layers.viterbi_accuracy import weight_of_tokens
+from keras_struct.parsers.attachment_scores import CONTENT_RELATIONS, universal_relation
+
+MEASURES = ("uas", "las", "clas")
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class AttachmentScore(keras.metrics.Metric):
+    """UAS, LAS or CLAS, by the conventions of the CoNLL 2018 shared task.
+
+    The metric agrees with `attachment_scores` of the trees. All words count, punctuation too; of a
+    relation only what stands before `:` is compared; CLAS is the F1 of the words whose relation is
+    a content one.
+
+    Args:
+        measure: `"uas"`: heads; `"las"`: heads and relations; `"clas"`: the same of content words.
+        labels: Names of the relations, for `"las"` and `"clas"`.
+        name: Name of the metric, by default the measure.
+        dtype: Dtype of the metric.
+
+    Call arguments:
+        y_true: Integers `(B, N, 2)`, head and relation of N words, or for `"uas"` heads `(B, N)`;
+            -1 in the padding.
+        y_pred: The same; what it holds in the padding is ignored.
+        sample_weight: Weights of the sentences, `(B,)`, or of the words, `(B, N)`.
+
+    Example:
+
+    >>> from keras_struct.parsers import AttachmentScore
+    >>> metric = AttachmentScore("las", labels=["root", "nsubj", "nsubj:pass", "advmod"])
+    >>> y_true, y_pred = [[(2, 1), (0, 0), (2, 3), (-1, -1)]], [[(2, 2), (0, 0), (1, 3), (0, 0)]]
+    >>> metric.update_state(y_true, y_pred)
+    >>> round(float(metric.result()), 3)
+    0.667
+
+    Source: Zeman et al. (2018), CoNLL 2018 Shared Task, §5.1; Nivre and Fang (2017), Universal
+    Dependency Evaluation (CLAS).
+    """
+
+    def __init__(self, measure="uas", labels=None, name=None, dtype=None):
+        if measure not in MEASURES:
+            raise ValueError(f"Expected a measure among {MEASURES}. Received: measure={measure!r}")
+        if labels is None and measure != "uas":
+            raise ValueError(f"Expected the names of the relations for {measure}. Received: None")
+        super().__init__(name=measure if name is None else name, dtype=dtype)
+        self.measure = measure
+        self.labels = None if labels is None else list(labels)
+        self.right = self.add_variable((), "zeros", name="right")
+        self.predicted = self.add_variable((), "zeros", name="predicted")
+        self.target = self.add_variable((), "zeros", name="target")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true = K.cast(K.convert_to_tensor(y_true), "int32")
+        y_pred = K.cast(K.convert_to_tensor(y_pred), "int32")
+        heads, found_heads = (y[..., 0] if len(y.shape) == 3 else y for y in (y_true, y_pred))
+        valid = heads >= 0
+        right, predicted, target = K.logical_and(valid, heads == found_heads), valid, valid
+        if self.measure != "uas":
+            universal, content = _relation_tables(self.labels)
+            known = [K.where(valid, y[..., 1], 0) for y in (y_true, y_pred)]
+            relations = [K.take(universal, relation) for relation in known]
+            right = K.logical_and(right, relations[0] == relations[1])
+            if self.measure == "clas":
+                target, predicted = (
+                    K.logical_and(valid, K.take(content, relation) == 1) for relation in known
+                )
+                right = K.logical_and(right, target)
+        weight = K.ones_like(heads, dtype=self.dtype)
+        if sample_weight is not None:
+            weight = weight * weight_of_tokens(sample_weight, self.dtype)
+        for variable, words in (
+            (self.right, right),
+            (self.predicted, predicted),
+            (self.target, target),
+        ):
+            variable.assign_add(K.sum(K.cast(words, self.dtype) * weight))
+
+    def result(self):
+        return K.divide_no_nan(2 * self.right, self.predicted + self.target)
+
+    def get_config(self):
+        return {**super().get_config(), "measure": self.measure, "labels": self.labels}
+
+
+def _relation_tables(labels):
+    """Number of the universal part of each relation, and whether it is a content relation."""
+    parts = [universal_relation(label) for label in labels]
+    content = [part in CONTENT_RELATIONS for part in parts]
+    return np.array([parts.index(part) for part in parts], "int32"), np.array(content, "int32")

@@ -1,0 +1,207 @@
+"""Dependency trees in CoNLL-U, as the `TokenList` of the `conllu` package."""
+
+import conllu
+import numpy as np
+from conllu.exceptions import ParseException
+from conllu.parser import DEFAULT_FIELD_PARSERS, DEFAULT_FIELDS, parse_pair_value
+from conllu.serializer import serialize_field
+
+
+def read_conllu(lines, name="<lines>"):
+    r"""Reads sentences in CoNLL-U with their comments, multiword tokens and empty nodes.
+
+    Columns have the types of the `conllu` package where it can write them back as they were, else
+    they stay strings: `sentence.serialize()` gives the lines again, but for blanks in comments.
+
+    Args:
+        lines: Lines of text, such as an open file or a list of strings.
+        name: What errors call the text, such as the path of the file.
+
+    Yields:
+        `conllu.TokenList`, one for each sentence.
+
+    Raises:
+        ValueError: If a line is malformed; the message starts with name and line.
+
+    Example:
+
+    >>> from keras_struct.parsers import arcs, read_conllu
+    >>> text = '''# sent_id = 1
+    ... 1\tWe\twe\tPRON\tPRP\t_\t2\tnsubj\t_\t_
+    ... 2\tleft\tleave\tVERB\tVBD\t_\t0\troot\t_\t_'''
+    >>> (sentence,) = read_conllu(text.splitlines())
+    >>> sentence.metadata["sent_id"], arcs(sentence)
+    ('1', ([2, 0], ['nsubj', 'root']))
+
+    Source: Nivre et al. (2020), Universal Dependencies v2, §3;
+    https://universaldependencies.org/format.html
+    """
+    sentence = _empty_sentence()
+    for number, line in enumerate(lines, 1):
+        line = line.rstrip("\r\n")
+        if line.startswith("#"):
+            comment = line[1:].strip()
+            key, value = parse_pair_value(comment)
+            if value and key not in sentence.metadata:
+                sentence.metadata[key] = value
+            else:
+                sentence.metadata[comment] = None
+        elif line.strip():
+            try:
+                sentence.append(_parse_token(line.split("\t"), len(words_of(sentence)) + 1))
+            except ParseException as error:
+                raise ValueError(f"{name}:{number}: {error}") from error
+        elif sentence:
+            yield sentence
+            sentence = _empty_sentence()
+    if sentence:
+        yield sentence
+
+
+def new_sentence(words, upos=None):
+    """A sentence without arcs, for `with_arcs` to fill.
+
+    Args:
+        words: List of N words.
+        upos: List of N universal part-of-speech tags, or None.
+
+    Returns:
+        `conllu.TokenList`.
+
+    Example:
+
+    >>> from keras_struct.parsers import new_sentence, with_arcs
+    >>> sentence = with_arcs(new_sentence(["We", "left"]), [2, 0], ["nsubj", "root"])
+    >>> print(sentence.serialize().strip().replace("\\t", " "))
+    1 We _ _ _ _ 2 nsubj _ _
+    2 left _ _ _ _ 0 root _ _
+    """
+    sentence = _empty_sentence()
+    tags = [None] * len(words) if upos is None else upos
+    for number, (word, tag) in enumerate(zip(words, tags, strict=True), 1):
+        columns = dict.fromkeys(DEFAULT_FIELDS) | {"id": number, "form": word, "upos": tag}
+        sentence.append(conllu.Token(columns))
+    return sentence
+
+
+def words_of(sentence):
+    """The tokens that are syntactic words, without multiword tokens and empty nodes."""
+    return [token for token in sentence if isinstance(token["id"], int)]
+
+
+def arcs(sentence):
+    """Heads and relations of the N syntactic words.
+
+    Args:
+        sentence: `conllu.TokenList`.
+
+    Returns:
+        List of N heads, 0 for the root, else the number from 1 of the head (None if the sentence
+        has none); and list of N relations.
+    """
+    words = words_of(sentence)
+    return [word["head"] for word in words], [word["deprel"] for word in words]
+
+
+def with_arcs(sentence, heads, relations):
+    """A copy of a sentence with other heads and relations.
+
+    Enhanced dependencies are left out, for they belong to the arcs that are replaced.
+
+    Args:
+        sentence: `conllu.TokenList` of N syntactic words.
+        heads: N integers from 0 to N, 0 for the root.
+        relations: N strings.
+
+    Returns:
+        `conllu.TokenList`.
+    """
+    words = words_of(sentence)
+    new = {
+        word["id"]: {"head": int(head), "deprel": relation, "deps": None}
+        for word, head, relation in zip(words, heads, relations, strict=True)
+    }
+    tokens = [conllu.Token(token | new.get(token["id"], {})) for token in sentence]
+    return conllu.TokenList(tokens, conllu.Metadata(sentence.metadata), DEFAULT_FIELDS)
+
+
+def check_arcs(sentence):
+    """Raises an error unless the arcs of a sentence are a tree with one root.
+
+    Args:
+        sentence: `conllu.TokenList`.
+
+    Raises:
+        ValueError: If a head is missing or no word of the sentence, if there is not exactly one
+            root, or if words form a cycle. The message names the sentence by its `sent_id`.
+
+    Example:
+
+    >>> from keras_struct.parsers import check_arcs, new_sentence, with_arcs
+    >>> check_arcs(with_arcs(new_sentence(["We", "left"]), [2, 1], ["nsubj", "root"]))
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected one root in the sentence 'We left'. Received: roots=[]
+    """
+    heads, _ = arcs(sentence)
+    forms = " ".join(word["form"] for word in words_of(sentence))
+    where = f"in the sentence {sentence.metadata.get('sent_id', forms)!r}"
+    for word, head in enumerate(heads, 1):
+        if head is None or not 0 <= head <= len(heads):
+            raise ValueError(
+                f"Expected heads from 0 to {len(heads)} {where}. Received: head={head} of {word}"
+            )
+    roots = [word for word, head in enumerate(heads, 1) if head == 0]
+    if len(roots) != 1:
+        raise ValueError(f"Expected one root {where}. Received: roots={roots}")
+    reached = {0}
+    for word in range(1, len(heads) + 1):
+        path = [word]
+        while (head := heads[path[-1] - 1]) not in reached and head not in path:
+            path.append(head)
+        if path[0] not in reached and head in path:
+            cycle = path[path.index(head) :]
+            raise ValueError(f"Expected no cycle {where}. Received: cycle={cycle}")
+        reached.update(path)
+
+
+def is_projective(heads):
+    """Whether no two arcs cross, the arc from the root at position 0 among them.
+
+    Args:
+        heads: N integers from 0 to N, 0 for the root.
+
+    Returns:
+        Bool.
+
+    Example:
+
+    >>> from keras_struct.parsers import is_projective
+    >>> is_projective([2, 0, 2]), is_projective([3, 0, 2, 1])
+    (True, False)
+
+    Source: Kübler, McDonald and Nivre (2009), Dependency Parsing, §2.1.
+    """
+    ends = np.stack([np.asarray(heads, int), np.arange(1, len(heads) + 1)])
+    left, right = ends.min(0), ends.max(0)
+    inside = (left[:, None] < left) & (left < right[:, None])
+    return not (inside & (right > right[:, None])).any()
+
+
+def _empty_sentence():
+    return conllu.TokenList(default_fields=DEFAULT_FIELDS)
+
+
+def _parse_token(columns, number):
+    if len(columns) != len(DEFAULT_FIELDS):
+        raise ParseException(
+            f"Expected {len(DEFAULT_FIELDS)} columns between tabs. Received: columns={columns}"
+        )
+    token = conllu.Token()
+    for place, (field, text) in enumerate(zip(DEFAULT_FIELDS, columns, strict=True)):
+        parse = DEFAULT_FIELD_PARSERS.get(field)
+        value = text if parse is None else parse(columns, place)
+        token[field] = value if serialize_field(value) == text else text
+    if isinstance(token["id"], int) and token["id"] != number:
+        raise ParseException(f"Expected the word number {number}. Received: id={token['id']}")
+    return token
