@@ -6,7 +6,7 @@ that is more than the arithmetic. Everything outside loops uses `keras.ops`.
 Every framework module defines the same names:
 
 - `exp, log, sum, max, argmax, maximum, round, where, matmul, concatenate, stack, reshape,
-  take_along_axis, top_k`
+  transpose, take_along_axis, top_k`
 - `logsumexp(x, axis)`
 - `scan(step, carry, xs, like, reverse=False)`: `jax.lax.scan` over the leading axis of every array
   in the tuple `xs`; `carry` and the outputs are tuples; `like` holds, for each output, an array of

@@ -16,6 +16,7 @@ from jax.numpy import (
     stack,
     sum,
     take_along_axis,
+    transpose,
     where,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "take_along_axis",
     "top_k",
     "traced",
+    "transpose",
     "where",
 ]
 

@@ -14,6 +14,7 @@ from numpy import (
     stack,
     sum,
     take_along_axis,
+    transpose,
     where,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "take_along_axis",
     "top_k",
     "traced",
+    "transpose",
     "where",
 ]
 

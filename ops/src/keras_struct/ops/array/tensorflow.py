@@ -1,7 +1,7 @@
 """Array primitives on TensorFlow (see `array/__init__.py`)."""
 
 import tensorflow as tf
-from tensorflow import exp, matmul, maximum, reshape, round, stack, where
+from tensorflow import exp, matmul, maximum, reshape, round, stack, transpose, where
 from tensorflow.math import log
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "take_along_axis",
     "top_k",
     "traced",
+    "transpose",
     "where",
 ]
 

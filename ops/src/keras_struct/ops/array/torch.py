@@ -23,6 +23,7 @@ __all__ = [
     "take_along_axis",
     "top_k",
     "traced",
+    "transpose",
     "where",
 ]
 
@@ -41,6 +42,10 @@ def argmax(x, axis):
 
 def take_along_axis(x, indices, axis):
     return torch.take_along_dim(x, indices.long(), axis)
+
+
+def transpose(x, axes):
+    return x.permute(axes)
 
 
 def top_k(x, k):

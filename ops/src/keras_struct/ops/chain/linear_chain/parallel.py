@@ -24,13 +24,13 @@ class ParallelSweeps(Sweeps):
         unary, transitions = potentials
         level, shift = _leaves(unary, transitions, context[0])
         levels, shifts = [level], [shift]
-        total = ops.sum(shift, axis=0)
+        total = array.sum(shift, 0)
         while level.shape[2] > 1:
             left, right = _pairs(level)
             level, shift = _shifted(_combine(left, right, op))
             levels.append(level)
             shifts.append(shift)
-            total = total + ops.sum(shift, axis=0)
+            total = total + array.sum(shift, 0)
         root = level[0, :, 0]  # (K, B)
         final = array.max(root, 0) if op == "max" else array.logsumexp(root, 0)
         tape = [x for pair in zip(levels, shifts, strict=True) for x in pair]
@@ -73,18 +73,18 @@ class ParallelSweeps(Sweeps):
         levels, _ = _levels(tape)
 
         def draw(logits):  # (K, nodes, B)
-            return ops.cast(array.argmax(logits + noise(ops.shape(logits)), 0), "int32")
+            return _argmax(logits + noise(ops.shape(logits)))
 
         right = draw(levels[-1][0])  # (1, B)
-        left = ops.zeros_like(right)
+        left = 0 * right
         for level in reversed(levels[:-1]):
             lefts, rights = _pairs(level)  # (K, K, nodes, B)
             row = _pick(lefts, left)
-            column = _pick(ops.swapaxes(rights, 0, 1), right)
+            column = _pick(array.transpose(rights, (1, 0, 2, 3)), right)
             middle = draw(row + column)
             left = _interleave(left, middle, level.shape[2])
             right = _interleave(middle, right, level.shape[2])
-        tags = ops.transpose(right)
+        tags = array.transpose(right, (1, 0))
         return array.where(time_mask(lengths, ops.shape(tags)[1]), tags, -1)
 
     def topk(self, potentials, context, k):
@@ -119,7 +119,7 @@ def _leaf_tangents(dunary, dtransitions, lengths):
 def _read(outside, potentials, lengths, shifts):
     """Marginals of the potentials from the marginals of the leaves."""
     unary, transitions = potentials
-    total = sum(ops.sum(shift, axis=0) for shift in shifts)
+    total = sum(array.sum(shift, 0) for shift in shifts)
     valid = ops.logical_and(time_mask(lengths, unary.shape[1]), (total > INFEASIBLE)[:, None])
     outside = outside * ops.cast(ops.transpose(valid), unary.dtype)
     p = ops.transpose(ops.sum(outside, axis=0), (2, 1, 0))
@@ -140,7 +140,7 @@ def _pairs(level, neutral=None):
     """Left and right children; an odd level gets one more neutral node (the identity)."""
     if level.shape[2] % 2:
         neutral = _identity(level.shape[0], level.dtype) if neutral is None else neutral
-        level = ops.concatenate([level, ops.zeros_like(level[:, :, :1]) + neutral], axis=2)
+        level = array.concatenate([level, 0.0 * level[:, :, :1] + neutral], 2)
     return level[:, :, 0::2], level[:, :, 1::2]
 
 
@@ -172,16 +172,16 @@ def _weights(level, parent, shift):
 
 def _unpair(triples, level):
     """Outside weights of the children from those of (left, middle, right) tags, a list over m."""
-    left = ops.stack([array.sum(x, 1) for x in triples], axis=1)
-    right = ops.stack([array.sum(x, 0) for x in triples], axis=0)
+    left = array.stack([array.sum(x, 1) for x in triples], 1)
+    right = array.stack([array.sum(x, 0) for x in triples], 0)
     k, _, nodes, _ = left.shape
-    both = ops.stack([left, right], axis=3)
-    return ops.reshape(both, (k, k, 2 * nodes, -1))[:, :, : level.shape[2]]
+    both = array.stack([left, right], 3)
+    return array.reshape(both, (k, k, 2 * nodes, -1))[:, :, : level.shape[2]]
 
 
 def _interleave(left, right, n):
-    both = ops.stack([left, right], axis=1)
-    return ops.reshape(both, (2 * left.shape[0], -1))[:n]
+    both = array.stack([left, right], 1)
+    return array.reshape(both, (2 * left.shape[0], -1))[:n]
 
 
 def _pick(matrices, index):
@@ -190,6 +190,16 @@ def _pick(matrices, index):
     for i in range(1, matrices.shape[0]):
         row = array.where(index == i, matrices[i], row)
     return row
+
+
+def _argmax(x):
+    """Index of the largest of a few planes, the first axis; int32."""
+    best, index = x[0], ops.zeros(ops.shape(x)[1:], dtype="int32")
+    for i in range(1, x.shape[0]):
+        better = x[i] > best
+        index = array.where(better, i, index)
+        best = array.maximum(best, x[i])
+    return index
 
 
 def _softmax(x):
@@ -207,9 +217,10 @@ def _root(level, row):
 
 
 def _batch_first(x):
-    return ops.moveaxis(x, -1, 0)
+    rank = len(x.shape)
+    return array.transpose(x, (rank - 1, *range(rank - 1)))
 
 
 def _levels(tape):
-    tape = [ops.moveaxis(x, 0, -1) for x in tape]
+    tape = [array.transpose(x, (*range(1, len(x.shape)), 0)) for x in tape]
     return tape[0::2], tape[1::2]
