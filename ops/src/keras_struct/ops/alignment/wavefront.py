@@ -380,7 +380,7 @@ class _Run:
             border = self.border(x.time)
             alive = [array.where(border, self.zeros - FORBIDDEN, v) for v in alive]
         return [
-            array.exp(source + (score - alive[move.target]))
+            array.exp_or_zero(source + (score - alive[move.target]))
             for source, score, move in zip(sources, scores, self.moves, strict=True)
         ]
 
@@ -397,7 +397,7 @@ class _Run:
         for state in range(self.spec.states):
             terms = [sources[k] + scores[k] for k in self.spec.into(state)]
             peak = _peak(terms)
-            shares = [array.exp(term - peak) for term in terms]
+            shares = [array.exp_or_zero(term - peak) for term in terms]
             total = sum(shares[1:], shares[0])
             row.append(peak + array.log(total))
             for k, share in zip(self.spec.into(state), shares, strict=True):
@@ -582,7 +582,7 @@ class _Run:
         if spec.end == "corner":
             end, position = self.final()
             here = ops.cast(ops.equal(self.position, position), self.zeros.dtype) * exists
-            weights = array.exp(tape.ends - value)
+            weights = array.exp_or_zero(tape.ends - value)
             last = [here * weights[:, s : s + 1] for s in range(spec.states)]
 
             def inject(x, row):
@@ -596,7 +596,7 @@ class _Run:
                 for state in self.end_states():
                     logit = self.ending(row[state], x.time)
                     logit = logit + ((x.offsets[0] - tape.base[:, None]) - value)
-                    probabilities[state] = array.exp(logit) * exists
+                    probabilities[state] = array.exp_or_zero(logit) * exists
                 return probabilities
 
         return inject
@@ -628,9 +628,9 @@ def _logsumexp(terms):
     if len(terms) == 1:
         return terms[0]
     peak = _peak(terms)
-    total = array.exp(terms[0] - peak)
+    total = array.exp_or_zero(terms[0] - peak)
     for term in terms[1:]:
-        total = total + array.exp(term - peak)
+        total = total + array.exp_or_zero(term - peak)
     return peak + array.log(total)
 
 

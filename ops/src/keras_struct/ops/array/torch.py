@@ -8,6 +8,7 @@ __all__ = [
     "argmax",
     "concatenate",
     "exp",
+    "exp_or_zero",
     "log",
     "logsumexp",
     "matmul",
@@ -26,6 +27,10 @@ __all__ = [
     "transpose",
     "where",
 ]
+
+
+def exp_or_zero(x):
+    return where(x > -87.0, exp(x.clamp(min=-87.0)), 0.0)
 
 
 def max(x, axis, keepdims=False):
