@@ -28,13 +28,13 @@ def clean(x, mask=None, temperature=None):
     """
     if mask is not None:
         x = array.where(mask, x, ops.zeros_like(x))
+    if temperature is None:
+        return array.maximum(x, ops.full((), FORBIDDEN, dtype=x.dtype))
     forbidden = x <= FORBIDDEN
     x = array.where(forbidden, ops.zeros_like(x), x)
-    if temperature is not None:
-        if len(temperature.shape) == 1:
-            temperature = ops.reshape(temperature, (-1,) + (1,) * (len(x.shape) - 1))
-        x = x / temperature
-    return array.where(forbidden, ops.full_like(x, FORBIDDEN), x)
+    if len(temperature.shape) == 1:
+        temperature = ops.reshape(temperature, (-1,) + (1,) * (len(x.shape) - 1))
+    return array.where(forbidden, ops.full_like(x, FORBIDDEN), x / temperature)
 
 
 def compute_dtype(dtype):

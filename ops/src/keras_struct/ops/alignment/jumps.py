@@ -197,7 +197,7 @@ class _JumpRun(_Run):
         return _swap(ops.reshape(found, (batch, steps, width))) + (self.xs[-1] + shift)
 
     def jump_weight(self, logit, v):
-        return array.exp_or_zero(logit - array.where(v > INFEASIBLE, v, self.zeros))
+        return array.exp_or_zero(logit - array.maximum(v, self.infeasible))
 
     def sources_of(self, now, place):
         """Time and position of the sources of the jumps into nodes (B, n)."""

@@ -54,6 +54,8 @@ class Lattice(Structure):
         self.layout = Layout(self.rows, self.columns, spec.by_rows)
         self.lengths = as_pair_of_lengths(lengths, self.batch_shape, self.rows, self.columns)
         self.context = self.lengths
+        given = (None, None) if lengths is None else lengths
+        self.ragged = tuple(length is not None for length in given)
         self.potentials, self.given = {}, {}
         for name, x in cells.items():
             if tuple(x.shape[-2:]) != tuple(first.shape[-2:]):
@@ -125,9 +127,9 @@ class Lattice(Structure):
         primary = name == self.primary
         masks = [self.allowed] if primary and self.allowed is not None else []
         first, second = (ops.maximum(length, least) for length in self.lengths)
-        if primary or x.shape[1] != 1:
+        if self.ragged[0] and (primary or x.shape[1] != 1):
             masks.append(time_mask(first, self.rows)[:, :, None])
-        if primary or x.shape[2] != 1:
+        if self.ragged[1] and (primary or x.shape[2] != 1):
             masks.append(time_mask(second, self.columns)[:, None, :])
         return functools.reduce(ops.logical_and, masks) if masks else None
 

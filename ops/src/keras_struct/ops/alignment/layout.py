@@ -113,7 +113,8 @@ def _skew(x):
     batch, rows, width = ops.shape(x)
     width = width - 1
     flat = ops.reshape(x, (batch, rows * (width + 1)))[:, : rows * width]
-    return ops.transpose(ops.reshape(flat, (batch, rows, width)), (2, 0, 1))
+    skewed = ops.transpose(ops.reshape(flat, (batch, rows, width)), (0, 2, 1))
+    return ops.swapaxes(array.contiguous(skewed), 0, 1)
 
 
 def _unskew(y):

@@ -123,6 +123,7 @@ class _Run:
         self.potentials = potentials
         zero = ops.cast(self.lengths[0] * 0, potentials[0].dtype)
         self.zeros = zero + ops.zeros((1, self.layout.positions), dtype=zero.dtype)
+        self.infeasible = self.zeros[:, :1] + INFEASIBLE
         self.position = ops.arange(self.layout.positions, dtype="int32")[None]
         self.steps = self.layout.steps + spec.window
         self.times = 1 + ops.arange(self.steps, dtype="int32")
@@ -375,7 +376,7 @@ class _Run:
     def weights(self, window, x):
         """Posterior probability of every move into the current wavefront, `window[0]`."""
         sources, scores = self.terms(window, x)
-        alive = [array.where(v > INFEASIBLE, v, self.zeros) for v in window[0]]
+        alive = [array.maximum(v, self.infeasible) for v in window[0]]
         if self.spec.start == "border":
             border = self.border(x.time)
             alive = [array.where(border, self.zeros - FORBIDDEN, v) for v in alive]

@@ -7,8 +7,9 @@ Every framework module defines the same names:
 
 - `exp, log, sum, max, argmax, maximum, round, where, matmul, concatenate, stack, reshape,
   transpose, take_along_axis, top_k`
-- `exp_or_zero(x)`: `exp`, fast where most arguments are so low that the result is 0 (PyTorch's own
-  takes ten times as long there; what is below 1e-38 may become 0)
+- `exp_or_zero(x)`: `exp`, also fast where the result is 0: PyTorch's own takes up to 20 times as
+  long there, so it is `exp2` (a result below 1e-30 may be off by 1e-5 of itself)
+- `contiguous(x)`: laid out in memory as it is indexed, where that is not the compiler's choice
 - `logsumexp(x, axis)`
 - `scan(step, carry, xs, like, reverse=False)`: `jax.lax.scan` over the leading axis of every array
   in the tuple `xs`; `carry` and the outputs are tuples; `like` holds, for each output, an array of

@@ -22,6 +22,7 @@ __all__ = [
     "add_at",
     "argmax",
     "concatenate",
+    "contiguous",
     "exp",
     "exp_or_zero",
     "log",
@@ -44,6 +45,10 @@ __all__ = [
 ]
 
 exp_or_zero = exp
+
+
+def contiguous(x):
+    return np.ascontiguousarray(x)
 
 
 def logsumexp(x, axis):

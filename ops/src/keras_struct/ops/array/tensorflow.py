@@ -8,6 +8,7 @@ __all__ = [
     "add_at",
     "argmax",
     "concatenate",
+    "contiguous",
     "exp",
     "exp_or_zero",
     "log",
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 exp_or_zero = exp
+
+
+def contiguous(x):
+    return x
 
 
 def max(x, axis, keepdims=False):

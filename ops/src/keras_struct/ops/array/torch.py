@@ -7,6 +7,7 @@ __all__ = [
     "add_at",
     "argmax",
     "concatenate",
+    "contiguous",
     "exp",
     "exp_or_zero",
     "log",
@@ -29,8 +30,15 @@ __all__ = [
 ]
 
 
+LOG2_E = 1.4426950408889634
+
+
 def exp_or_zero(x):
-    return where(x > -87.0, exp(x.clamp(min=-87.0)), 0.0)
+    return torch.exp2(x * LOG2_E)
+
+
+def contiguous(x):
+    return x.contiguous()
 
 
 def max(x, axis, keepdims=False):
