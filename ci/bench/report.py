@@ -25,14 +25,19 @@ class Row(NamedTuple):
     def title(self) -> str:
         return f"{self.problem.title} {self.task}"
 
-    def fastest_peer(self) -> float | None:
-        """Seconds of the fastest peer."""
-        times = [r.seconds for name, r in self.results.items() if name not in BACKENDS]
+    def fastest_peer(self, backend: str) -> float | None:
+        """Seconds of the fastest peer, except those that run on another Keras backend."""
+        peers = self.problem.peers
+        times = [
+            result.seconds
+            for name, result in self.results.items()
+            if name in peers and peers[name].backend in (None, backend)
+        ]
         return min((t for t in times if t is not None), default=None)
 
     def ratio(self, backend: str) -> float | None:
         """How many times faster we are on this backend than the fastest peer."""
-        ours, peer = self.results[backend].seconds, self.fastest_peer()
+        ours, peer = self.results[backend].seconds, self.fastest_peer(backend)
         return None if ours is None or peer is None else peer / ours
 
 
@@ -61,7 +66,11 @@ def tables(rows: list[Row]) -> str:
         if _peers(columns) and group[0].problem.note:
             parts.append(group[0].problem.note)
         parts.append(
-            "Milliseconds" + (", × = times faster than the fastest peer" * _peers(columns))
+            "Milliseconds"
+            + (
+                ", × = times faster than the fastest peer, those on other backends aside"
+                * _peers(columns)
+            )
         )
         parts.append(_table(group, columns, _time_cell))
         if any(row.problem.cells for row in group):
