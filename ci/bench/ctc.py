@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from ci.bench.problem import BACKENDS, GRADIENT, Inputs, Job, Peer, Problem
+from ci.bench.problem import BACKENDS, DECODE, GRADIENT, Inputs, Job, Peer, Problem
 
 BLANK = 0
 
@@ -48,6 +48,7 @@ def torch_gradient(problem: Problem, inputs: Inputs) -> Job:
 
 class CTC(Problem):
     family = "ctc"
+    tasks = (GRADIENT, DECODE)  # the map is that of the log-probabilities, the input the logits
     tiny: ClassVar[Mapping[str, int]] = {"B": 2, "T": 8, "S": 3}
     potentials = ("logits",)
     note = "From logits to their gradient, `log_softmax` included, for everybody."
