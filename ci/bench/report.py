@@ -27,11 +27,13 @@ class Row(NamedTuple):
 
     def fastest_peer(self, backend: str) -> float | None:
         """Seconds of the fastest peer, except those that run on another Keras backend."""
-        peers = self.problem.peers
+        elsewhere = {
+            name for name, p in self.problem.peers.items() if p.backend not in (None, backend)
+        }
         times = [
             result.seconds
             for name, result in self.results.items()
-            if name in peers and peers[name].backend in (None, backend)
+            if name not in BACKENDS and name not in elsewhere
         ]
         return min((t for t in times if t is not None), default=None)
 
