@@ -89,38 +89,37 @@ class CheckpointedSweeps(WavefrontSweeps):
     def curvature(self, potentials, context, tape, tangents):
         run, rates = self.blocks(potentials, context), self.blocks(tangents, context)
         heads, tape, _ = _read_tape(tape)
-        forward, like = run.tangent_step(rates, tape), (*run.no_rows()[: self.spec.states],)
+        inject, states = run.injection(tape), self.spec.states
+        forward = run.tangent_step(rates, inject, rows=True)
 
-        def tangents_of(first, block, dheads, dend):
-            """Tangents after a block, those of the log-partition, and those of the block."""
-            times, offsets, heads = block
-            xs = (times, *offsets, *run.xs_from(first), *rates.xs_from(first))
-            carry, df = array.scan(forward, (*heads, *dheads, dend), xs, like=like)
-            _, dlast, (dend,) = run.split(carry, 2)
-            return dlast, dend, df
+        def replay(x, dheads, dend):
+            """What the loops read in a block; its last rows and tangents, those of the
+            log-partition so far; its rows and tangents `window` times before each time."""
+            times, offsets, heads = run.read_block(x)
+            xs = (times, *offsets, *run.xs_from(x[0]), *rates.xs_from(x[0]))
+            carry = (*heads, *dheads, dend)
+            carry, before = array.scan(forward, carry, xs, like=(run.zeros,) * (2 * states))
+            last, dlast, (dend,) = run.split(carry, 2)
+            return xs, last, dlast, dend, before
 
         def forward_block(carry, x):
             *dheads, dend = carry
-            dlast, dend, _ = tangents_of(x[0], run.read_block(x), dheads, dend)
+            _, _, dlast, dend, _ = replay(x, dheads, dend)
             return (*dlast, dend), tuple(dheads)
 
         xs = (*run.block_xs(tape), *heads)
         carry = (*run.no_rows(), run.zeros[:, :1])
         carry, dheads = array.scan(forward_block, carry, xs, like=tuple(run.no_rows()))
         dend = carry[-1]
-        step = run.curvature_step(rates, run.injection(tape), dend)
+        step = run.curvature_step(rates, inject, dend)
 
         def block(carry, x):
             pending, dpending, rest = run.split(carry, 2)
             sums, totals = run.sums_and_totals(rest)
             x, dheads = x[: -len(pending)], x[-len(pending) :]
-            times, offsets, heads = run.read_block(x)
-            dlast, _, df = tangents_of(x[0], (times, offsets, heads), dheads, dend)
-            xs = run.xs_from(x[0])
-            last, before = run.replay(times, offsets, xs, heads, _logsumexp)
+            (times, *xs), last, dlast, _, before = replay(x, dheads, dend)
             inner = run.join(last, dlast, pending, dpending, sums)
-            xs = (*offsets, *xs, *rates.xs_from(x[0]))
-            inner, outputs = run.reverse(step, inner, times, (*before, *df), xs)
+            inner, outputs = run.reverse(step, inner, times, before, xs)
             _, _, pending, dpending, sums = run.split(inner, 4)
             return (*pending, *dpending, *sums, *run.add(totals, x[0], outputs)), ()
 
@@ -237,7 +236,7 @@ class _Blocks(_Run):
 
         def step(carry, x):
             x = self.read(x)
-            row = self.row(self.by_lag(carry), x.time, x.thetas, x.offsets, reduce)
+            row = self.row(self.by_lag(carry), x, reduce)
             return (*row, *carry[:-states]), tuple(carry[-states:])
 
         like = tuple([self.zeros] * states)

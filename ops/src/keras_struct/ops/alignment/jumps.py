@@ -21,6 +21,7 @@ from keras_struct.ops.alignment.wavefront import (
     _offsets,
     _peak,
     _Run,
+    _Step,
     _swap,
 )
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
@@ -46,8 +47,8 @@ class JumpSweeps(WavefrontSweeps):
             source = array.take_along_axis(run.flat(table), node_of, 1)
             shift = array.take_along_axis(shifts, time_of, 1) - total
             jump = source + (thetas[-1] + shift)
-            offsets = [total, *_offsets(c, [past])]
-            (row,) = run.row([[last], [before]], time, thetas, offsets, reduce, [jump])
+            x = _Step(time, [total, *_offsets(c, [past])], thetas, [])
+            (row,) = run.row([[last], [before]], x, reduce, [jump])
             table = array.put_row(table, time, row)
             shifts = array.put_row(shifts, time, total[:, 0])
             return (row, last, c, _maximum([row]), peak, total, table, shifts), (before, c)
@@ -58,7 +59,7 @@ class JumpSweeps(WavefrontSweeps):
         carry = (start, dead, small, *peaks, small, table, run.empty_table()[:, :, 0])
         xs = (run.times, run.time_of, run.node_of, *run.xs)
         (*last, _, _, _, _, _, _), (rows, c) = array.scan(step, carry, xs, like=(start, small))
-        return run.finish([rows], last, _swap(c)[:, :, 0], None, op)
+        return run.close([rows], last, _swap(c)[:, :, 0], run.corner_of([rows]), op)
 
     def backward(self, potentials, context, tape):
         run = self.run(potentials, context)
@@ -91,7 +92,7 @@ class JumpSweeps(WavefrontSweeps):
         inject = run.injection(tape)
         rates = self.run(tangents, context)
         logits = run.logits(tape)
-        df, dlast, jump_rates, dend = self._tangents(run, rates, tape, logits)
+        df, dlast, jump_rates, dend = self._tangents(run, rates, tape, inject, logits)
 
         def step(carry, x):
             *carry, table, dtable = carry
@@ -127,10 +128,9 @@ class JumpSweeps(WavefrontSweeps):
         _, outputs = array.scan(step, carry, xs, like=run.outputs_like(), reverse=True)
         return run.collect(outputs, [])
 
-    def _tangents(self, run, rates, tape, logits):
+    def _tangents(self, run, rates, tape, inject, logits):
         """Tangents of F at times t - window, of its last rows, at the sources of the jumps, and of
         the log-partition."""
-        inject = run.injection(tape)
 
         def step(carry, x):
             window, dwindow, (dend, table) = run.split(carry, 2)

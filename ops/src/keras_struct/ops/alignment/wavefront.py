@@ -63,8 +63,9 @@ class WavefrontSweeps(Sweeps):
         like = like if self.spec.end == "corner" else (*like, run.zeros[:, 0])
         xs = (run.times, *run.xs)
         carry, outputs = array.scan(run.forward_step(op), run.start(), xs, like=like)
-        last = carry[: states * self.spec.window]
-        return run.finish(outputs[:states], last, _swap(outputs[states])[:, :, 0], outputs, op)
+        last, (v, c) = carry[: states * self.spec.window], (outputs[:states], outputs[states])
+        ends = run.corner_of(v) if self.spec.end == "corner" else _swap(outputs[-1])
+        return run.close(v, last, _swap(c)[:, :, 0], ends, op)
 
     def backward(self, potentials, context, tape):
         run = self.run(potentials, context)
@@ -81,10 +82,11 @@ class WavefrontSweeps(Sweeps):
         rates = self.run(tangents, context)
         xs = (*run.offsets(tape.c), *run.xs, *rates.xs)
         carry = (*_flat(run.heads()), *run.no_rows(), run.zeros[:, :1])
-        step, like = run.tangent_step(rates, tape), tuple(run.zeros for _ in tape.v)
+        inject, like = run.injection(tape), tuple(run.zeros for _ in tape.v)
+        step = run.tangent_step(rates, inject)
         carry, df = array.scan(step, carry, (run.times, *xs), like=like)
         last, dlast, (dend,) = run.split(carry, 2)
-        step = run.curvature_step(rates, run.injection(tape), dend)
+        step = run.curvature_step(rates, inject, dend)
         carry = run.join(last, dlast, *[run.no_rows()] * 2, run.no_sums())
         carry, outputs = run.reverse(step, carry, run.times, (*tape.v, *df), xs)
         return run.collect(outputs, run.split(carry, 4)[-1])
@@ -234,7 +236,8 @@ class _Run:
                 c = array.where(c > INFEASIBLE, c, small)
             c = array.round(c)
             total = total + c
-            row = self.row(history, time, thetas, [total, *_offsets(c, past)], reduce)
+            x = _Step(time, [total, *_offsets(c, past)], thetas, [])
+            row = self.row(history, x, reduce)
             outputs = (*history[-1], c)
             if spec.end != "corner":
                 ends = [self.ending(row[state], time) for state in self.end_states()]
@@ -262,11 +265,10 @@ class _Run:
 
         return step
 
-    def tangent_step(self, rates, tape):
-        """Forward again, with the tangents of F and of the log-partition: to the tangents at time
-        t - window."""
+    def tangent_step(self, rates, inject, rows=False):
+        """Forward again, with the tangents of F and of the log-partition: to (with `rows`, *rows
+        and) *tangents at time t - window."""
         states = self.spec.states
-        inject = self.injection(tape)
 
         def step(carry, x):
             window, dwindow, (dend,) = self.split(carry, 2)
@@ -278,7 +280,8 @@ class _Run:
             for p, rate in zip(inject(x, row), drow, strict=True):
                 dend = dend + array.sum(p * rate, 1, keepdims=True)
             carry = (*row, *window[:-states], *drow, *dwindow[:-states], dend)
-            return carry, tuple(dwindow[-states:])
+            before = window[-states:] if rows else []
+            return carry, (*before, *dwindow[-states:])
 
         return step
 
@@ -356,14 +359,10 @@ class _Run:
             rows.append(made[key])
         return rows
 
-    def row(self, history, time, thetas, offsets, reduce, extra=()):
-        """Messages of the next wavefront; `offsets` as in `_Step`."""
-        spec = self.spec
-        total, *offsets = offsets
-        scores = self.scores(thetas, offsets)
-        start = -(total + offsets[1]) if spec.start == "anywhere" else 0.0
-        sources = self.sources([None, *history], start)
-        row = []
+    def row(self, history, x, reduce, extra=()):
+        """Messages of the next wavefront."""
+        spec, row = self.spec, []
+        sources, scores = self.terms([None, *history], x)
         for state in range(spec.states):
             into = spec.into(state)
             lags = {spec.lag(self.moves[k]) for k in into}
@@ -371,7 +370,7 @@ class _Run:
                 row.append(reduce([sources[k] for k in into]) + scores[into[0]])
             else:
                 row.append(reduce([*(sources[k] + scores[k] for k in into), *extra]))
-        return self.restart(row, time, -total) if spec.start == "border" else row
+        return self.restart(row, x)
 
     def weights(self, window, x):
         """Posterior probability of every move into the current wavefront, `window[0]`."""
@@ -403,8 +402,7 @@ class _Run:
             row.append(peak + array.log(total))
             for k, share in zip(self.spec.into(state), shares, strict=True):
                 weights[k] = share / total
-        row = self.restart(row, x.time, -x.offsets[0]) if self.spec.start == "border" else row
-        return row, weights
+        return self.restart(row, x), weights
 
     def rates(self, dwindow, weights, dthetas):
         """Tangents of the messages of a wavefront."""
@@ -485,9 +483,12 @@ class _Run:
         left = ops.logical_and(j == 0, i < first)
         return ops.logical_and(ops.logical_or(top, left), ops.logical_and(first > 0, second > 0))
 
-    def restart(self, row, time, score):
-        border = self.border(time)
-        fresh = array.where(self.starts(time), self.zeros + score, self.zeros + FORBIDDEN)
+    def restart(self, row, x):
+        """Where paths only start, what starts there."""
+        if self.spec.start != "border":
+            return row
+        border = self.border(x.time)
+        fresh = array.where(self.starts(x.time), self.zeros - x.offsets[0], self.zeros + FORBIDDEN)
         return [
             array.where(border, fresh if state == 0 else self.zeros + FORBIDDEN, x)
             for state, x in enumerate(row)
@@ -549,13 +550,9 @@ class _Run:
         """A row where paths may end, else forbidden."""
         return array.where(self.end_mask(time), row, self.zeros + FORBIDDEN)
 
-    def finish(self, v, last, c, outputs, op):
-        """Log-partition and tape."""
-        if self.spec.end == "corner":
-            ends = ops.concatenate([self.at_time(x, *self.final()) for x in v], axis=1)
-        else:
-            ends = _swap(outputs[-1])
-        return self.close(v, last, c, ends, op)
+    def corner_of(self, v):
+        """All rows `V` as on the tape, in the corner, (B, states)."""
+        return ops.concatenate([self.at_time(x, *self.final()) for x in v], axis=1)
 
     def close(self, v, last, c, ends, op):
         """Log-partition and tape, from the log-weights (B, states) in the corner or (B, steps)."""

@@ -8,6 +8,7 @@ import torch
 from keras_struct.ops.numerics import reduce_to, scale_rows
 
 
+@torch.no_grad()
 def run(sweeps, name, *args, static=()):
     return getattr(sweeps, name)(*args, *static)
 
