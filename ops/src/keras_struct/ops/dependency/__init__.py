@@ -1,0 +1,1 @@
+"""Structures over heads and dependents: spanning trees and projective trees."""

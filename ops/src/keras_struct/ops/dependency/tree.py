@@ -1,0 +1,126 @@
+"""What all structures over dependency trees share: potentials, labels, events.
+
+Shapes: `B` examples, `N` words, `L` labels. Arcs are indexed [dependent, head], a root on the
+diagonal. The one canonical potential is arcs (B, N, N), or arcs plus labels (B, N, N, L); it is
+forbidden in the padding.
+"""
+
+from keras import ops
+
+from keras_struct.ops import array
+from keras_struct.ops.numerics import FORBIDDEN, clean, compute_dtype
+from keras_struct.ops.structure import (
+    Structure,
+    as_lengths,
+    as_potential,
+    batch_of,
+    check_rank,
+    flatten_batch,
+    flatten_shared,
+    one_hot,
+    time_mask,
+)
+
+LONGEST = 2**20  # words, where their number is unknown
+
+
+class DependencyTree(Structure):
+    """Trees over N words: subclasses set `op` and may narrow `possible`.
+
+    Events are (N,): the head of every word, its own index for a root, -1 in the padding; with
+    labels (N, 2): head and label.
+    """
+
+    def __init__(self, arcs, labels, lengths, single_root):
+        arcs = as_potential("arcs", arcs)
+        check_rank("arcs", arcs, 2, "N, N")
+        _check_square("arcs", arcs, tuple(arcs.shape[-2:]))
+        if not isinstance(single_root, bool):
+            raise ValueError(f"Expected True or False. Received: single_root={single_root!r}")
+        self.single_root = single_root
+        self.dtype = arcs.dtype
+        self.compute = compute_dtype(arcs.dtype)
+        self.batch_shape = batch_of(arcs, 2)
+        self.n = ops.shape(arcs)[-1]
+        self.potentials = {"arcs": ops.cast(flatten_batch(arcs, 2), self.compute)}
+        self.labels = None
+        if labels is not None:
+            labels = as_potential("labels", labels)
+            check_rank("labels", labels, 3, "N, N, L")
+            _check_square("labels", labels, (*labels.shape[-3:-1], arcs.shape[-1]))
+            self.labels = labels.shape[-1]
+            if not self.labels:
+                raise ValueError(
+                    "Expected labels with a static number of labels L >= 1. "
+                    f"Received: shape of labels={tuple(labels.shape)}"
+                )
+            labels = flatten_shared("labels", labels, 3, self.batch_shape)
+            self.potentials["labels"] = ops.cast(labels, self.compute)
+        self.event_rank = 1 if self.labels is None else 2
+        self.context = (as_lengths("lengths", lengths, self.batch_shape, self.n),)
+
+    def options(self):
+        return {"labelled": self.labels is not None, "single_root": self.single_root}
+
+    def clean_potentials(self, temperature):
+        inside = self._inside(self.context[0])
+        masks = {"arcs": inside, "labels": inside[..., None]}
+        return {name: clean(x, masks[name], temperature) for name, x in self.potentials.items()}
+
+    def fold(self, potentials):
+        inside = self._inside(self.context[0])
+        scores = potentials["arcs"]
+        if self.labels is not None:
+            inside = inside[..., None]
+            scores = scores[..., None] + potentials["labels"]
+        return (array.where(inside, scores, ops.full_like(scores, FORBIDDEN)),)
+
+    def unfold(self, marginals):
+        if self.labels is None:
+            return {"arcs": marginals[0]}
+        return {"arcs": ops.sum(marginals[0], axis=-1), "labels": marginals[0]}
+
+    def parts(self, event, context):
+        (lengths,) = context
+        heads = event if self.labels is None else event[..., 0]
+        heads = array.where(time_mask(lengths, self.n), heads, -1)
+        arcs = one_hot(heads, self.n, self.compute)
+        if self.labels is None:
+            return (arcs,)
+        return (arcs[..., None] * one_hot(event[..., 1], self.labels, self.compute)[:, :, None],)
+
+    def possible(self, event, context):
+        """One head inside the sentence for every word, no cycle, and the right number of roots."""
+        (lengths,) = context
+        valid = time_mask(lengths, self.n)
+        heads = event if self.labels is None else event[..., 0]
+        positions = ops.arange(self.n, dtype="int32")[None]
+        known = ops.logical_and(heads >= 0, heads < lengths[:, None])
+        heads = array.where(ops.logical_and(valid, known), heads, positions)
+        ancestor = heads  # of order 1, 2, 4, ...: a root, or on a cycle, in the end
+        for _ in range((self.n if isinstance(self.n, int) else LONGEST).bit_length()):
+            ancestor = array.take_along_axis(ancestor, ancestor, 1)
+        root = ops.equal(heads, positions)
+        known = ops.logical_and(known, array.take_along_axis(root, ancestor, 1))
+        if self.labels is not None:
+            label = event[..., 1]
+            known = ops.logical_and(known, ops.logical_and(label >= 0, label < self.labels))
+        tree = ops.all(ops.logical_or(known, ops.logical_not(valid)), axis=1)
+        if self.single_root:
+            roots = ops.sum(ops.cast(ops.logical_and(valid, root), "int32"), axis=1)
+            tree = ops.logical_and(tree, roots <= 1)
+        return tree
+
+    def _inside(self, lengths):
+        """(B, N, N): dependent and head lie before the length."""
+        valid = time_mask(lengths, self.n)
+        return ops.logical_and(valid[:, :, None], valid[:, None, :])
+
+
+def _check_square(name, x, sizes):
+    known = {size for size in sizes if size is not None}
+    if len(known) > 1 or 0 in known:
+        raise ValueError(
+            f"Expected {name} with equal axes of N >= 1 words. "
+            f"Received: shape of {name}={tuple(x.shape)}"
+        )
