@@ -20,7 +20,7 @@ from ci.bench.problem import (
 def autodiff_value(problem: Problem, inputs: dict[str, Any]) -> Any:
     """The value by the forward sweep alone, which the framework differentiates."""
     d = problem.distribution(**inputs)
-    value, _ = d._sweeps.forward(d._theta, d.structure.context, "logsumexp")
+    value, _ = d._sweeps.differentiable.forward(d._theta, d.structure.context, "logsumexp")
     return -value if d.structure.costs else value
 
 

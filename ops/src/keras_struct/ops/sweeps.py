@@ -14,6 +14,11 @@ class Sweeps:
 
     traceable = True
 
+    @property
+    def differentiable(self):
+        """Sweeps of the same recurrence that the framework's own autodiff can follow."""
+        return self
+
     def forward(self, potentials, context, op):
         """`(log_partition (B,), tape)`, with `op` "logsumexp" or "max" as local operator.
 

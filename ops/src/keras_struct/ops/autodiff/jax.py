@@ -85,8 +85,9 @@ def _curvature_bwd(sweeps, residuals, g):
     potentials, context, tape, tangents = residuals
 
     def third(potentials):
-        _, tape = sweeps.forward(potentials, context, "logsumexp")
-        return sweeps.curvature(potentials, context, tape, tangents)
+        smooth = sweeps.differentiable
+        _, tape = smooth.forward(potentials, context, "logsumexp")
+        return smooth.curvature(potentials, context, tape, tangents)
 
     (grads,) = jax.vjp(third, potentials)[1](g)
     return grads, None, None, _curvature(sweeps, potentials, context, tape, g)

@@ -50,8 +50,9 @@ def _curvature(sweeps, potentials, context, tape, tangents):
         def grad(*g):
             with tf.GradientTape() as third:
                 third.watch(potentials)
-                _, fresh = sweeps.forward(potentials, context, "logsumexp")
-                hessian = sweeps.curvature(potentials, context, fresh, tangents)
+                smooth = sweeps.differentiable
+                _, fresh = smooth.forward(potentials, context, "logsumexp")
+                hessian = smooth.curvature(potentials, context, fresh, tangents)
             grads = third.gradient(
                 hessian, potentials, g, unconnected_gradients=tf.UnconnectedGradients.ZERO
             )

@@ -123,8 +123,9 @@ class _Curvature(_Sweep):
             inputs = tuple(
                 x.clone() if x.requires_grad else x.detach().requires_grad_() for x in potentials
             )
-            _, fresh = ctx.sweeps.forward(inputs, context, "logsumexp")
-            hessian = ctx.sweeps.curvature(inputs, context, fresh, tangents)
+            sweeps = ctx.sweeps.differentiable
+            _, fresh = sweeps.forward(inputs, context, "logsumexp")
+            hessian = sweeps.curvature(inputs, context, fresh, tangents)
             grads = torch.autograd.grad(
                 hessian, inputs, g, create_graph=onward, allow_unused=True, materialize_grads=True
             )
