@@ -18,6 +18,8 @@ import os
 
 ENVIRONMENT = "KERAS_STRUCT_IMPLEMENTATION"
 
+ALIGNMENT = ("native_cpu", "portable", "checkpointed", "reference")
+
 # For each structure: the folder, and the implementations from fastest to most general. The NumPy
 # reference comes last: it is only ever taken on request, for `portable` rejects nothing.
 IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -26,16 +28,16 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "semi_markov": ("chain.semi_markov", ("portable", "reference")),
     "ctc": ("chain.ctc", ("portable", "reference")),
     "subset": ("chain.subset", ("portable", "reference")),
-    "needleman_wunsch": ("alignment", ("portable", "checkpointed", "reference")),
-    "overlap": ("alignment", ("portable", "checkpointed", "reference")),
-    "smith_waterman": ("alignment", ("portable", "checkpointed", "reference")),
-    "saigo_vert": ("alignment", ("portable", "checkpointed", "reference")),
-    "dtw": ("alignment", ("portable", "checkpointed", "reference")),
-    "monotonic_alignment": ("alignment", ("portable", "checkpointed", "reference")),
-    "levenshtein": ("alignment", ("portable", "checkpointed", "reference")),
-    "osa": ("alignment", ("portable", "checkpointed", "reference")),
+    "needleman_wunsch": ("alignment", ALIGNMENT),
+    "overlap": ("alignment", ALIGNMENT),
+    "smith_waterman": ("alignment", ALIGNMENT),
+    "saigo_vert": ("alignment", ALIGNMENT),
+    "dtw": ("alignment", ALIGNMENT),
+    "monotonic_alignment": ("alignment", ALIGNMENT),
+    "levenshtein": ("alignment", ALIGNMENT),
+    "osa": ("alignment", ALIGNMENT),
     "damerau": ("alignment", ("portable", "checkpointed", "reference")),
-    "lcs": ("alignment", ("portable", "checkpointed", "reference")),
+    "lcs": ("alignment", ALIGNMENT),
 }
 
 _requests: contextvars.ContextVar[tuple[tuple[str | None, str], ...]] = contextvars.ContextVar(

@@ -1,9 +1,12 @@
+import dataclasses
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
 
 from keras_struct import ops
-from keras_struct.ops.alignment import cases
+from keras_struct.ops.alignment import cases, native_cpu
 from keras_struct.ops.laws import StructureLaws, for_backend
 from keras_struct.ops.testing import BACKEND, array, fast, float64, grad, tensor
 
@@ -64,30 +67,36 @@ OTHERS = [cases.OVERLAP, cases.SAIGO_VERT, cases.LEVENSHTEIN, cases.OSA, cases.L
 GROUPS = KINDS if BACKEND in ("jax", "tensorflow") else KINDS + OTHERS
 
 
+def readouts(d):
+    """Values, marginals, paths and the curvature."""
+    rng = np.random.default_rng(3)
+    dtype = keras.backend.standardize_dtype(d._theta[0].dtype)
+    tangents = tuple(tensor(rng.normal(size=x.shape), dtype) for x in d._marginals)
+    curvature = d._sweeps.curvature(d._theta, d.structure.context, d._soft[1], tangents)
+    return {
+        "value": d.value(),
+        "best": d.score(d.argmax()),
+        "marginals": d.marginals("all"),
+        "argmax": d.argmax(),
+        "samples": d.sample(1, 3),
+        "curvature": d.structure.unfold(curvature),
+    }
+
+
+def check_equal(one, other, **tolerance):
+    for x, y in zip(keras.tree.flatten(one), keras.tree.flatten(other), strict=True):
+        np.testing.assert_allclose(x, y, **tolerance)
+
+
 @pytest.mark.parametrize("case", [x for group in GROUPS for x in for_backend(group)], ids=str)
 def test_checkpointed_equals_portable(case):
-    """Values, marginals, paths and the curvature, in blocks of two or three wavefronts."""
-
-    def readouts(d):
-        rng = np.random.default_rng(3)
-        tangents = tuple(tensor(rng.normal(size=x.shape)) for x in d._marginals)
-        sweeps, theta, context, tape = d._sweeps, d._theta, d.structure.context, d._soft[1]
-        curvature = sweeps.curvature(theta, context, tape, tangents)
-        return {
-            "value": d.value(),
-            "marginals": d.marginals("all"),
-            "argmax": d.argmax(),
-            "samples": d.sample(1, 3),
-            "curvature": d.structure.unfold(curvature),
-        }
-
+    """In blocks of two or three wavefronts."""
     with float64():
         whole, blocks = (
             case.read(readouts, temperature=0.7, implementation=implementation)
             for implementation in ("portable", "checkpointed")
         )
-    for x, y in zip(keras.tree.flatten(whole), keras.tree.flatten(blocks), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-10)
+    check_equal(whole, blocks, rtol=1e-9, atol=1e-10)
 
 
 def test_checkpointed_keeps_less():
@@ -109,7 +118,7 @@ def test_checkpointed_refuses_transpositions():
 
 
 @pytest.mark.skipif(BACKEND not in ("jax", "torch"), reason="vmap of JAX and PyTorch")
-@pytest.mark.parametrize("implementation", ["portable", "checkpointed"])
+@pytest.mark.parametrize("implementation", [None, "portable", "checkpointed"])
 def test_vmap_of_a_gradient_of_the_map(implementation):
     rng = np.random.default_rng(0)
     stacked = rng.normal(size=(3, 2, 4, 5)).astype("float32")
@@ -129,3 +138,89 @@ def test_vmap_of_a_gradient_of_the_map(implementation):
         mapped = torch.func.vmap(torch.func.grad(loss))(torch.tensor(stacked))
     one_by_one = [array(fast(grad(loss))(tensor(x, "float32"))[0]) for x in stacked]
     np.testing.assert_allclose(array(mapped), one_by_one, rtol=1e-4, atol=1e-5)
+
+
+native = pytest.mark.skipif(
+    BACKEND not in ("torch", "numpy") or importlib.util.find_spec("numba") is None,
+    reason="native_cpu runs on PyTorch and NumPy, with Numba",
+)
+
+
+def check_native(case, dtype, **tolerance):
+    got, wanted = (
+        case.read(readouts, dtype=dtype, temperature=0.7, implementation=implementation)
+        for implementation in ("native_cpu", "portable")
+    )
+    corner = case.distribution().structure.spec.end == "corner"
+    # Ties may be broken otherwise; where paths end in many nodes, the draws are others.
+    skipped = ("argmax",) if corner else ("argmax", "samples")
+    for name in set(got) - set(skipped):
+        check_equal(got[name], wanted[name], **tolerance)
+
+
+@native
+@pytest.mark.parametrize("case", [x for group in KINDS + OTHERS for x in group], ids=str)
+def test_native_equals_portable(case):
+    check_native(case, "float64", rtol=1e-10, atol=1e-10)
+    check_native(case, "float32", rtol=1e-4, atol=1e-5)
+
+
+LONG = (3, 70, 45)  # three strips
+LENGTHS = ((70, 33, 1), (45, 40, 32))
+GAPS = {"gap_open_row": (3, 70, 1), "gap_open_column": (3, 70, 45), "gap_extend": (3, 1, 45)}
+COSTS = {"deletion": (3, 70), "insertion": (3, 45), "transposition": ()}
+ACROSS_STRIPS = [
+    cases._case("needleman_wunsch", ops.needleman_wunsch, LONG, "scores", GAPS, LENGTHS),
+    cases._case("overlap", ops.overlap, LONG, "scores", GAPS, LENGTHS),
+    cases._case("smith_waterman", ops.smith_waterman, LONG, "scores", GAPS, LENGTHS),
+    cases._case("dtw", ops.dtw, LONG, "costs", None, LENGTHS, band=20),
+    cases._case("monotonic", ops.monotonic_alignment, LONG, lengths=((70, 40, 33), (45, 40, 1))),
+    cases._case("osa", ops.osa, LONG, "substitutions", COSTS, LENGTHS, swaps=np.ones(LONG, bool)),
+]
+
+
+@native
+@pytest.mark.parametrize("case", ACROSS_STRIPS, ids=str)
+def test_native_across_strips(case):
+    check_native(case, "float64", rtol=1e-10, atol=1e-10)
+
+
+@native
+def test_native_is_chosen_and_exact_in_float32():
+    costs = np.random.default_rng(0).random((2, 200, 150)).astype("float32")
+    d = ops.dtw(tensor(costs, "float32"))
+    assert d.choice.name == "native_cpu"
+    exact = ops.dtw(tensor(costs, "float64"))
+    np.testing.assert_allclose(array(d.value()), array(exact.value()), rtol=1e-7)
+    np.testing.assert_allclose(array(d.marginals()), array(exact.marginals()), atol=1e-7)
+
+
+@native
+def test_native_in_parallel(monkeypatch):
+    scores = tensor(np.random.default_rng(0).normal(size=(40, 40, 50)))
+    lengths = (np.arange(1, 41), np.full(40, 50))
+
+    def marginals():
+        return array(ops.smith_waterman(scores, -1.0, lengths=lengths).marginals())
+
+    alone = marginals()
+    monkeypatch.setattr(native_cpu, "_threads", lambda: 3)
+    monkeypatch.setattr(native_cpu, "SMALL", 0)
+    np.testing.assert_array_equal(marginals(), alone)
+
+
+def test_native_says_why_not(monkeypatch):
+    call = ops.dtw(np.zeros((1, 2, 2), "float32"), implementation="portable").choice.call
+    call = dataclasses.replace(call, backend="torch", platform="cpu", traced=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert native_cpu.rejects(call) is None
+    for facts, reason in (
+        ({"backend": "jax"}, "a program compiled by jax cannot hold"),
+        ({"backend": "tensorflow"}, "a program compiled by tensorflow cannot hold"),
+        ({"platform": "gpu"}, "the scores are on the gpu"),
+        ({"traced": True}, "no vmap"),
+    ):
+        assert reason in native_cpu.rejects(dataclasses.replace(call, **facts))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install keras-struct-ops[native]" in native_cpu.rejects(call)
+    assert "native_cpu" not in ops.implementations(ops.damerau)

@@ -1,0 +1,788 @@
+"""The sweeps of every structure on the lattice, strip by strip, compiled by Numba (recurrence.md).
+
+A strip is `LANES` rows of nodes; its row r is at column t - r at time t, so that all its rows
+advance together, as one vector. What lies inside a strip is float64 and stays in the cache. Between
+the sweeps only messages of the last rows of every strip are kept (`heads`); the other sweeps start
+from them and run each strip forward again.
+
+Letters: S states, C channels, M moves, H rows before a strip that its moves come from (`halo`),
+K strips, E ends. Strips are flat arrays with one plane for each state, channel or move:
+
+    f, p    (S + 1, past + times, H + LANES)    messages, probabilities; the last plane is no state
+    theta   (C + 1, times, LANES)               potentials; the last plane is no potential
+    w       (M, times, LANES)                   weights of the moves into a node, which sum to 1
+
+All integers inside are unsigned: Numba would test signed ones for Python's negative indices.
+"""
+
+import os
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from keras_struct.ops.alignment.spec import START
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
+
+U: Any = np.uint64
+LANES = U(32)
+VECTOR = U(8)  # the last strip of an example has a multiple of this as lanes
+BLOCK = U(16)  # times that are skewed at once
+ZERO, ONE = U(0), U(1)
+CORNER, BORDER, ANYWHERE = U(0), U(1), U(2)
+
+
+def _can_cache():
+    """Whether there is a folder for what Numba compiled; without one, it refuses to compile."""
+    folders = os.path.dirname(__file__), os.path.expanduser("~")
+    return "NUMBA_CACHE_DIR" in os.environ or any(os.access(x, os.W_OK) for x in folders)
+
+
+_OPTIONS = {"nogil": True, "cache": _can_cache(), "error_model": "numpy"}
+_ROUNDING = {"contract", "nsz", "arcp"}  # no reassociation: it would undo the rounding of exp
+compiled = numba.njit(**_OPTIONS, fastmath=_ROUNDING)
+inlined = numba.njit(**_OPTIONS, fastmath=_ROUNDING, inline="always")
+
+
+class Plan(NamedTuple):
+    """A `Spec` as numbers, for strips of one length.
+
+    Attributes:
+        into: The moves into every state, (S, most), of which the first `fan_in` (S,) are meant.
+        source: State before every move, (M,); S for `START`.
+        rows, lag: di and di + dj of every move, (M,).
+        gaps: Whether a channel is of kind "gap", (C,).
+        start, end: `CORNER`, `BORDER` or `ANYWHERE`.
+        halo, past: Largest di and largest lag.
+        width, plane: Size of a time and of a plane of f; a time of theta and w has `LANES`.
+        times: Times in a plane of theta and w.
+        here: Where f has every state at time 0, (S,).
+        before: Where f has the source of every move at time 0, (M,).
+        scores: Where theta has the potential of every move at time 0, (M,).
+    """
+
+    into: np.ndarray
+    fan_in: np.ndarray
+    source: np.ndarray
+    rows: np.ndarray
+    lag: np.ndarray
+    gaps: np.ndarray
+    start: np.uint64
+    end: np.uint64
+    halo: np.uint64
+    past: np.uint64
+    width: np.uint64
+    plane: np.uint64
+    times: np.uint64
+    here: np.ndarray
+    before: np.ndarray
+    scores: np.ndarray
+
+
+def plan(spec, columns):
+    """The `Plan` of a spec for rows of `columns` cells."""
+    moves, states, channels = spec.moves, spec.states, len(spec.kinds)
+    modes = {"corner": CORNER, "border": BORDER, "anywhere": ANYWHERE}
+    into = [spec.into(state) for state in range(states)]
+    most = max(map(len, into))
+    source = np.array([states if move.source == START else move.source for move in moves])
+    rows = np.array([move.di for move in moves])
+    lag = np.array([move.di + move.dj for move in moves])
+    channel = np.array([channels if move.channel is None else move.channel for move in moves])
+    halo, past, times = max(rows), max(lag), columns + int(LANES)
+    width = halo + int(LANES)
+    plane = (past + times) * width
+    here = np.arange(states) * plane + past * width + halo
+    before = source * plane + (past - lag) * width + (halo - rows)
+    return Plan(
+        into=np.array([(*ks, *[0] * (most - len(ks))) for ks in into], U),
+        fan_in=np.array([len(ks) for ks in into], U),
+        source=source.astype(U),
+        rows=rows.astype(U),
+        lag=lag.astype(U),
+        gaps=np.array([kind == "gap" for kind in spec.kinds]),
+        start=modes[spec.start],
+        end=modes[spec.end],
+        halo=U(halo),
+        past=U(past),
+        width=U(width),
+        plane=U(plane),
+        times=U(times),
+        here=here.astype(U),
+        before=before.astype(U),
+        scores=(channel * times * int(LANES)).astype(U),
+    )
+
+
+# Exponential and logarithm that the compiler can vectorise ----------------------------------------
+
+_LOG2_E = 1.4426950408889634
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_ROUND = 1.5 * 2.0**52  # x + _ROUND has round(x) in its last bits
+_LEAST = -708.0
+_BITS_OF_ONE, _BITS_OF_ROOT_HALF = 0x3FF0000000000000, 0x3FE6A09E667F3BCD
+
+
+@inlined
+def exp_or_zero(x):
+    """exp(x) where that is a normal number below 2**1000, and 0 where it is less."""
+    y = _LEAST if x < _LEAST else x
+    shifted = y * _LOG2_E + _ROUND
+    k = shifted - _ROUND
+    r = (y - k * _LN2_HIGH) - k * _LN2_LOW
+    p = 1.0 / 6227020800.0
+    p = p * r + 1.0 / 479001600.0
+    p = p * r + 1.0 / 39916800.0
+    p = p * r + 1.0 / 3628800.0
+    p = p * r + 1.0 / 362880.0
+    p = p * r + 1.0 / 40320.0
+    p = p * r + 1.0 / 5040.0
+    p = p * r + 1.0 / 720.0
+    p = p * r + 1.0 / 120.0
+    p = p * r + 1.0 / 24.0
+    p = p * r + 1.0 / 6.0
+    p = p * r + 0.5
+    p = p * r + 1.0
+    p = p * r + 1.0
+    power = np.int64((np.float64(shifted).view(np.int64) << 52) + _BITS_OF_ONE)
+    return 0.0 if x < _LEAST else p * power.view(np.float64)
+
+
+@inlined
+def log(x):
+    """log(x) for x >= 1, as fdlibm computes it."""
+    k = (np.float64(x).view(np.int64) - _BITS_OF_ROOT_HALF) >> 52
+    f = x * np.int64(_BITS_OF_ONE - (k << 52)).view(np.float64) - 1.0
+    s = f / (2.0 + f)
+    z = s * s
+    p = 1.479819860511658591e-01
+    p = p * z + 1.531383769920937332e-01
+    p = p * z + 1.818357216161805012e-01
+    p = p * z + 2.222219843214978396e-01
+    p = p * z + 2.857142874366239149e-01
+    p = p * z + 3.999999999940941908e-01
+    p = p * z + 6.666666666666735130e-01
+    square = 0.5 * f * f
+    return k * _LN2_HIGH + (f - (square - (s * (square + p * z) + k * _LN2_LOW)))
+
+
+# One strip ----------------------------------------------------------------------------------------
+
+
+class Strip(NamedTuple):
+    """Rows `first`, ... of an example with lengths `n1`, `n2`."""
+
+    first: np.uint64
+    lanes: np.uint64
+    times: np.uint64
+    n1: np.uint64
+    n2: np.uint64
+
+
+@compiled
+def strip_of(k, n1, n2):
+    first = k * LANES
+    rows = (n1 + ONE - first + VECTOR - ONE) // VECTOR * VECTOR
+    lanes = min(rows, LANES)
+    return Strip(first, lanes, n2 + lanes, n1, n2)
+
+
+@compiled
+def propagate(plan, strip, f, theta, w, hard, weigh):
+    """Messages (sums, or with `hard` maxima) and, with `weigh`, the weights of the moves."""
+    lanes = strip.lanes
+    terms = np.empty(plan.into.shape[1] * int(LANES))
+    peak, total = np.empty(LANES), np.empty(LANES)
+    for t in range(strip.times):
+        for s in range(U(len(plan.fan_in))):
+            here = plan.here[s] + t * plan.width
+            find_terms(plan, t, s, lanes, f, theta, terms, peak)
+            if hard:
+                for r in range(lanes):
+                    f[here + r] = peak[r]
+                continue
+            sum_terms(plan, s, lanes, terms, peak, total)
+            for r in range(lanes):
+                f[here + r] = peak[r] + log(total[r])
+            if weigh:
+                write_weights(plan, t, s, lanes, terms, total, w)
+        if t < lanes or (strip.first == ZERO and plan.start == BORDER):
+            begin(plan, strip, f, w, t, weigh)
+
+
+@inlined
+def find_terms(plan, t, s, lanes, f, theta, terms, peak):
+    """Score of the best path by every move into state s, (fan_in, LANES), and the best of them."""
+    for n in range(plan.fan_in[s]):
+        before = plan.before[plan.into[s, n]] + t * plan.width
+        score = plan.scores[plan.into[s, n]] + t * LANES
+        term = n * LANES
+        for r in range(lanes):
+            terms[term + r] = f[before + r] + theta[score + r]
+        if n == ZERO:
+            for r in range(lanes):
+                peak[r] = terms[r]
+        else:
+            for r in range(lanes):
+                peak[r] = terms[term + r] if terms[term + r] > peak[r] else peak[r]
+
+
+@inlined
+def sum_terms(plan, s, lanes, terms, peak, total):
+    """Weights of the moves over that of the best one, in place, and their sum."""
+    for r in range(lanes):
+        total[r] = 0.0
+    for n in range(plan.fan_in[s]):
+        term = n * LANES
+        for r in range(lanes):
+            x = exp_or_zero(terms[term + r] - peak[r])
+            terms[term + r] = x
+            total[r] += x
+
+
+@inlined
+def write_weights(plan, t, s, lanes, terms, total, w):
+    for r in range(lanes):
+        total[r] = 1.0 / total[r]
+    for n in range(plan.fan_in[s]):
+        weight = (plan.into[s, n] * plan.times + t) * LANES
+        term = n * LANES
+        for r in range(lanes):
+            w[weight + r] = terms[term + r] * total[r]
+
+
+@compiled
+def begin(plan, strip, f, w, t, weigh):
+    """The nodes where paths may start in state 0 and that no move enters."""
+    some = strip.n1 > ZERO and strip.n2 > ZERO
+    if plan.start == CORNER:
+        if strip.first == ZERO and t == ZERO:
+            set_start(plan, f, w, t, ZERO, True, weigh)
+    elif plan.start == BORDER:
+        if strip.first == ZERO:
+            set_start(plan, f, w, t, ZERO, some and t < strip.n2, weigh)
+        if t < strip.lanes and strip.first + t > ZERO:
+            set_start(plan, f, w, t, t, some and strip.first + t < strip.n1, weigh)
+
+
+@compiled
+def set_start(plan, f, w, t, r, legal, weigh):
+    for s in range(U(len(plan.fan_in))):
+        f[plan.here[s] + t * plan.width + r] = 0.0 if legal and s == ZERO else FORBIDDEN
+    if weigh:
+        for m in range(U(len(plan.source))):
+            w[(m * plan.times + t) * LANES + r] = 0.0
+
+
+@compiled
+def propagate_tangent(plan, strip, w, df, dtheta):
+    """Tangents of the messages."""
+    lanes, rate = strip.lanes, np.empty(LANES)
+    for t in range(strip.times):
+        for s in range(U(len(plan.fan_in))):
+            here = plan.here[s] + t * plan.width
+            rate[:] = 0.0
+            for n in range(plan.fan_in[s]):
+                m = plan.into[s, n]
+                before = plan.before[m] + t * plan.width
+                score, weight = plan.scores[m] + t * LANES, (m * plan.times + t) * LANES
+                for r in range(lanes):
+                    rate[r] += w[weight + r] * (df[before + r] + dtheta[score + r])
+            for r in range(lanes):
+                df[here + r] = rate[r]
+
+
+@compiled
+def retreat(plan, strip, w, p, g):
+    """Probabilities of the nodes, back in time; those of the moves, summed by channel, in g."""
+    lanes = strip.lanes
+    for back in range(strip.times):
+        t = strip.times - ONE - back
+        for s in range(U(len(plan.fan_in))):
+            here = plan.here[s] + t * plan.width
+            for n in range(plan.fan_in[s]):
+                m = plan.into[s, n]
+                before = plan.before[m] + t * plan.width
+                score, weight = plan.scores[m] + t * LANES, (m * plan.times + t) * LANES
+                for r in range(lanes):
+                    u = w[weight + r] * p[here + r]
+                    p[before + r] += u
+                    g[score + r] += u
+
+
+@compiled
+def retreat_tangent(plan, strip, w, p, dp, df, dtheta, dg):
+    """`retreat`, with the tangents of the probabilities of nodes and, in dg, of moves."""
+    lanes = strip.lanes
+    for back in range(strip.times):
+        t = strip.times - ONE - back
+        for s in range(U(len(plan.fan_in))):
+            here = plan.here[s] + t * plan.width
+            for n in range(plan.fan_in[s]):
+                m = plan.into[s, n]
+                before = plan.before[m] + t * plan.width
+                score, weight = plan.scores[m] + t * LANES, (m * plan.times + t) * LANES
+                for r in range(lanes):
+                    u = w[weight + r] * p[here + r]
+                    rate = df[before + r] + dtheta[score + r] - df[here + r]
+                    du = w[weight + r] * dp[here + r] + u * rate
+                    p[before + r] += u
+                    dp[before + r] += du
+                    dg[score + r] += du
+
+
+# Where paths end ----------------------------------------------------------------------------------
+
+
+@compiled
+def ends_of_row(plan, strip, i):
+    """The columns of row i where paths may end, from and to, unless they may end anywhere."""
+    if i > strip.n1 or strip.n2 < (ONE if plan.end == BORDER else ZERO):
+        return ONE, ZERO
+    if i == strip.n1 and plan.end == BORDER and i > ZERO:
+        return ONE, strip.n2
+    if (i == strip.n1 and plan.end == CORNER) or (i > ZERO and plan.end == BORDER):
+        return strip.n2, strip.n2
+    return ONE, ZERO
+
+
+@compiled
+def collect_ends(plan, strip, f, hard, ends):
+    """Log-weight of the paths that end in each row or, where they end in a corner, each state."""
+    if plan.end == ANYWHERE:
+        collect_anywhere(plan, strip, f, hard, ends)
+        return
+    for r in range(strip.lanes):
+        start, stop = ends_of_row(plan, strip, strip.first + r)
+        peak, total = 2 * FORBIDDEN, 0.0
+        for s in range(U(len(plan.fan_in))):
+            for j in range(start, stop + ONE):
+                x = f[plan.here[s] + (j + r) * plan.width + r]
+                if plan.end == CORNER:
+                    ends[s] = x
+                elif x > peak:
+                    total = total * exp_or_zero(peak - x) + 1.0
+                    peak = x
+                else:
+                    total += exp_or_zero(x - peak)
+        if plan.end == BORDER and start <= stop:
+            ends[strip.first + r] = peak if hard else peak + log(total)
+
+
+@compiled
+def collect_anywhere(plan, strip, f, hard, ends):
+    """State 0 is forbidden outside of the lengths, so the whole strip counts."""
+    peak, total = np.full(LANES, 2 * FORBIDDEN), np.zeros(LANES)
+    for t in range(strip.times):
+        here = plan.here[0] + t * plan.width
+        for r in range(strip.lanes):
+            peak[r] = f[here + r] if f[here + r] > peak[r] else peak[r]
+    for t in range(strip.times):
+        here = plan.here[0] + t * plan.width
+        for r in range(strip.lanes):
+            total[r] += exp_or_zero(f[here + r] - peak[r])
+    for r in range(min(strip.lanes, strip.n1 + ONE - strip.first)):
+        ends[strip.first + r] = peak[r] if hard else peak[r] + log(total[r])
+
+
+@compiled
+def inject_ends(plan, strip, f, value, p):
+    """The probability that a path ends at a node."""
+    if plan.end == ANYWHERE:
+        for t in range(strip.times):
+            here = plan.here[0] + t * plan.width
+            for r in range(strip.lanes):
+                p[here + r] = exp_or_zero(f[here + r] - value)
+        return
+    for r in range(strip.lanes):
+        start, stop = ends_of_row(plan, strip, strip.first + r)
+        for s in range(U(len(plan.fan_in))):
+            for j in range(start, stop + ONE):
+                node = plan.here[s] + (j + r) * plan.width + r
+                p[node] = exp_or_zero(f[node] - value)
+
+
+# In and out of a strip ----------------------------------------------------------------------------
+
+
+@compiled
+def in_halo(plan, s, h):
+    """Where a strip has column 0 of the h-th row before it."""
+    return s * plan.plane + (plan.past - plan.halo + h) * plan.width + h
+
+
+@compiled
+def at_the_end(plan, s, h):
+    """Where a strip has column 0 of what is the h-th row before the next strip."""
+    return in_halo(plan, s, h) + LANES * plan.width + LANES
+
+
+@compiled
+def save_rows(plan, columns, f, rows):
+    """rows (S, H, L2 + 1), the last of a strip."""
+    for s in range(U(rows.shape[0])):
+        for h in range(plan.halo):
+            for j in range(columns + ONE):
+                rows[s, h, j] = f[at_the_end(plan, s, h) + j * plan.width]
+
+
+@compiled
+def load_rows(plan, columns, rows, f):
+    """The rows before a strip."""
+    for s in range(U(rows.shape[0])):
+        for h in range(plan.halo):
+            for j in range(columns + ONE):
+                f[in_halo(plan, s, h) + j * plan.width] = rows[s, h, j]
+
+
+@compiled
+def save_halo(plan, columns, p, rows):
+    """The transpose of `load_rows`."""
+    for s in range(U(rows.shape[0])):
+        for h in range(plan.halo):
+            for j in range(columns + ONE):
+                rows[s, h, j] = p[in_halo(plan, s, h) + j * plan.width]
+
+
+@compiled
+def add_rows(plan, columns, rows, p):
+    """The transpose of `save_rows`."""
+    for s in range(U(rows.shape[0])):
+        for h in range(plan.halo):
+            for j in range(columns + ONE):
+                p[at_the_end(plan, s, h) + j * plan.width] += rows[s, h, j]
+
+
+@compiled
+def set_halo(plan, f, fill):
+    """The rows before the strip."""
+    for s in range(U(len(plan.fan_in))):
+        for q in range(plan.past + plan.times):
+            for h in range(plan.halo):
+                f[s * plan.plane + q * plan.width + h] = fill
+
+
+@compiled
+def skew(x, gap, strip, outside, theta):
+    """theta (times, LANES) of a channel (L1, L2), or of a gap (1 | L1, 1 | L2)."""
+    for r in range(strip.lanes):
+        i = strip.first + r
+        legal = i <= strip.n1 and (gap or i > ZERO)
+        row = row_of(x, i)
+        edge = x[row, 0] if gap and legal else outside
+        constant = not legal or (gap and x.shape[1] == 1)
+        for t in range(strip.times if constant else r + ONE):
+            theta[t * LANES + r] = edge
+        if not constant:
+            for t in range(r + strip.n2 + ONE, strip.times):
+                theta[t * LANES + r] = outside
+    if gap and x.shape[1] == 1:
+        return
+    for block in range(ZERO, strip.times, BLOCK):
+        for r in range(strip.lanes):
+            i = strip.first + r
+            if i > strip.n1 or (i == ZERO and not gap):
+                continue
+            row = row_of(x, i)
+            for t in range(max(block, r + ONE), min(block + BLOCK, r + strip.n2 + ONE)):
+                theta[t * LANES + r] = x[row, t - r - ONE]
+
+
+@compiled
+def unskew(g, gap, strip, x):
+    """The transpose of `skew`: written to a channel, added to a gap."""
+    rows = min(strip.lanes, strip.n1 + ONE - strip.first)
+    if gap and x.shape[1] == 1:
+        unskew_rows(g, strip, rows, x)
+    elif gap and x.shape[0] == 1:
+        unskew_columns(g, strip, rows, x)
+    else:
+        for block in range(ZERO, strip.times, BLOCK):
+            for r in range(ZERO if gap or strip.first > ZERO else ONE, rows):
+                row = row_of(x, strip.first + r)
+                for t in range(max(block, r + ONE), min(block + BLOCK, r + strip.n2 + ONE)):
+                    if gap:
+                        x[row, t - r - ONE] += g[t * LANES + r]
+                    else:
+                        x[row, t - r - ONE] = g[t * LANES + r]
+        for r in range(rows if gap else ZERO):
+            x[row_of(x, strip.first + r), 0] += g[r * LANES + r]
+
+
+@compiled
+def unskew_rows(g, strip, rows, x):
+    """Of a gap that is the same in a whole row."""
+    sums = np.zeros(LANES)
+    for t in range(strip.times):
+        for r in range(strip.lanes):
+            sums[r] += g[t * LANES + r]
+    for r in range(rows):
+        x[row_of(x, strip.first + r), 0] += sums[r]
+
+
+@compiled
+def unskew_columns(g, strip, rows, x):
+    """Of a gap that is the same in a whole column."""
+    for j in range(strip.n2 + ONE):
+        total = 0.0
+        for r in range(rows):
+            total += g[(j + r) * LANES + r]
+        x[0, max(j, ONE) - ONE] += total
+
+
+@compiled
+def row_of(x, i):
+    """The row of a potential that node row i reads."""
+    return min(max(i, ONE), U(x.shape[0])) - ONE
+
+
+@compiled
+def clear(x, gap, n1, n2):
+    """Zeros where `unskew` does not write."""
+    if gap:
+        x[:] = 0.0
+    else:
+        x[n1:] = 0.0
+        x[:n1, n2:] = 0.0
+
+
+# Examples -----------------------------------------------------------------------------------------
+#
+# Arguments: the plan; `examples`, first and last + 1; lengths (B, 2); a tuple of `MOST_CHANNELS`
+# potentials (1 | B, 1 | L1, 1 | L2), the last ones unused, and likewise tangents and marginals;
+# the tape.
+
+MOST_CHANNELS = 5
+
+
+@compiled
+def new_strip(plan, planes, fill):
+    """A strip like f whose last plane is 0."""
+    f = np.full(U(planes) * plan.plane, fill)
+    f[len(f) - plan.plane :] = 0.0
+    return f
+
+
+@compiled
+def new_times(plan, planes):
+    """A strip like theta whose last plane is 0."""
+    return np.zeros(U(planes) * plan.times * LANES)
+
+
+@compiled
+def plane_of(plan, theta, c):
+    return theta[c * plan.times * LANES : (c + ONE) * plan.times * LANES]
+
+
+@compiled
+def of_example(x, b):
+    return x[b if x.shape[0] > 1 else 0]
+
+
+@compiled
+def read_potentials(plan, strip, xs, b, outside, theta):
+    for c in range(len(plan.gaps)):
+        skew(of_example(xs[c], b), plan.gaps[c], strip, outside, plane_of(plan, theta, U(c)))
+
+
+@compiled
+def write_marginals(plan, strip, g, b, xs):
+    for c in range(len(plan.gaps)):
+        unskew(plane_of(plan, g, U(c)), plan.gaps[c], strip, xs[c][b])
+
+
+@compiled
+def sizes(plan):
+    return len(plan.fan_in), len(plan.gaps), len(plan.source)
+
+
+@compiled
+def forward(plan, examples, lengths, xs, hard, heads, ends):
+    """Fills `heads` (B, K - 1, S, H, L2 + 1) and `ends` (B, E)."""
+    states, channels, _ = sizes(plan)
+    theta, w = new_times(plan, channels + 1), np.empty(1)
+    for b in range(examples[0], examples[1]):
+        n1, n2 = lengths[b]
+        f = new_strip(plan, states + 1, FORBIDDEN)
+        for k in range(n1 // LANES + ONE):
+            strip = strip_of(k, n1, n2)
+            if k > ZERO:
+                save_rows(plan, n2, f, heads[b, k - ONE])
+            start_strip(plan, strip, k, heads[b], f, FORBIDDEN)
+            read_potentials(plan, strip, xs, b, FORBIDDEN, theta)
+            propagate(plan, strip, f, theta, w, hard, False)
+            collect_ends(plan, strip, f, hard, ends[b])
+
+
+@compiled
+def start_strip(plan, strip, k, heads, f, outside):
+    """The rows before strip k."""
+    if k > ZERO:
+        load_rows(plan, strip.n2, heads[k - ONE], f)
+    else:
+        set_halo(plan, f, outside)
+
+
+@compiled
+def backward(plan, examples, lengths, xs, heads, values, marginals):
+    """Fills the marginals."""
+    states, channels, moves = sizes(plan)
+    theta, w = new_times(plan, channels + 1), new_times(plan, moves)
+    g, p = new_times(plan, channels + 1), new_strip(plan, states + 1, 0.0)
+    pending = np.empty(heads.shape[2:])
+    for b in range(examples[0], examples[1]):
+        n1, n2 = lengths[b]
+        if values[b] <= INFEASIBLE:
+            n1, n2 = ZERO, ZERO
+        for c in range(channels):
+            clear(marginals[c][b], plan.gaps[c], n1, n2)
+        if values[b] <= INFEASIBLE:
+            continue
+        f = new_strip(plan, states + 1, FORBIDDEN)
+        last = n1 // LANES
+        for back in range(last + ONE):
+            k = last - back
+            strip = strip_of(k, n1, n2)
+            start_strip(plan, strip, k, heads[b], f, FORBIDDEN)
+            read_potentials(plan, strip, xs, b, FORBIDDEN, theta)
+            propagate(plan, strip, f, theta, w, False, True)
+            p[:] = 0.0
+            g[:] = 0.0
+            inject_ends(plan, strip, f, values[b], p)
+            if k < last:
+                add_rows(plan, n2, pending, p)
+            retreat(plan, strip, w, p, g)
+            save_halo(plan, n2, p, pending)
+            write_marginals(plan, strip, g, b, marginals)
+
+
+@compiled
+def curvature(plan, examples, lengths, xs, dxs, heads, values, products):
+    """Fills the products of the Hessian with the tangents `dxs`."""
+    states, channels, moves = sizes(plan)
+    theta, w = new_times(plan, channels + 1), new_times(plan, moves)
+    dtheta, dg = new_times(plan, channels + 1), new_times(plan, channels + 1)
+    p, dp = new_strip(plan, states + 1, 0.0), new_strip(plan, states + 1, 0.0)
+    pending, dpending = np.empty(heads.shape[2:]), np.empty(heads.shape[2:])
+    dheads = np.empty(heads.shape[1:])
+    for b in range(examples[0], examples[1]):
+        n1, n2 = lengths[b]
+        if values[b] <= INFEASIBLE:
+            n1, n2 = ZERO, ZERO
+        for c in range(channels):
+            clear(products[c][b], plan.gaps[c], n1, n2)
+        if values[b] <= INFEASIBLE:
+            continue
+        f, df = new_strip(plan, states + 1, FORBIDDEN), new_strip(plan, states + 1, 0.0)
+        last, dvalue = n1 // LANES, 0.0
+        for k in range(last + ONE):
+            strip = strip_of(k, n1, n2)
+            if k > ZERO:
+                save_rows(plan, n2, df, dheads[k - ONE])
+            tangents = dxs, dheads, dtheta, df
+            propagate_both(plan, strip, k, b, xs, heads[b], theta, f, w, *tangents)
+            p[:] = 0.0
+            inject_ends(plan, strip, f, values[b], p)
+            for n in range(U(states) * plan.plane):
+                dvalue += p[n] * df[n]
+        for back in range(last + ONE):
+            k = last - back
+            strip = strip_of(k, n1, n2)
+            tangents = dxs, dheads, dtheta, df
+            propagate_both(plan, strip, k, b, xs, heads[b], theta, f, w, *tangents)
+            p[:] = 0.0
+            dg[:] = 0.0
+            inject_ends(plan, strip, f, values[b], p)
+            for n in range(U(states) * plan.plane):
+                dp[n] = p[n] * (df[n] - dvalue)
+            if k < last:
+                add_rows(plan, n2, pending, p)
+                add_rows(plan, n2, dpending, dp)
+            retreat_tangent(plan, strip, w, p, dp, df, dtheta, dg)
+            save_halo(plan, n2, p, pending)
+            save_halo(plan, n2, dp, dpending)
+            write_marginals(plan, strip, dg, b, products)
+
+
+@compiled
+def propagate_both(plan, strip, k, b, xs, heads, theta, f, w, dxs, dheads, dtheta, df):
+    """Messages, weights and tangents of strip k."""
+    start_strip(plan, strip, k, heads, f, FORBIDDEN)
+    start_strip(plan, strip, k, dheads, df, 0.0)
+    read_potentials(plan, strip, xs, b, FORBIDDEN, theta)
+    read_potentials(plan, strip, dxs, b, 0.0, dtheta)
+    propagate(plan, strip, f, theta, w, False, True)
+    propagate_tangent(plan, strip, w, df, dtheta)
+
+
+@compiled
+def trace(plan, examples, lengths, xs, by_rows, heads, hard, end, end_noise, noise, places):
+    """One path per example, back from its end: positions by time in `places` (B, times).
+
+    Args:
+        end: State (B,) in the corner, else row, (B,); negative where there is nothing to do.
+        end_noise: For the columns and states where a path may end in the row, (B, L2 + 1, S).
+        noise: For the moves at every time but the first, (times - 1, B, M).
+    """
+    states, channels, _ = sizes(plan)
+    theta, w = new_times(plan, channels + 1), np.empty(1)
+    for b in range(examples[0], examples[1]):
+        if end[b] < 0:
+            continue
+        n1, n2 = lengths[b]
+        i, j, s = (n1, n2, U(end[b])) if plan.end == CORNER else (U(end[b]), ZERO, ZERO)
+        f = new_strip(plan, states + 1, FORBIDDEN)
+        top, going = i // LANES, True
+        for back in range(top + ONE):
+            k = top - back
+            strip = strip_of(k, n1, n2)
+            start_strip(plan, strip, k, heads[b], f, FORBIDDEN)
+            read_potentials(plan, strip, xs, b, FORBIDDEN, theta)
+            propagate(plan, strip, f, theta, w, hard[b] > 0, False)
+            if back == ZERO and plan.end != CORNER:
+                j, s = best_end(plan, strip, f, i, end_noise[b])
+            while going and i >= strip.first:
+                time = i if by_rows else i + j
+                places[b, time] = j if by_rows else i
+                going = not has_begun(plan, i, j, s)
+                if going:
+                    m = best_move(plan, strip, f, theta, i, j, s, noise[time - ONE, b])
+                    i, j, s = i - plan.rows[m], j - (plan.lag[m] - plan.rows[m]), plan.source[m]
+            if not going:
+                break
+
+
+@compiled
+def has_begun(plan, i, j, s):
+    """Whether node (i, j) in state s is the first of a path."""
+    if plan.start == ANYWHERE:
+        return s == U(len(plan.fan_in))
+    return i + j == ZERO if plan.start == CORNER else i == ZERO or j == ZERO
+
+
+@compiled
+def best_end(plan, strip, f, i, noise):
+    """Column and state where a path ends in row i."""
+    r, column, state, peak = i - strip.first, ZERO, ZERO, 4 * FORBIDDEN
+    start, stop = (ONE, strip.n2) if plan.end == ANYWHERE else ends_of_row(plan, strip, i)
+    for s in range(ONE if plan.end == ANYWHERE else U(len(plan.fan_in))):
+        for j in range(start, stop + ONE):
+            x = f[plan.here[s] + (j + r) * plan.width + r] + noise[j, s]
+            if x > peak:
+                column, state, peak = j, s, x
+    return column, state
+
+
+@compiled
+def best_move(plan, strip, f, theta, i, j, s, noise):
+    """The move by which a path enters state s at node (i, j)."""
+    r = i - strip.first
+    t = j + r
+    best, peak = plan.into[s, 0], 4 * FORBIDDEN
+    for n in range(plan.fan_in[s]):
+        m = plan.into[s, n]
+        x = f[plan.before[m] + t * plan.width + r] + theta[plan.scores[m] + t * LANES + r]
+        x += noise[m]
+        if x > peak:
+            best, peak = m, x
+    return best
