@@ -1,0 +1,60 @@
+"""Non-projective dependency trees (Matrix-Tree)."""
+
+from keras_struct.ops.dependency.tree import DependencyTree
+from keras_struct.ops.distribution import Distribution
+from keras_struct.ops.structure import as_temperature
+from keras_struct.ops.symbolic import public
+
+
+@public
+def spanning_tree(
+    arcs, labels=None, lengths=None, single_root=True, temperature=1.0, implementation=None
+):
+    """Distribution over the spanning trees of a sentence (non-projective dependency trees).
+
+    Every word has one head, another word or the root, and no word is its own ancestor. The score
+    of a tree is the sum of `arcs[m, h]` over its arcs from head h to dependent m, of `arcs[m, m]`
+    over its roots and, with labels, of `labels[m, h, l]` over its labelled arcs: each arc, also
+    that of a root, carries one label.
+
+    Shapes: `...` batch axes, `N` words, `L` labels. Time O(N^3). The gradient needs O(N^3) memory
+    while it is computed, the distribution itself O(N^2).
+
+    Args:
+        arcs: (..., N, N) scores [dependent, head]; on the diagonal those of the roots.
+        labels: (N, N, L) or (..., N, N, L) scores of the labels of each arc, or None.
+        lengths: Integers (...,) between 0 and N; None for N. Length 0 has one structure, the empty
+            tree, and value 0.
+        single_root: Whether a tree has exactly one root; else one or more.
+        temperature: Positive number, tensor or variable, () or (...,); the number 0 is the maximum
+            spanning tree.
+        implementation: Name, or None for the best one (see `ops.explain`).
+
+    Returns:
+        `Distribution`. Events are (..., N), int32: the head of every word, its own index for a
+        root, -1 in the padding; with labels (..., N, 2): head and label.
+
+    Raises:
+        ValueError: For shapes, lengths or a `single_root` that do not fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import ops
+    >>> d = ops.spanning_tree(np.zeros((1, 4, 4), "float32"))
+    >>> print(np.round(np.exp(np.array(d.value())), 3))  # 4^3 rooted trees on 4 words
+    [64.]
+
+    Source: Tutte (1984), Graph theory, section VI.4; Koo, Globerson, Carreras and Collins (2007),
+    Structured prediction models via the Matrix-Tree theorem; Smith and Smith (2007); McDonald and
+    Satta (2007). Best trees as by Chu and Liu (1965) and Edmonds (1967), samples as by Colbourn,
+    Myrvold and Neufeld (1996), k best as by Zmigrod, Vieira and Cotterell (2021); the elimination
+    is that of Grassmann, Taksar and Heyman (1985). See recurrence.md.
+    """
+    structure = SpanningTree(arcs, labels, lengths, single_root)
+    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    return Distribution(structure, temperature, implementation)
+
+
+class SpanningTree(DependencyTree):
+    op = "spanning_tree"
