@@ -16,6 +16,7 @@ FAMILIES = (
     "ci.bench.semi_markov",
     "ci.bench.ctc",
     "ci.bench.alignment",
+    "ci.bench.spanning_tree",
 )
 BACKENDS = ("jax", "tensorflow", "torch", "numpy")
 

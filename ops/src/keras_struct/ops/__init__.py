@@ -20,6 +20,10 @@ from keras_struct.ops.chain.ctc import ctc
 from keras_struct.ops.chain.linear_chain import linear_chain
 from keras_struct.ops.chain.semi_markov import semi_markov
 from keras_struct.ops.chain.subset import subset
+from keras_struct.ops.constituency.cky import cky
+from keras_struct.ops.constituency.nussinov import nussinov
+from keras_struct.ops.dependency.eisner import eisner
+from keras_struct.ops.dependency.spanning_tree import spanning_tree
 from keras_struct.ops.dispatch import Call, Choice, explain, implementations, use
 from keras_struct.ops.distribution import Distribution, TopK
 
@@ -30,9 +34,11 @@ __all__ = [
     "TopK",
     "adjacent_swaps",
     "categorical",
+    "cky",
     "ctc",
     "damerau",
     "dtw",
+    "eisner",
     "explain",
     "implementations",
     "lcs",
@@ -40,11 +46,13 @@ __all__ = [
     "linear_chain",
     "monotonic_alignment",
     "needleman_wunsch",
+    "nussinov",
     "osa",
     "overlap",
     "saigo_vert",
     "semi_markov",
     "smith_waterman",
+    "spanning_tree",
     "subset",
     "transposition_sources",
     "use",

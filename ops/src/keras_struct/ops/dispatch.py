@@ -38,6 +38,10 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "osa": ("alignment", ALIGNMENT),
     "damerau": ("alignment", ("portable", "checkpointed", "reference")),
     "lcs": ("alignment", ALIGNMENT),
+    "cky": ("constituency.cky", ("portable", "reference")),
+    "nussinov": ("constituency.nussinov", ("portable", "reference")),
+    "eisner": ("dependency.eisner", ("portable", "reference")),
+    "spanning_tree": ("dependency.spanning_tree", ("portable", "reference")),
 }
 
 _requests: contextvars.ContextVar[tuple[tuple[str | None, str], ...]] = contextvars.ContextVar(

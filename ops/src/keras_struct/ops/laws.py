@@ -190,7 +190,7 @@ class StructureLaws:
         deviation = np.sqrt(np.sum(p * (np.log(p) - mean) ** 2) / n)
         assert abs(log_prob.mean() - mean) < 5 * deviation + 1e-6
         top = np.log(p) > np.log(p.max()) - 1e-6
-        mass = p[top].sum()
+        mass = min(p[top].sum(), 1.0)
         hits = np.mean(log_prob > np.log(p.max()) - 1e-6)
         assert abs(hits - mass) < 5 * np.sqrt(mass * (1 - mass) / n) + 1e-6
 

@@ -11,9 +11,12 @@ Every framework module defines the same names:
   long there, so it is `exp2` (a result below 1e-30 may be off by 1e-5 of itself)
 - `contiguous(x)`: laid out in memory as it is indexed, where that is not the compiler's choice
 - `logsumexp(x, axis)`
+- `pad(x, widths, fill)`: pairs of widths, one for each axis
 - `scan(step, carry, xs, like, reverse=False)`: `jax.lax.scan` over the leading axis of every array
   in the tuple `xs`; `carry` and the outputs are tuples; `like` holds, for each output, an array of
   its shape and dtype (TensorFlow must know them before the loop).
+- `power_of_two(n)`: `2**n` exactly for whole numbers n, 0 far below; a constant for gradients
+- `get_row(table, i)`: `table[:, i]`
 - `put_row(table, i, row)`: `table[:, i] = row`, and `add_at(table, index, x)`:
   `table[b, index[b]] += x[b]`; both may change `table` in place.
 - `traced(x)`: whether the value is unknown now (jit, graph, vmap).

@@ -27,12 +27,15 @@ __all__ = [
     "contiguous",
     "exp",
     "exp_or_zero",
+    "get_row",
     "log",
     "logsumexp",
     "matmul",
     "max",
     "maximum",
+    "pad",
     "platform",
+    "power_of_two",
     "put_row",
     "reshape",
     "round",
@@ -47,6 +50,8 @@ __all__ = [
 ]
 
 exp_or_zero = exp
+# Integer of the same size, bias of the exponent, bits of the mantissa.
+_LAYOUT = {"float32": ("int32", 127, 23), "float64": ("int64", 1023, 52)}
 
 
 def contiguous(x):
@@ -66,8 +71,23 @@ def scan(step, carry, xs, like, reverse=False):
     return lax.scan(step, carry, xs, reverse=reverse)
 
 
+def pad(x, widths, fill):
+    return jnp.pad(x, widths, constant_values=fill)
+
+
 def put_row(table, index, row):
     return lax.dynamic_update_slice_in_dim(table, row[:, None], index, 1)
+
+
+def get_row(table, index):
+    return lax.dynamic_index_in_dim(table, index, 1, keepdims=False)
+
+
+def power_of_two(n):
+    bits, bias, shift = _LAYOUT[n.dtype.name]
+    return lax.bitcast_convert_type(
+        (jnp.clip(n, -bias, bias).astype(bits) + bias) << shift, n.dtype
+    )
 
 
 def add_at(table, index, values):

@@ -25,12 +25,15 @@ __all__ = [
     "contiguous",
     "exp",
     "exp_or_zero",
+    "get_row",
     "log",
     "logsumexp",
     "matmul",
     "max",
     "maximum",
+    "pad",
     "platform",
+    "power_of_two",
     "put_row",
     "reshape",
     "round",
@@ -45,6 +48,8 @@ __all__ = [
 ]
 
 exp_or_zero = exp
+# Integer of the same size, bias of the exponent, bits of the mantissa.
+_LAYOUT = {"float32": (np.int32, 127, 23), "float64": (np.int64, 1023, 52)}
 
 
 def contiguous(x):
@@ -72,9 +77,22 @@ def scan(step, carry, xs, like, reverse=False):
     return carry, tuple(np.stack(column) for column in zip(*outputs, strict=True))
 
 
+def pad(x, widths, fill):
+    return np.pad(x, widths, constant_values=fill)
+
+
 def put_row(table, index, row):
     table[:, index] = row
     return table
+
+
+def get_row(table, index):
+    return table[:, index]
+
+
+def power_of_two(n):
+    bits, bias, shift = _LAYOUT[n.dtype.name]
+    return ((np.clip(n, -bias, bias).astype(bits) + bits(bias)) << bits(shift)).view(n.dtype)
 
 
 def add_at(table, index, values):

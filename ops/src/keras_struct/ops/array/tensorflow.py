@@ -11,12 +11,15 @@ __all__ = [
     "contiguous",
     "exp",
     "exp_or_zero",
+    "get_row",
     "log",
     "logsumexp",
     "matmul",
     "max",
     "maximum",
+    "pad",
     "platform",
+    "power_of_two",
     "put_row",
     "reshape",
     "round",
@@ -31,6 +34,8 @@ __all__ = [
 ]
 
 exp_or_zero = exp
+# Integer of the same size, bias of the exponent, bits of the mantissa.
+_LAYOUT = {tf.float32: (tf.int32, 127, 23), tf.float64: (tf.int64, 1023, 52)}
 
 
 def contiguous(x):
@@ -91,10 +96,25 @@ def scan(step, carry, xs, like, reverse=False):
     return carry, tuple(w.stack() for w in writes)
 
 
+def pad(x, widths, fill):
+    return tf.pad(x, widths, constant_values=tf.cast(fill, x.dtype))
+
+
 def put_row(table, index, row):
     batch = tf.range(tf.shape(table)[0])
     where = tf.stack([batch, tf.zeros_like(batch) + index], axis=1)
     return tf.tensor_scatter_nd_update(table, where, row)
+
+
+def get_row(table, index):
+    return tf.gather(table, index, axis=1)
+
+
+def power_of_two(n):
+    bits, bias, shift = _LAYOUT[n.dtype]
+    low, high = tf.constant(-bias, n.dtype), tf.constant(bias, n.dtype)
+    whole = tf.cast(tf.stop_gradient(tf.clip_by_value(n, low, high)), bits) + bias
+    return tf.bitcast(tf.bitwise.left_shift(whole, tf.constant(shift, bits)), n.dtype)
 
 
 def add_at(table, index, values):

@@ -10,12 +10,15 @@ __all__ = [
     "contiguous",
     "exp",
     "exp_or_zero",
+    "get_row",
     "log",
     "logsumexp",
     "matmul",
     "max",
     "maximum",
+    "pad",
     "platform",
+    "power_of_two",
     "put_row",
     "reshape",
     "round",
@@ -75,11 +78,24 @@ def scan(step, carry, xs, like, reverse=False):
     return carry, tuple(torch.stack(column) for column in zip(*outputs, strict=True))
 
 
+def pad(x, widths, fill):
+    flat = [size for pair in reversed(widths) for size in pair]
+    return torch.nn.functional.pad(x, flat, value=fill)
+
+
 def put_row(table, index, row):
     if torch.is_grad_enabled():
         table = table.clone()
     table[:, index] = row
     return table
+
+
+def get_row(table, index):
+    return table[:, index]
+
+
+def power_of_two(n):
+    return torch.exp2(n.detach())
 
 
 def add_at(table, index, values):

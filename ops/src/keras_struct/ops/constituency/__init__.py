@@ -1,0 +1,1 @@
+"""Structures over spans: bracketings, grammars, nested pairs."""

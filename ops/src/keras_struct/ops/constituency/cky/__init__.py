@@ -1,0 +1,150 @@
+"""Binary bracketings (CKY)."""
+
+from keras import ops
+
+from keras_struct.ops import array
+from keras_struct.ops.constituency.bracketing import Bracketing, check_square, split
+from keras_struct.ops.distribution import Distribution
+from keras_struct.ops.numerics import FORBIDDEN, clean, compute_dtype
+from keras_struct.ops.structure import (
+    as_lengths,
+    as_potential,
+    as_temperature,
+    batch_of,
+    check_rank,
+    flatten_batch,
+    flatten_shared,
+    one_hot,
+)
+from keras_struct.ops.symbolic import public
+
+
+@public
+def cky(spans, labels=None, splits=None, lengths=None, temperature=1.0, implementation=None):
+    """Distribution over the binary bracketings of a sentence.
+
+    A bracketing has 2N - 1 spans: the sentence, its words, and every span of two words or more is
+    cut into two others. Its score is the sum of `spans[i, j]` over its spans from word i to word j
+    (both included; words are spans too), with labels of `labels[i, j, k]` of the one label that
+    each span carries, and with splits of `splits[i, k, j]` for every span that is cut after word
+    k. What stands below the diagonal is never read.
+
+    Shapes: `...` batch axes, `N` words, `K` labels. Time O(N^3), memory O(N^2) on top of the
+    potentials.
+
+    Args:
+        spans: (..., N, N) scores [first word, last word].
+        labels: (N, N, K) or (..., N, N, K) scores of the labels of each span, or None.
+        splits: (..., N, N, N) scores [first word, last word of the left part, last word], or None.
+        lengths: Integers (...,) between 0 and N; None for N. Length 0 has one structure, the empty
+            one, and value 0.
+        temperature: Positive number, tensor or variable, () or (...,); the number 0 is the best
+            tree.
+        implementation: Name, or None for the best one (see `ops.explain`).
+
+    Returns:
+        `Distribution`. Events are (..., N, N), int32: the label of every span of the tree (0
+        without labels), -1 elsewhere.
+
+    Raises:
+        ValueError: For shapes or lengths that do not fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import ops
+    >>> d = ops.cky(np.zeros((1, 5, 5), "float32"))
+    >>> print(np.round(np.exp(np.array(d.value())), 3))  # the Catalan number of 4
+    [14.]
+
+    Source: Baker (1979), Trainable grammars for speech recognition (inside-outside); Stern, Andreas
+    and Klein (2017), A minimal span-based neural constituency parser. See recurrence.md of `chart`.
+    """
+    structure = CKY(spans, labels, splits, lengths)
+    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    return Distribution(structure, temperature, implementation)
+
+
+class CKY(Bracketing):
+    op = "cky"
+
+    def __init__(self, spans, labels, splits, lengths):
+        spans = as_potential("spans", spans)
+        check_rank("spans", spans, 2, "N, N")
+        check_square("spans", spans, (-2, -1), "N, N")
+        self.dtype = spans.dtype
+        self.compute = compute_dtype(spans.dtype)
+        self.batch_shape = batch_of(spans, 2)
+        self.n = ops.shape(spans)[-1]
+        size = spans.shape[-1]
+        named = {"spans": flatten_batch(spans, 2)}
+        self.labels = None
+        if labels is not None:
+            labels = as_potential("labels", labels)
+            check_rank("labels", labels, 3, "N, N, K")
+            self.labels = labels.shape[-1]
+            if tuple(labels.shape[-3:-1]) != (size, size) or not self.labels:
+                raise ValueError(
+                    f"Expected labels of shape (..., {size}, {size}, K) with a static K >= 1. "
+                    f"Received: shape of labels={tuple(labels.shape)}"
+                )
+            named["labels"] = flatten_shared("labels", labels, 3, self.batch_shape)
+        self.splits = splits is not None
+        if self.splits:
+            splits = as_potential("splits", splits)
+            check_rank("splits", splits, 3, "N, N, N")
+            if tuple(splits.shape[-3:]) != (size,) * 3:
+                raise ValueError(
+                    f"Expected splits of shape (..., {size}, {size}, {size}). "
+                    f"Received: shape of splits={tuple(splits.shape)}"
+                )
+            named["splits"] = flatten_shared("splits", splits, 3, self.batch_shape)
+        self.potentials = {key: ops.cast(x, self.compute) for key, x in named.items()}
+        self.context = (as_lengths("lengths", lengths, self.batch_shape, self.n),)
+
+    def options(self):
+        return {"labelled": self.labels is not None, "splits": self.splits}
+
+    def clean_potentials(self, temperature):
+        spans = self.inside(self.context[0])
+        masks = {"spans": spans, "labels": spans[..., None], "splits": self._cuts(spans)}
+        return {name: clean(x, masks[name], temperature) for name, x in self.potentials.items()}
+
+    def fold(self, potentials):
+        spans, inside = potentials["spans"], self.inside(self.context[0])
+        cuts = self._cuts(inside)
+        if self.labels is not None:
+            spans, inside = spans[..., None] + potentials["labels"], inside[..., None]
+        spans = array.where(inside, spans, ops.full_like(spans, FORBIDDEN))
+        if not self.splits:
+            return (spans,)
+        splits = potentials["splits"]
+        return spans, array.where(cuts, splits, ops.zeros_like(splits) + FORBIDDEN)
+
+    def unfold(self, marginals):
+        named = {"spans": marginals[0]}
+        if self.labels is not None:
+            named = {"spans": ops.sum(marginals[0], axis=-1), "labels": marginals[0]}
+        if self.splits:
+            named["splits"] = marginals[1]
+        return named
+
+    def parts(self, event, context):
+        used = self.used(event, context)
+        if self.labels is None:
+            parts = (ops.cast(used, self.compute),)
+        else:
+            parts = (one_hot(array.where(used, event, -1), self.labels, self.compute),)
+        return (*parts, ops.cast(split(used), self.compute)) if self.splits else parts
+
+    def possible(self, event, context):
+        tree = super().possible(event, context)
+        known = event < (1 if self.labels is None else self.labels)
+        known = ops.logical_or(known, ops.logical_not(self.inside(context[0])))
+        return ops.logical_and(tree, ops.all(known, axis=(1, 2)))
+
+    def _cuts(self, inside):
+        """(B, N, N, N): span i..j exists, and word k is in it and not the last."""
+        places = ops.arange(self.n, dtype="int32")
+        i, k, j = places[:, None, None], places[:, None], places
+        return ops.logical_and(inside[:, :, None], ops.logical_and(i <= k, k < j))

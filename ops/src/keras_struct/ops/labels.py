@@ -1,0 +1,154 @@
+"""Labelled parts, around any distribution over unlabelled structures.
+
+Every part of a structure (an arc, a span) carries one of L labels, independently of all others
+given the structure. So the sweeps of the unlabelled structures run on the log-sum (or the maximum)
+over the labels, and the labels come back by their shares in it. Shapes: `B` examples, `N` words,
+`S` places that carry a label, `L` labels.
+"""
+
+import dataclasses
+
+from keras import ops
+
+from keras_struct.ops import array
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
+from keras_struct.ops.sweeps import Sweeps
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSweeps(Sweeps):
+    """Sweeps over scores (B, N, N, L), by the sweeps `plain` over parts (B, N, N).
+
+    Further potentials are those of `plain`. The tape is the parts, then the tape of `plain`.
+    """
+
+    plain: Sweeps
+
+    def places(self, scores, event):
+        """Scores (B, S, L) of the labels of every place of a plain event, and which are used."""
+        raise NotImplementedError
+
+    def labelled(self, event, labels):
+        """The event with the labels (B, S) of its places."""
+        raise NotImplementedError
+
+    def score_of_others(self, others, event):
+        """Score (B,) of a plain event by the further potentials."""
+        raise NotImplementedError
+
+    def forward(self, potentials, context, op):
+        scores, *others = potentials
+        parts = array.max(scores, -1) if op == "max" else array.logsumexp(scores, -1)
+        value, tape = self.plain.forward((parts, *others), context, op)
+        return value, (parts, *tape)
+
+    def backward(self, potentials, context, tape):
+        parts, *tape = tape
+        scores, *others = potentials
+        marginals, *rest = self.plain.backward((parts, *others), context, tuple(tape))
+        return (marginals[..., None] * _shares(scores, parts), *rest)
+
+    def curvature(self, potentials, context, tape, tangents):
+        parts, *tape = tape
+        (scores, *others), (rates, *other_rates) = potentials, tangents
+        plain, tape = (parts, *others), tuple(tape)
+        shares = _shares(scores, parts)
+        rate = array.sum(shares * rates, -1)
+        marginals = self.plain.backward(plain, context, tape)[0]
+        hessian, *rest = self.plain.curvature(plain, context, tape, (rate, *other_rates))
+        moved = marginals[..., None] * (rates - rate[..., None])
+        return (shares * (hessian[..., None] + moved), *rest)
+
+    def trace(self, potentials, context, tape, noise):
+        parts, *tape = tape
+        scores, *others = potentials
+        event = self.plain.trace((parts, *others), context, tuple(tape), noise)
+        logits, _ = self.places(scores, event)
+        labels = array.argmax(logits + noise(ops.shape(logits)), -1)
+        return self.labelled(event, ops.cast(labels, "int32"))
+
+    def topk(self, potentials, context, k):
+        """The k best labellings of each of the k best structures hold the k best of all."""
+        scores, *others = potentials
+        events, exists = self.plain.topk((array.max(scores, -1), *others), context, k)
+        totals, found = [], []
+        for rank in range(k):
+            logits, used = self.places(scores, events[rank])
+            best, labels = _best_labellings(logits, used, k)
+            if others:
+                best = best + self.score_of_others(others, events[rank])[:, None]
+            totals.append(array.where(exists[rank][:, None], best, FORBIDDEN))
+            found += [self.labelled(events[rank], labels[:, i]) for i in range(k)]
+        total, index = array.top_k(ops.concatenate(totals, axis=1), k)  # (B, k)
+        index = ops.transpose(ops.cast(index, "int32"))
+        exists = ops.transpose(total > INFEASIBLE)
+        found = ops.stack(found)  # (k k, B, ...)
+        wide = ops.reshape(index, (*ops.shape(index), *([1] * (len(found.shape) - 2))))
+        wide = ops.broadcast_to(wide, (k, *ops.shape(found)[1:]))
+        best = array.take_along_axis(found, wide, 0)
+        there = ops.reshape(exists, (*ops.shape(exists), *([1] * (len(found.shape) - 2))))
+        return array.where(there, best, -1), exists
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledArcs(LabelledSweeps):
+    """Plain events (B, N): the head of every dependent; labelled (B, N, 2): head and label."""
+
+    def places(self, scores, event):
+        shape = (*ops.shape(event), 1, scores.shape[-1])
+        index = ops.broadcast_to(ops.maximum(event, 0)[:, :, None, None], shape)
+        return array.take_along_axis(scores, index, 2)[:, :, 0], event >= 0
+
+    def labelled(self, event, labels):
+        return ops.stack([event, array.where(event < 0, -1, labels)], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSpans(LabelledSweeps):
+    """Plain events (B, N, N): 0 at every span that is used, else -1; labelled: the label there."""
+
+    def places(self, scores, event):
+        batch, n, _, labels = ops.shape(scores)
+        flat = (batch, n * n)
+        return ops.reshape(scores, (*flat, labels)), ops.reshape(event >= 0, flat)
+
+    def labelled(self, event, labels):
+        return array.where(event < 0, -1, ops.reshape(labels, ops.shape(event)))
+
+
+def _shares(scores, parts):
+    """Probability of every label, given the part."""
+    return array.exp(scores - parts[..., None])
+
+
+def _best_labellings(scores, valid, k):
+    """The k best choices of a label per place: totals (B, k) and labels (B, k, S)."""
+    size = scores.shape[-1]
+    scores = array.where(valid[..., None], scores, ops.zeros_like(scores))
+    # In the padding there is one label only, or one labelling would count several times.
+    first = ops.arange(size)[None, None] == 0
+    scores = array.where(ops.logical_or(valid[..., None], first), scores, FORBIDDEN)
+
+    def step(carry, x):
+        (totals,) = carry  # (B, k)
+        candidates = totals[:, :, None] + x[0][:, None, :]
+        totals, choice = array.top_k(ops.reshape(candidates, (-1, k * size)), k)
+        choice = ops.cast(choice, "int32")
+        return (totals,), (choice // size, choice % size)
+
+    start = ops.zeros_like(scores[:, 0, :1])
+    start = ops.concatenate([start] + [start + FORBIDDEN] * (k - 1), axis=1)
+    index = ops.cast(ops.zeros_like(start), "int32")
+    (totals,), (ranks, labels) = array.scan(
+        step, (start,), (ops.swapaxes(scores, 0, 1),), like=(index, index)
+    )
+
+    def back(carry, x):
+        (rank,) = carry
+        ranks, labels = x
+        label = array.take_along_axis(labels, rank, 1)
+        return (array.take_along_axis(ranks, rank, 1),), (label,)
+
+    rank = index + ops.arange(k, dtype="int32")[None]
+    _, (labels,) = array.scan(back, (rank,), (ranks, labels), like=(index,), reverse=True)
+    return totals, ops.transpose(labels, (1, 2, 0))
