@@ -35,8 +35,8 @@ def table():
         "Every structure has value, log-partition, marginals of every potential, argmax, exact "
         "samples, top-k, entropy, log-probability, cross-entropy and KL, at any temperature "
         "(0 included). Readouts are differentiable twice on JAX, TensorFlow and PyTorch; NumPy has "
-        "no gradients. `native_cpu` needs Numba and a CPU. `checkpointed` trades time for memory (one pair of 8,192 tokens trains in "
-        "under 2 GB); `reference` is the NumPy float64 oracle.",
+        "no gradients. `native_cpu` needs Numba and a CPU. `checkpointed` trades time for memory "
+        "(one pair of 8,192 tokens trains in under 2 GB); `reference` is the NumPy float64 oracle.",
     ]
     return "\n".join(lines)
 
@@ -45,10 +45,14 @@ def _potentials(function):
     """Array arguments that come before the options."""
     names = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if name in ("lengths", "k", "labels", "temperature", "band", "swaps", "sources"):
+        required = parameter.default is inspect.Parameter.empty
+        if name in ("lengths", "k", "temperature", "band", "min_loop", "swaps", "sources"):
             continue
-        if parameter.default is inspect.Parameter.empty or name in (
-            "start", "end", "gap_open", "gap_extend", "insertion", "deletion", "transposition"
+        if name == "labels" and required:  # of CTC: the sequence that is aligned
+            continue
+        if required or name in (
+            "start", "end", "labels", "splits", "gap_open", "gap_extend", "insertion", "deletion",
+            "transposition",
         ):  # fmt: skip
             names.append(name)
     return names

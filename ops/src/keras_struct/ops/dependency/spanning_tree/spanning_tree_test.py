@@ -41,8 +41,8 @@ def test_large_scores_against_all_trees(single_root):
     # Arcs that win by so much that words run in circles until a circle gives up one arc.
     circle, pairs = 1e3 * np.eye(4)[words - 1], 1e3 * np.eye(4)[words ^ 1]
     signs = 1e3 * np.sign(rng.normal(size=(2, 4, 4)))
-    arcs = [1e3 * noise[:2], noise[2:4] + signs, noise[4:6] + circle, noise[6:] + pairs]
-    arcs = np.concatenate(arcs).astype("float32")
+    kinds = [1e3 * noise[:2], noise[2:4] + signs, noise[4:6] + circle, noise[6:] + pairs]
+    arcs = np.concatenate(kinds).astype("float32")
     value, marginals, _ = _read(_summary, arcs, single_root=single_root)
     with float64():
         d = ops.spanning_tree(tensor(arcs), single_root=single_root, implementation="reference")
