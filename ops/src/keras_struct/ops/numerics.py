@@ -29,7 +29,7 @@ def clean(x, mask=None, temperature=None):
     if mask is not None:
         x = array.where(mask, x, ops.zeros_like(x))
     if temperature is None:
-        return array.maximum(x, ops.full((), FORBIDDEN, dtype=x.dtype))
+        return array.where(x < FORBIDDEN, ops.full((), FORBIDDEN, dtype=x.dtype), x)
     forbidden = x <= FORBIDDEN
     x = array.where(forbidden, ops.zeros_like(x), x)
     if len(temperature.shape) == 1:
