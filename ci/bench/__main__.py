@@ -16,8 +16,9 @@ from ci.bench.problem import BACKENDS, find_problems
 from ci.bench.runner import Options, Runner
 
 NOTES = """\
-- One process per system and task; JAX is jitted, TensorFlow runs in `tf.function`, PyTorch and
-  NumPy are eager. All systems of a row are timed in turns; the figure is the median.
+- One process per system and task; JAX is jitted, TensorFlow runs in `tf.function` without XLA (as
+  `fit` does by default on a machine without accelerator), PyTorch and NumPy are eager. All systems
+  of a row are timed in turns; the figure is the median. Compilation is not timed.
 - `value` is the value alone; `value+gradient` the value and its gradient with respect to all
   potentials (NumPy: the value and the marginals); `decode` the best structure; `curvature` the
   gradient of the marginals.
