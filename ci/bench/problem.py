@@ -16,7 +16,7 @@ FAMILIES = (
     "ci.bench.semi_markov",
     "ci.bench.ctc",
     "ci.bench.alignment",
-    "ci.bench.spanning_tree",
+    "ci.bench.trees",
 )
 BACKENDS = ("jax", "tensorflow", "torch", "numpy")
 

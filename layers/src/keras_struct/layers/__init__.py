@@ -44,6 +44,7 @@ from keras_struct.layers.structured_attention import StructuredAttention
 from keras_struct.layers.structured_decoder import StructuredDecoder, decoding_model
 from keras_struct.layers.structured_nll import StructuredNLL
 from keras_struct.layers.tag_scheme import TagConstraints, tag_constraints, tag_spans
+from keras_struct.layers.tree_map import CKYMap, EisnerMap, SpanningTreeMap, TreeMap
 from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenceAccuracy
 
 __all__ = [
@@ -56,8 +57,10 @@ __all__ = [
     "AlignmentPotentials",
     "AttachMask",
     "AttentionMap",
+    "CKYMap",
     "ChainPotentials",
     "DTWMap",
+    "EisnerMap",
     "GapPenalties",
     "LinearChainMap",
     "MonotonicMap",
@@ -70,11 +73,13 @@ __all__ = [
     "SoftEditDistance",
     "SoftmaxMap",
     "SpanF1",
+    "SpanningTreeMap",
     "StructuredAttention",
     "StructuredDecoder",
     "StructuredNLL",
     "SubsetMap",
     "TagConstraints",
+    "TreeMap",
     "ViterbiAccuracy",
     "ViterbiSequenceAccuracy",
     "check_layer",

@@ -20,8 +20,8 @@ class AttentionMap(keras.layers.Layer):
 
     Here each query has a structure over the keys, with `lengths` that broadcast against
     `(..., H, T)`. A map whose attribute `over_pairs` is True has one structure over all queries and
-    keys of a head (see `AlignmentMap`): it is called with one more argument, `query_lengths`, and
-    both lengths broadcast against `(..., H)`.
+    keys of a head (see `AlignmentMap`, `TreeMap`): it is called with one more argument,
+    `query_lengths`, and both lengths broadcast against `(..., H)`.
 
     Args:
         temperature: Number >= 0 that divides the scores; 0 is the best structure alone, without

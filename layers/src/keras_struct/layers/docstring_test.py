@@ -28,6 +28,7 @@ def test_every_public_name_has_a_docstring_and_an_example():
         "AlignmentPotentials",
         "AttentionMap",
         "TagConstraints",
+        "TreeMap",
         "ChainPotentials",
         "mask_from_lengths",
         "segments_to_spans",

@@ -21,6 +21,7 @@ from keras_struct.layers.attention_map import (
     SubsetMap,
 )
 from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
+from keras_struct.layers.tree_map import CKYMap, EisnerMap, SpanningTreeMap
 
 STRUCTURES: dict[str, type[AttentionMap]] = {
     "softmax": SoftmaxMap,
@@ -32,6 +33,9 @@ STRUCTURES: dict[str, type[AttentionMap]] = {
     "overlap": OverlapMap,
     "dtw": DTWMap,
     "monotonic": MonotonicMap,
+    "cky": CKYMap,
+    "eisner": EisnerMap,
+    "spanning_tree": SpanningTreeMap,
 }
 
 
@@ -42,8 +46,8 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
     `keras.layers.MultiHeadAttention` with another map: for each head and query, a distribution
     over the structures that select keys, and the probability of each key to be selected in place
     of the softmax; or for each head, a distribution over the alignments of the queries with the
-    keys, and the probability of each pair. With `structure="softmax"` the layer is
-    `MultiHeadAttention`, to rounding.
+    keys, or over the trees of a sequence, and the probability of each pair. With
+    `structure="softmax"` the layer is `MultiHeadAttention`, to rounding.
 
     Args:
         num_heads: Number of heads.
@@ -53,8 +57,10 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             their lengths (`SemiMarkovMap`); `"subset"`, exactly k keys (`SubsetMap`). Alignments:
             `"smith_waterman"`, `"needleman_wunsch"` and `"overlap"`, with learned gap scores;
             `"dtw"`, warping paths (`DTWMap`); `"monotonic"`, one key for each query, in order
-            (`MonotonicMap`). Or a map, an `AttentionMap` or any layer that is called like one. Its
-            structure parameters are weights, learned unless the map has `trainable=False`.
+            (`MonotonicMap`). Trees, for self-attention: `"eisner"` and `"spanning_tree"`, the head
+            of each query (`EisnerMap`, `SpanningTreeMap`); `"cky"`, phrases (`CKYMap`). Or a map,
+            an `AttentionMap` or any layer that is called like one. Its structure parameters are
+            weights, learned unless the map has `trainable=False`.
         temperature: Number that divides the scores, 1 by default; 0 is the best structure alone.
             For a structure given by name.
         learn_temperature: Whether each head learns its temperature. For a structure given by name.
@@ -66,8 +72,8 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         query: `(B, T, F)`.
         value: `(B, S, F)`.
         key: `(B, S, F)`, by default the value.
-        query_mask: Boolean `(B, T)`, right-padded for an alignment; by default the Keras mask of
-            the query, which the output keeps.
+        query_mask: Boolean `(B, T)`, right-padded for an alignment or a tree; by default the
+            Keras mask of the query, which the output keeps.
         value_mask: Boolean `(B, S)`, right-padded: the structure ends with the last valid key. By
             default the Keras mask of the value.
         key_mask: The same for the key.
@@ -76,7 +82,8 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             structure goes on past it: in a chain the key takes part as not selected.
         return_attention_scores: Whether to return the map, too.
         training: Whether dropout acts, on the map.
-        use_causal_mask: Whether the structure of query t ends with key t. Not for alignments.
+        use_causal_mask: Whether the structure of query t ends with key t. Not for alignments and
+            trees.
 
     Returns:
         `(B, T, F)`, or a pair with the map `(B, H, T, S)`. What lies in the padding, NaN included,
@@ -84,8 +91,9 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         none. Where no structure exists, such as no alignment with an empty sequence, the map is 0.
 
     Raises:
-        ValueError: For `use_causal_mask` with an alignment, which needs all queries and keys; for
-            arguments of an unknown structure, or several attention axes.
+        ValueError: For `use_causal_mask` with an alignment or a tree, which need all queries and
+            keys; for a tree over queries and keys that are not equally many; for arguments of an
+            unknown structure, or several attention axes.
 
     Example:
 
@@ -211,7 +219,7 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         if getattr(self.structure, "over_pairs", False):
             if causal:
                 raise ValueError(
-                    "Expected use_causal_mask=False: an alignment needs all queries and keys. "
+                    "Expected use_causal_mask=False: it needs all queries and keys at once. "
                     f"Received: use_causal_mask=True for structure={self.structure.name!r}"
                 )
             queries = None if query_mask is None else lengths_from_mask(query_mask)

@@ -18,6 +18,7 @@ from keras_struct.layers.attention_map import (
 from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.structured_attention import STRUCTURES, StructuredAttention
+from keras_struct.layers.tree_map import TreeMap
 
 BACKEND = keras.backend.backend()
 needs_gradients = pytest.mark.skipif(BACKEND == "numpy", reason="NumPy has no gradients")
@@ -27,8 +28,9 @@ OPTIONS: dict[str, dict] = {
     "semi_markov": {"max_length": 2, "length_initializer": "random_normal"},
     "subset": {"k": 2},
 }
-ALIGNMENTS = [name for name, structure in STRUCTURES.items() if structure.over_pairs]
-SELECTIONS = [name for name in STRUCTURES if name not in ALIGNMENTS]
+TREES = [name for name, structure in STRUCTURES.items() if issubclass(structure, TreeMap)]
+ALIGNMENTS = [name for name, s in STRUCTURES.items() if s.over_pairs and name not in TREES]
+SELECTIONS = [name for name, structure in STRUCTURES.items() if not structure.over_pairs]
 
 
 def random(*shape, seed=0):
@@ -210,7 +212,7 @@ def test_linear_chain_goes_on_past_a_forbidden_key():
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", [*SELECTIONS, *ALIGNMENTS])
 def test_keras_contract(structure):
     options = OPTIONS.get(structure, {})
     layer = StructuredAttention(2, 3, structure, learn_temperature=True, **options)
