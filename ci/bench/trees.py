@@ -101,7 +101,8 @@ class Eisner(Tree):
         return ops.eisner(**inputs)
 
     def peer(self, torch_struct: Any, scores: Any) -> Any:
-        return torch_struct.DependencyCRF(scores, multiroot=False)
+        # It writes into what it is given.
+        return torch_struct.DependencyCRF(scores * 1.0, multiroot=False)
 
     def to_peer(self, scores: np.ndarray) -> np.ndarray:
         return scores.swapaxes(1, 2)

@@ -6,7 +6,7 @@ import pytest
 from keras_struct.ops.constituency.cky import cky
 from keras_struct.ops.constituency.cky.cases import CASES
 from keras_struct.ops.laws import StructureLaws, for_backend
-from keras_struct.ops.testing import array, float64, tensor
+from keras_struct.ops.testing import BACKEND, array, float64, tensor
 
 
 @pytest.mark.parametrize("case", for_backend(CASES), ids=str)
@@ -45,6 +45,17 @@ def test_float32_marginals_of_long_sentences_with_large_scores():
     with float64():
         exact = array(cky(tensor(spans)).marginals())
     np.testing.assert_allclose(marginals, exact, atol=1e-4)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch-struct runs on PyTorch")
+def test_agrees_with_torch_struct():
+    torch_struct = pytest.importorskip("torch_struct")
+    rng = np.random.default_rng(2)
+    labels = tensor(rng.normal(size=(3, 12, 12, 4)))
+    d = cky(tensor(np.zeros((3, 12, 12))), labels)
+    peer = torch_struct.TreeCRF(labels)
+    np.testing.assert_allclose(array(d.value()), array(peer.partition), rtol=1e-10)
+    np.testing.assert_allclose(array(d.marginals("labels")), array(peer.marginals), atol=1e-10)
 
 
 @pytest.mark.parametrize(

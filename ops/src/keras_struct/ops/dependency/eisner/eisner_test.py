@@ -6,7 +6,7 @@ import pytest
 from keras_struct import ops
 from keras_struct.ops.dependency.eisner.cases import CASES
 from keras_struct.ops.laws import StructureLaws, for_backend
-from keras_struct.ops.testing import array, fast, float64, tensor
+from keras_struct.ops.testing import BACKEND, array, fast, float64, tensor
 
 
 @pytest.mark.parametrize("case", for_backend(CASES), ids=str)
@@ -68,6 +68,20 @@ def test_float32_marginals_of_long_sentences_with_large_scores():
     with float64():
         (exact,) = read(lambda d: (d.marginals(),), arcs)
     np.testing.assert_allclose(marginals, exact, atol=1e-4)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch-struct runs on PyTorch")
+@pytest.mark.parametrize("single_root", [True, False])
+def test_agrees_with_torch_struct(single_root):
+    """Its arcs are [head, dependent]."""
+    torch_struct = pytest.importorskip("torch_struct")
+    arcs = tensor(np.random.default_rng(3).normal(size=(3, 12, 12)))
+    d = ops.eisner(arcs, single_root=single_root)
+    theirs = arcs.transpose(1, 2).requires_grad_() * 1.0  # it writes into what it is given
+    peer = torch_struct.DependencyCRF(theirs, multiroot=not single_root)
+    np.testing.assert_allclose(array(d.value()), array(peer.partition), rtol=1e-10)
+    marginals = array(peer.marginals.transpose(1, 2))
+    np.testing.assert_allclose(array(d.marginals()), marginals, atol=1e-10)
 
 
 @pytest.mark.parametrize(
