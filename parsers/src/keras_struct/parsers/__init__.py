@@ -1,10 +1,12 @@
-"""Constituency and dependency trees, their spans and arcs, and the scores of parsers."""
+"""Parsers of constituency and dependency trees: heads, losses, scores, treebanks."""
 
 from keras_struct.parsers.attachment_score import AttachmentScore
 from keras_struct.parsers.attachment_scores import AttachmentScores, attachment_scores
+from keras_struct.parsers.biaffine import Biaffine
 from keras_struct.parsers.binarization import binarize, collapse_unary, expand_unary, unbinarize
 from keras_struct.parsers.bracket_f1 import BracketF1
 from keras_struct.parsers.bracket_scores import BracketScores, bracket_scores
+from keras_struct.parsers.cky_parser import CKYParser
 from keras_struct.parsers.dependencies import (
     arcs,
     check_arcs,
@@ -14,8 +16,19 @@ from keras_struct.parsers.dependencies import (
     with_arcs,
     words_of,
 )
+from keras_struct.parsers.dependency_parser import (
+    DependencyParser,
+    EisnerParser,
+    SpanningTreeParser,
+)
+from keras_struct.parsers.greedy_spans import greedy_spans
 from keras_struct.parsers.label_vocabulary import LabelVocabulary
+from keras_struct.parsers.local_cross_entropy import LocalCrossEntropy
+from keras_struct.parsers.packed_tree import TreePotentials, pack_tree, unpack_tree
 from keras_struct.parsers.tree import Tree, read_trees
+from keras_struct.parsers.tree_decoder import TreeDecoder
+from keras_struct.parsers.tree_max_margin import TreeMaxMargin
+from keras_struct.parsers.tree_nll import TreeNLL
 from keras_struct.parsers.tree_spans import NULL, chart_spans, tree_from_spans, tree_spans
 from keras_struct.parsers.tree_stripping import strip_functions, strip_traces
 
@@ -23,10 +36,20 @@ __all__ = [
     "NULL",
     "AttachmentScore",
     "AttachmentScores",
+    "Biaffine",
     "BracketF1",
     "BracketScores",
+    "CKYParser",
+    "DependencyParser",
+    "EisnerParser",
     "LabelVocabulary",
+    "LocalCrossEntropy",
+    "SpanningTreeParser",
     "Tree",
+    "TreeDecoder",
+    "TreeMaxMargin",
+    "TreeNLL",
+    "TreePotentials",
     "arcs",
     "attachment_scores",
     "binarize",
@@ -35,8 +58,10 @@ __all__ = [
     "check_arcs",
     "collapse_unary",
     "expand_unary",
+    "greedy_spans",
     "is_projective",
     "new_sentence",
+    "pack_tree",
     "read_conllu",
     "read_trees",
     "strip_functions",
@@ -44,6 +69,7 @@ __all__ = [
     "tree_from_spans",
     "tree_spans",
     "unbinarize",
+    "unpack_tree",
     "with_arcs",
     "words_of",
 ]

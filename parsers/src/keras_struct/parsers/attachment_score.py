@@ -6,6 +6,7 @@ from keras import ops as K
 
 from keras_struct.layers.viterbi_accuracy import weight_of_tokens
 from keras_struct.parsers.attachment_scores import CONTENT_RELATIONS, universal_relation
+from keras_struct.parsers.tree_decoder import best_tree
 
 MEASURES = ("uas", "las", "clas")
 
@@ -27,7 +28,8 @@ class AttachmentScore(keras.metrics.Metric):
     Call arguments:
         y_true: Integers `(B, N, 2)`, head and relation of N words, or for `"uas"` heads `(B, N)`;
             -1 in the padding.
-        y_pred: The same; what it holds in the padding is ignored.
+        y_pred: The same, or the packed scores of a `DependencyParser`, of which the best trees
+            count; what it holds in the padding is ignored.
         sample_weight: Weights of the sentences, `(B,)`, or of the words, `(B, N)`.
 
     Example:
@@ -57,7 +59,7 @@ class AttachmentScore(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.cast(K.convert_to_tensor(y_true), "int32")
-        y_pred = K.cast(K.convert_to_tensor(y_pred), "int32")
+        y_pred = K.cast(best_tree(y_pred), "int32")
         heads, found_heads = (y[..., 0] if len(y.shape) == 3 else y for y in (y_true, y_pred))
         valid = heads >= 0
         right, predicted, target = K.logical_and(valid, heads == found_heads), valid, valid

@@ -7,6 +7,7 @@ from keras import ops as K
 from keras_struct.layers.segments import last_start
 from keras_struct.parsers.binarization import JOINER
 from keras_struct.parsers.bracket_scores import IGNORED_LABELS, IGNORED_TAGS, scored_label
+from keras_struct.parsers.tree_decoder import best_tree
 from keras_struct.parsers.tree_spans import NULL
 
 MEASURES = ("f1", "precision", "recall", "exact_match")
@@ -30,7 +31,8 @@ class BracketF1(keras.metrics.Metric):
 
     Call arguments:
         y_true: Integers `(B, M, 3)`: start, end (exclusive) and label of M spans; -1 as padding.
-        y_pred: The same, `(B, P, 3)`, with P spans.
+        y_pred: The same, `(B, P, 3)`, with P spans, or the packed scores of a `CKYParser`, of which
+            the best trees count.
         sample_weight: Weights of the sentences, `(B,)`.
 
     Example:
@@ -59,7 +61,7 @@ class BracketF1(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.cast(K.convert_to_tensor(y_true), "int32")
-        y_pred = K.cast(K.convert_to_tensor(y_pred), "int32")
+        y_pred = K.cast(best_tree(y_pred), "int32")
         base = K.maximum(K.max(y_true), K.max(y_pred)) + 2
         removed = K.take(self._is_tag, K.maximum(y_true[..., 2], 0)) * K.cast(
             y_true[..., 2] >= 0, "int32"

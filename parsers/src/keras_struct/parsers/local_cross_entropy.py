@@ -1,0 +1,64 @@
+"""Cross-entropy of parts on their own: the loss of parsers without a structure."""
+
+import keras
+from keras import ops as K
+
+from keras_struct.ops.structure import time_mask
+from keras_struct.parsers.tree_loss import TreeLoss
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class LocalCrossEntropy(TreeLoss):
+    """Cross-entropy, in nats per sentence, of independent choices instead of a tree.
+
+    The usual baseline of a structured loss, for the same heads: every word chooses its head and
+    relation by a softmax of its own (Dozat and Manning); every span chooses its label, or to be no
+    constituent, which is label 0. Decode arcs with `TreeDecoder` (the best tree) or word by word,
+    spans with `greedy_spans`.
+
+    Args:
+        reduction: How Keras reduces the losses of the sentences.
+        name: Name of the loss.
+        dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+
+    Call arguments:
+        y_true: Gold trees, see `TreeDecoder` for their form; spans may be those of any tree.
+        y_pred: The packed scores of a parser head, see `pack_tree`.
+        sample_weight: Weights of the sentences, `(B,)`.
+
+    Raises:
+        ValueError: If `y_true` has another shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import parsers
+    >>> packed = parsers.pack_tree(np.zeros((1, 3, 3, 1), "float32"), structure="eisner")
+    >>> heads = np.array([[[2, 0], [0, 0], [2, 0]]])  # each word one of three
+    >>> print(round(float(parsers.LocalCrossEntropy()(heads, packed)), 3))
+    3.296
+
+    Source: Dozat and Manning (2017), Deep biaffine attention for neural dependency parsing; Gaddy,
+    Stern and Klein (2018), What's going on in neural constituency parsers?, §2 (independent spans).
+    """
+
+    def __init__(self, reduction="sum_over_batch_size", name="local_cross_entropy", dtype=None):
+        super().__init__(reduction, name, dtype)
+
+    def tree_loss(self, event, potentials):
+        scores = potentials.scores
+        batch, n, _, k = K.shape(scores)
+        word = time_mask(potentials.lengths, n)
+        if potentials.constituency:
+            places = K.arange(n, dtype="int32")
+            valid = K.logical_and(word[:, None], places[:, None] <= places)
+            target, logits = K.maximum(event, 0), scores
+        else:
+            valid, heads = word, K.maximum(event[..., 0], 0)
+            target = heads * k + K.maximum(event[..., 1], 0)
+            logits = K.where(word[:, None, :, None], scores, -1e30)
+            logits = K.reshape(logits, (batch, n, n * k))
+        logits = K.where(K.expand_dims(valid, -1), logits, 0.0)
+        picked = K.take_along_axis(logits, K.expand_dims(K.where(valid, target, 0), -1), axis=-1)
+        losses = K.logsumexp(logits, axis=-1) - picked[..., 0]
+        return K.sum(K.where(valid, losses, 0.0), axis=tuple(range(1, len(losses.shape))))

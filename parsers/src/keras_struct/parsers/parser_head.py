@@ -1,0 +1,126 @@
+"""What the heads of parsers share: projections of token states, masks, output modes."""
+
+import keras
+from keras import initializers
+from keras import ops as K
+
+from keras_struct.layers.crf import clone_initializer
+from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
+from keras_struct.parsers.packed_tree import TreePotentials, pack_tree, packed_spec
+from keras_struct.parsers.tree_decoder import OUTPUT_MODES, TreeDecoder, decode, decoded_spec
+
+
+class ParserHead(keras.layers.Layer):
+    """Base class of the heads of parsers, see `CKYParser` and `DependencyParser`.
+
+    A subclass says its `structure`, builds layers in `build_scores(states_shape)` and implements
+    `scores(states, training)`, `(B, N, F) -> (B, N, N, K)`.
+
+    Args:
+        num_labels: Number of scores of a part, K.
+        output_mode: What the layer returns: `"potentials"`, packed, or see `TreeDecoder`.
+        dropout: Rate of the projected states.
+        activation: Activation of the projections.
+        kernel_initializer: Initializer of all kernels.
+        **kwargs: `name`, `dtype`, `trainable`.
+    """
+
+    OUTPUT_MODES = ("potentials", *OUTPUT_MODES)
+    decoder = TreeDecoder
+
+    def __init__(self, num_labels, output_mode, dropout, activation, kernel_initializer, **kwargs):
+        super().__init__(**kwargs)
+        if output_mode not in self.OUTPUT_MODES:
+            raise ValueError(
+                f"Expected an output mode among {self.OUTPUT_MODES}. "
+                f"Received: output_mode={output_mode!r}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Expected a rate in [0, 1). Received: dropout={dropout}")
+        self.num_labels = num_labels
+        self.output_mode = output_mode
+        self.dropout = dropout
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, states_shape):
+        if len(states_shape) != 3 or states_shape[-1] is None:
+            raise ValueError(
+                f"Expected token states (B, N, F). Received: states_shape={tuple(states_shape)}"
+            )
+        self.build_scores(tuple(states_shape))
+
+    @property
+    def structure(self):
+        """One of `packed_tree.STRUCTURES`."""
+        raise NotImplementedError
+
+    def build_scores(self, states_shape):
+        raise NotImplementedError
+
+    def scores(self, states, training):
+        raise NotImplementedError
+
+    def projection(self, name, units, features):
+        """A built dense layer from states with these features."""
+        dense = keras.layers.Dense(
+            units,
+            activation=self.activation,
+            kernel_initializer=clone_initializer(self.kernel_initializer),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        dense.build((None, None, features))
+        return dense
+
+    def projected(self, projection, states, training):
+        return self.dropout_layer(projection(states), training=training)
+
+    @property
+    def returns_potentials(self):
+        """Whether the output is packed potentials, which `decoding_model` then decodes."""
+        return self.output_mode == "potentials"
+
+    def call(self, states, mask=None, training=False):
+        # A product with NaN would poison the gradients of the weights.
+        states = without_padding(states, mask)
+        batch, n = K.shape(states)[:2]
+        if mask is None:
+            lengths = K.broadcast_to(K.convert_to_tensor(n, "int32"), (batch,))
+        else:
+            lengths = lengths_from_mask(mask)
+        scores = K.cast(self.scores(states, training), self._potential_dtype())
+        if self.returns_potentials:
+            return pack_tree(scores, lengths, self.structure)
+        potentials = TreePotentials(scores, lengths, self.structure)
+        return decode(potentials, self.output_mode, self.compute_dtype)
+
+    def compute_mask(self, states, previous_mask=None):
+        return None
+
+    def compute_output_spec(self, states, mask=None, training=False):
+        batch, n = states.shape[:2]
+        shape = (batch, n, n, self.num_labels)
+        if self.returns_potentials:
+            return packed_spec(shape, self.structure, self._potential_dtype())
+        return decoded_spec(self.output_mode, shape, self.structure, self.compute_dtype)
+
+    def _potential_dtype(self):
+        return keras.backend.result_type(self.compute_dtype, "float32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "output_mode": self.output_mode,
+            "dropout": self.dropout,
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": initializers.serialize(self.kernel_initializer),
+        }
+
+
+def check_size(name, size):
+    """The number, or a `ValueError` unless it is a positive integer."""
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"Expected a positive integer. Received: {name}={size}")
+    return size

@@ -1,0 +1,108 @@
+"""From packed scores to trees and marginals, as a layer that lives in the graph."""
+
+import keras
+from keras import ops as K
+
+from keras_struct.parsers.packed_tree import STRUCTURES, is_packed_tree, unpack_tree
+from keras_struct.parsers.tree_target import tree_of
+
+OUTPUT_MODES = ("tree", "marginals", "minimum_risk")
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class TreeDecoder(keras.layers.Layer):
+    """Best trees or marginals of the packed scores of a parser head.
+
+    The layer has no weights: the scores hold everything.
+
+    Args:
+        output_mode: `"tree"`, the best tree; `"minimum_risk"`, the tree with the most expected
+            correct parts: the best one by the marginals; `"marginals"`, the probability of every
+            labelled span or arc.
+        temperature: Number >= 0 by which the scores are divided for the marginals; 0 gives the
+            indicator of the best tree.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        inputs: Packed scores, see `pack_tree`.
+
+    Returns:
+        Constituency trees: `(B, 2N - 1, 3)`, int32, start, end (exclusive) and label of every
+        span, parents before their children, then -1. Dependency trees: `(B, N, 2)`, int32, head (0
+        for the root, else the number of the head from 1) and relation, -1 in the padding.
+        Marginals: `(B, N, N, K)`, see `TreePotentials`; 0 in the padding.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import parsers
+    >>> scores = np.zeros((1, 3, 3, 1), "float32")  # [dependent, head, relation]
+    >>> scores[0, [0, 1, 2], [1, 1, 0]] = 1
+    >>> packed = parsers.pack_tree(scores, structure="spanning_tree")
+    >>> keras.ops.convert_to_numpy(parsers.TreeDecoder()(packed))[0, :, 0].tolist()
+    [2, 0, 1]
+
+    Source: Goodman (1996), Parsing algorithms and metrics (the tree of minimum risk).
+    """
+
+    def __init__(self, output_mode="tree", temperature=1.0, **kwargs):
+        # Half precision would round the scores and lose the lengths.
+        super().__init__(autocast=False, **kwargs)
+        if output_mode not in OUTPUT_MODES:
+            raise ValueError(
+                f"Expected an output mode among {OUTPUT_MODES}. "
+                f"Received: output_mode={output_mode!r}"
+            )
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"Expected a number >= 0. Received: temperature={temperature}")
+        self.output_mode = output_mode
+        self.temperature = temperature
+
+    def call(self, inputs):
+        potentials = unpack_tree(inputs)
+        return decode(potentials, self.output_mode, self.compute_dtype, self.temperature)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
+    def compute_output_spec(self, inputs):
+        kind = len(inputs.shape) - 4
+        batch, (n, k) = inputs.shape[0], inputs.shape[-2:]
+        return decoded_spec(
+            self.output_mode, (batch, n, n, k), STRUCTURES[kind], self.compute_dtype
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "output_mode": self.output_mode,
+            "temperature": self.temperature,
+        }
+
+
+def decode(potentials, output_mode, dtype, temperature=1.0):
+    """Trees or marginals of `TreePotentials`; the marginals in `dtype`."""
+    if output_mode != "tree":
+        marginals = potentials.distribution(temperature).marginals("labels")
+        if output_mode == "marginals":
+            return K.cast(marginals, dtype)
+        potentials = potentials._replace(scores=marginals)
+    return tree_of(potentials.distribution(temperature=0).argmax(), potentials)
+
+
+def decoded_spec(output_mode, shape, structure, dtype):
+    """The `KerasTensor` of what `decode` returns, for scores of this shape."""
+    batch, n = shape[:2]
+    if output_mode == "marginals":
+        return keras.KerasTensor(shape, dtype)
+    if structure == "cky":
+        return keras.KerasTensor((batch, None if n is None else 2 * n - 1, 3), "int32")
+    return keras.KerasTensor((batch, n, 2), "int32")
+
+
+def best_tree(y_pred):
+    """The padded array of the best trees of packed scores; any other array as it is."""
+    y_pred = K.convert_to_tensor(y_pred)
+    if len(y_pred.shape) < 4 or not is_packed_tree(y_pred):
+        return y_pred
+    return decode(unpack_tree(K.stop_gradient(y_pred)), "tree", None)
