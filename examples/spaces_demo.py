@@ -1,6 +1,6 @@
 """Learns to put the spaces back into English text whose spaces were removed.
 
-    make demo BACKEND=jax SENTENCE="aniteratorisalsoiterable"
+    make spaces BACKEND=jax SENTENCE="aniteratorisalsoiterable"
 
 Each character gets a tag: B, M or E for the beginning, the middle and the end of a word, S for a
 word of one letter. A CRF, which scores whole tag sequences and allows only those that make words,

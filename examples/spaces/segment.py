@@ -2,7 +2,7 @@
 
     python examples/spaces/segment.py build/demo/jax "thelistisnotempty"
 
-The folder holds the SavedModel `spaces_model` and its alphabet, as `make demo` writes them.
+The folder holds the SavedModel `spaces_model` and its alphabet, as `make spaces` writes them.
 """
 
 import json

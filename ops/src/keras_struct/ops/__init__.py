@@ -22,6 +22,7 @@ from keras_struct.ops.chain.semi_markov import semi_markov
 from keras_struct.ops.chain.subset import subset
 from keras_struct.ops.constituency.cky import cky
 from keras_struct.ops.constituency.nussinov import nussinov
+from keras_struct.ops.constituency.pcfg import pcfg
 from keras_struct.ops.dependency.eisner import eisner
 from keras_struct.ops.dependency.spanning_tree import spanning_tree
 from keras_struct.ops.dispatch import Call, Choice, explain, implementations, use
@@ -49,6 +50,7 @@ __all__ = [
     "nussinov",
     "osa",
     "overlap",
+    "pcfg",
     "saigo_vert",
     "semi_markov",
     "smith_waterman",

@@ -39,6 +39,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "damerau": ("alignment", ("portable", "checkpointed", "reference")),
     "lcs": ("alignment", ALIGNMENT),
     "cky": ("constituency.cky", ("portable", "reference")),
+    "pcfg": ("constituency.pcfg", ("portable", "reference")),
     "nussinov": ("constituency.nussinov", ("portable", "reference")),
     "eisner": ("dependency.eisner", ("portable", "reference")),
     "spanning_tree": ("dependency.spanning_tree", ("portable", "reference")),

@@ -1,0 +1,236 @@
+"""The command `keras-struct-treebank`: train, evaluate, parse and export parsers."""
+
+import argparse
+import glob
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+DESCRIPTION = """\
+Parses English text, and trains, scores and exports parsers. The backend is that of Keras: set
+KERAS_BACKEND to jax, tensorflow, torch or numpy (numpy does not train).
+"""
+KINDS = ("constituency", "dependency")
+SHIPPED = {"constituency": "constituency_en", "dependency": "dependency_en"}
+FORMATS = ("brackets", "conllu", "json", "svg")
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of the command."""
+    parser = argparse.ArgumentParser(prog="keras-struct-treebank", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str, files: str | None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--kind", choices=KINDS, default="constituency", help="of the trees")
+        if files is not None:
+            sub.add_argument("files", nargs="*", default=["-"], metavar="FILE", help=files)
+        return sub
+
+    def model(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--model", help="shipped name or folder (default: the shipped one)")
+
+    def sizes(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--batch-tokens", type=int, default=2048, help="subwords of a batch")
+        sub.add_argument(
+            "--max-words",
+            type=int,
+            default=600,
+            help="longer sentences are parsed in pieces and joined (default: 600)",
+        )
+
+    sub = command("parse", "Parse raw text.", "text files, globs, or - for standard input")
+    model(sub)
+    sizes(sub)
+    sub.add_argument("--words", action="store_true", help="a sentence a line, words by blanks")
+    sub.add_argument("--format", choices=FORMATS, help="default: brackets, or conllu")
+    sub.add_argument("--probabilities", action="store_true", help="of every part, in json")
+    sub.add_argument("--output", type=Path, help="file (svg: folder); default: standard output")
+    sub.add_argument(
+        "--lookahead", type=int, help="sentences read ahead (default: 512; 1 at a terminal)"
+    )
+
+    sub = command("evaluate", "Score a parser on gold trees.", "files of brackets or CoNLL-U")
+    model(sub)
+    sizes(sub)
+    sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+
+    sub = command("train", "Train a parser over MiniLM; goes on where it stopped.", None)
+    sub.add_argument("--train", nargs="+", required=True, metavar="FILE", help="gold trees")
+    sub.add_argument("--dev", nargs="+", default=[], metavar="FILE", help="scored each epoch")
+    sub.add_argument("--output", type=Path, required=True, help="folder")
+    sub.add_argument("--epochs", type=int, default=4)
+    sub.add_argument("--learning-rate", type=float, default=4e-4)
+    sub.add_argument("--batch-tokens", type=int, default=1200, help="subwords of a batch")
+    sub.add_argument("--frozen-layers", type=int, default=3)
+    sub.add_argument("--loss", choices=("nll", "max_margin", "local"), default="nll")
+    sub.add_argument("--structure", choices=("eisner", "spanning_tree"), default="eisner")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--limit", type=int, help="sentences to train on")
+    sub.add_argument("--about", default="", help="what the treebanks are, kept with the model")
+
+    sub = command("export", "Write a SavedModel that parses in plain TensorFlow.", None)
+    model(sub)
+    sub.add_argument("output", type=Path, help="folder to write")
+    sub.add_argument("--overwrite", action="store_true")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 2 for input that does not fit."""
+    chosen = arguments(words)
+    run = {"parse": run_parse, "evaluate": run_evaluate, "train": run_train, "export": run_export}
+    try:
+        run[chosen.command](chosen)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"keras-struct-treebank: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def load(chosen: argparse.Namespace) -> Any:
+    """The parser that the arguments name."""
+    from keras_struct import treebank
+
+    name = chosen.model or SHIPPED[chosen.kind]
+    if chosen.model and not Path(name).is_dir() and name not in SHIPPED.values():
+        raise ValueError(
+            f"Expected a folder, or one of {sorted(SHIPPED.values())}. Received: --model {name}"
+        )
+    if chosen.kind == "constituency":
+        return treebank.ConstituencyParser.from_preset(name)
+    return treebank.DependencyParser.from_preset(name)
+
+
+def expand(patterns: Sequence[str]) -> list[str]:
+    """The files that paths and globs name, in order; `-` stays."""
+    files: list[str] = []
+    for pattern in patterns:
+        found = [pattern] if pattern == "-" else sorted(glob.glob(pattern, recursive=True))
+        if not found:
+            raise FileNotFoundError(f"Expected existing files. Received: {pattern}")
+        files += found
+    return files
+
+
+def read(files: Sequence[str], words: bool) -> Iterator[Any]:
+    """Texts or sentences of all files, one after the other."""
+    from keras_struct.treebank.text import read_sentences
+
+    format = "words" if words else "text"
+    for file in files:
+        if file == "-":
+            yield from read_sentences(sys.stdin, format)
+        else:
+            with open(file, encoding="utf-8") as stream:
+                yield from read_sentences(stream, format)
+
+
+def run_parse(chosen: argparse.Namespace) -> None:
+    from keras_struct.treebank.formats import DEFAULTS, FORMATS, open_whole
+
+    files = expand(chosen.files)
+    format = chosen.format or DEFAULTS[chosen.kind]
+    other = {"constituency": "conllu", "dependency": "brackets"}[chosen.kind]
+    if format == other:
+        raise ValueError(f"Expected another format for {chosen.kind} trees. Received: {format}")
+    if format == "svg" and (chosen.output is None or not chosen.output.is_dir()):
+        raise ValueError("Expected an existing folder as --output for svg, a file a sentence")
+    interactive = "-" in files and sys.stdin.isatty()
+    lookahead = chosen.lookahead or (1 if interactive else 512)
+    parses = load(chosen).parse(
+        read(files, chosen.words),
+        batch_tokens=chosen.batch_tokens,
+        probabilities=chosen.probabilities,
+        max_words=chosen.max_words,
+        lookahead=lookahead,
+    )
+    columns = (SpinnerColumn(), TextColumn("{task.completed} sentences"), TimeElapsedColumn())
+    quiet = chosen.output is None  # the trees themselves show the progress
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task("parse", total=None)
+        if format == "svg":
+            for number, parse in enumerate(parses, 1):
+                with open_whole(chosen.output / f"{number:05d}.svg") as stream:
+                    stream.write(FORMATS[format](parse))
+                progress.advance(task)
+            return
+        with open_whole(chosen.output) as stream:
+            for parse in parses:
+                stream.write(FORMATS[format](parse))
+                if quiet:
+                    stream.flush()
+                progress.advance(task)
+
+
+def run_evaluate(chosen: argparse.Namespace) -> None:
+    from keras_struct.treebank import evaluate
+    from keras_struct.treebank.training import KINDS as TREES
+
+    files = expand(chosen.files)
+    gold = [tree for file in files for tree in TREES[chosen.kind][0].read(file)]
+    if not gold:
+        raise ValueError(f"Expected gold trees. Received: none in {files}")
+    scores = evaluate(
+        load(chosen), gold, batch_tokens=chosen.batch_tokens, max_words=chosen.max_words
+    )
+    if chosen.json:
+        print(json.dumps({"sentences": len(gold), **scores}))
+        return
+    table = Table(title=f"{len(gold)} sentences")
+    for name in scores:
+        table.add_column(name, justify="right")
+    table.add_row(*[f"{100 * value:.2f}" for value in scores.values()])
+    Console().print(table)
+
+
+def run_train(chosen: argparse.Namespace) -> None:
+    from keras_struct.treebank.training import train
+
+    options = {"structure": chosen.structure} if chosen.kind == "dependency" else {}
+    columns = (TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("train", total=chosen.epochs)
+
+        def report(line: str) -> None:
+            progress.console.print(line, highlight=False)
+            if line.startswith("epoch "):
+                progress.update(task, completed=int(line.split()[1]))
+
+        train(
+            chosen.kind,
+            expand(chosen.train),
+            expand(chosen.dev),
+            chosen.output,
+            epochs=chosen.epochs,
+            learning_rate=chosen.learning_rate,
+            batch_tokens=chosen.batch_tokens,
+            frozen_layers=chosen.frozen_layers,
+            loss=chosen.loss,
+            seed=chosen.seed,
+            limit=chosen.limit,
+            about=chosen.about,
+            progress=report,
+            **options,
+        )
+    print(chosen.output / "model")
+
+
+def run_export(chosen: argparse.Namespace) -> None:
+    parser = load(chosen)
+    print(parser.export_saved_model(chosen.output, overwrite=chosen.overwrite))

@@ -1,0 +1,159 @@
+"""The command, its files and its pictures, with a parser of random weights."""
+
+import io
+import json
+import xml.etree.ElementTree as ElementTree
+
+import keras
+import pytest
+
+from keras_struct import parsers, treebank
+from keras_struct.ops.testing import BACKEND
+from keras_struct.treebank import command_line, formats
+from keras_struct.treebank.tiny import tiny_parser
+
+CONSTITUENCY = treebank.ConstituencyParse(
+    ["We", "left", "(", "early", ")"],
+    ["PRP", "VBD", "(", "RB", ")"],
+    [(0, 5, "S"), (0, 1, "NP"), (1, 5, "VP"), (3, 4, "ADVP")],
+    [1.0, 0.75, 0.5, 0.25],
+)
+DEPENDENCY = treebank.DependencyParse(
+    ["We", "left", "early"], ["PRON", "VERB", "ADV"], [2, 0, 2], ["nsubj", "root", "advmod"]
+)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    keras.utils.set_random_seed(1)
+    return {kind: tiny_parser(kind, dropout=0.0) for kind in command_line.KINDS}
+
+
+@pytest.fixture
+def run(loaded, monkeypatch, capsys):
+    """Runs the command: exit status, standard output, standard error."""
+    monkeypatch.setattr(command_line, "load", lambda chosen: loaded[chosen.kind])
+
+    def call(*words, stdin=""):
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        status = command_line.main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_formats():
+    assert formats.as_brackets(CONSTITUENCY) == (
+        "(S (NP (PRP We)) (VP (VBD left) (-LRB- -LRB-) (ADVP (RB early)) (-RRB- -RRB-)))\n"
+    )
+    assert formats.as_conllu(DEPENDENCY).split("\n")[1].split("\t")[:8] == [
+        *("2", "left", "_", "VERB", "_", "_", "0", "root")
+    ]
+    found = json.loads(formats.as_json_line(CONSTITUENCY))
+    assert found["spans"][1] == {"start": 0, "end": 1, "label": "NP", "probability": 0.75}
+    assert json.loads(formats.as_json_line(DEPENDENCY))["heads"] == [2, 0, 2]
+    for write, parse in ((formats.as_brackets, DEPENDENCY), (formats.as_conllu, CONSTITUENCY)):
+        with pytest.raises(ValueError, match="Expected"):
+            write(parse)
+
+
+@pytest.mark.parametrize("parse", [CONSTITUENCY, DEPENDENCY], ids=["spans", "arcs"])
+def test_pictures_hold_every_word_and_label(parse):
+    root = ElementTree.fromstring(treebank.draw(parse))
+    texts = ["".join(node.itertext()) for node in root.iter() if node.tag.endswith("}text")]
+    labels = parse.relations if parse is DEPENDENCY else [label for *_, label in parse.spans]
+    words = ["-LRB-" if w == "(" else "-RRB-" if w == ")" else w for w in parse.words]
+    for text in [*words, *labels]:
+        assert text in texts
+    if parse is DEPENDENCY:
+        assert sum(node.tag.endswith("}path") for node in root.iter()) == len(parse.words)
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), formats.open_whole(tmp_path / "a.txt") as stream:
+        stream.write("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with formats.open_whole(tmp_path / "a.txt") as stream:
+        stream.write("whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    with pytest.raises(FileNotFoundError), formats.open_whole(tmp_path / "no" / "a.txt"):
+        pass
+
+
+def test_parse(run, tmp_path):
+    (tmp_path / "1.txt").write_text("We left early. They saw it.\n\nWe left.\n")
+    (tmp_path / "2.txt").write_text("They left.\n")
+    status, out, _ = run("parse", tmp_path / "*.txt")
+    assert status == 0
+    trees = list(parsers.read_trees(out.splitlines()))
+    sentences = [["We", "left", "early", "."], ["They", "saw", "it", "."]]
+    sentences += [["We", "left", "."], ["They", "left", "."]]
+    assert [tree.words() for tree in trees] == sentences
+    status, out, _ = run("parse", "--kind", "dependency", "--words", stdin="We left .\nIt saw\n")
+    found = list(parsers.read_conllu(out.splitlines()))
+    assert [[w["form"] for w in s] for s in found] == [["We", "left", "."], ["It", "saw"]]
+    target = tmp_path / "out.jsonl"
+    options = ("--format", "json", "--probabilities", "--output", target)
+    status, out, _ = run("parse", "-", *options, stdin="We left.")
+    assert (status, out) == (0, "")
+    assert all("probability" in s for s in json.loads(target.read_text())["spans"])
+    (tmp_path / "svg").mkdir()
+    status, out, _ = run(
+        *("parse", tmp_path / "1.txt", "--format", "svg", "--output", tmp_path / "svg")
+    )
+    assert [f.name for f in sorted((tmp_path / "svg").iterdir())] == [
+        *("00001.svg", "00002.svg", "00003.svg")
+    ]
+
+
+def test_a_sentence_of_2000_words_stops_nothing(run):
+    text = "we saw it , they left early " * 300
+    # Charts of 600 words take a minute where tests compile without optimization.
+    options = ("--max-words", "60") if BACKEND in ("jax", "tensorflow") else ()
+    status, out, _ = run("parse", "--words", *options, stdin=f"{text}\nwe left\n")
+    trees = list(parsers.read_trees(out.splitlines()))
+    assert status == 0
+    assert [len(tree.words()) for tree in trees] == [2100, 2]
+
+
+def test_evaluate(run, loaded, tmp_path):
+    words = [["we", "left", "early"], ["they", "saw", "it"]]
+    gold = [parse.tree for parse in loaded["constituency"](words)]
+    gold = [tree if tree.label else parsers.Tree("S", tree.children) for tree in gold]
+    (tmp_path / "gold.mrg").write_text("\n".join(map(str, gold)))
+    status, out, _ = run("evaluate", tmp_path / "gold.mrg", "--json")
+    scores = json.loads(out)
+    assert status == 0
+    assert scores["sentences"] == 2
+    assert scores["tags"] == 1
+    assert scores["bracket F1"] >= 0.5
+    arcs = [parse.sentence for parse in loaded["dependency"](words)]
+    (tmp_path / "gold.conllu").write_text("".join(s.serialize() for s in arcs))
+    status, out, _ = run("evaluate", "--kind", "dependency", tmp_path / "gold.conllu", "--json")
+    assert json.loads(out) == {"sentences": 2, "UAS": 1.0, "LAS": 1.0, "CLAS": 1.0, "tags": 1.0}
+    status, out, _ = run("evaluate", "--kind", "dependency", tmp_path / "gold.conllu")
+    assert "100.00" in out
+
+
+def test_errors_come_before_work(run, tmp_path):
+    for words, message in (
+        (("parse", tmp_path / "none.txt"), "Expected existing files"),
+        (("parse", "--format", "conllu"), "Expected another format"),
+        (("parse", "--format", "svg"), "Expected an existing folder"),
+        (("parse", "--output", tmp_path / "no" / "x"), "Expected an existing folder"),
+        (("evaluate", tmp_path / "none.mrg"), "Expected existing files"),
+    ):
+        status, out, err = run(*words)
+        assert (status, out) == (2, "")
+        assert message in err
+    (tmp_path / "bad.mrg").write_text("(S (NP (PRP We)")
+    status, _, err = run("evaluate", tmp_path / "bad.mrg")
+    assert status == 2
+    assert "bad.mrg" in err
+
+
+def test_a_model_that_does_not_exist(capsys):
+    assert command_line.main(["export", "--model", "nowhere", "out"]) == 2
+    assert "Expected a folder, or one of" in capsys.readouterr().err

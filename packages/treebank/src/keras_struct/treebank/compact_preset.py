@@ -1,0 +1,98 @@
+"""Parsers over MiniLM in a few megabytes: only what training changed is stored, in half precision.
+
+A compact preset is a folder of `config.json` and `weights.safetensors`. The embeddings and the
+layers of the backbone that stayed frozen come from the installed MiniLM.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from keras_struct.treebank.minilm import minilm_backbone, minilm_tokenizer
+from keras_struct.treebank.preprocessor import ParserPreprocessor
+
+SHIPPED = Path(__file__).parent / "presets"
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+OURS = ("labels", "tags", "dropout", "boundary_dim", "structure", "arc_dim", "relation_dim")
+
+
+def preset_folder(preset):
+    """The folder of a compact preset, shipped or the user's; None for what KerasHub may know."""
+    for folder in (Path(preset), SHIPPED / str(preset)):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    return None
+
+
+def save_compact_preset(parser, folder, about=""):
+    """Store a parser over MiniLM, whole or not at all.
+
+    Args:
+        parser: `ConstituencyParser` or `DependencyParser` over `minilm_backbone()`, whose frozen
+            layers still have the weights of MiniLM.
+        folder: Path; a compact preset that is there is replaced.
+        about: What it was trained on, for its readers.
+    """
+    folder = Path(folder)
+    frozen = _frozen(parser)
+    weights = {  # contiguous: safetensors writes memory as it lies
+        w.path: np.ascontiguousarray(keras.ops.convert_to_numpy(w), "float16")
+        for w in parser.weights
+        if w.path not in frozen and "seed_generator" not in w.path
+    }
+    config = parser.get_config()
+    config = {
+        "class": type(parser).__name__,
+        "about": about,
+        "num_layers": parser.backbone.num_layers,
+        "config": {name: config[name] for name in OURS if name in config},
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        new = Path(name) / "new"
+        new.mkdir()
+        (new / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        save_file(weights, new / WEIGHTS)
+        if folder.exists():
+            os.rename(folder, Path(name) / "old")
+        os.rename(new, folder)
+
+
+def load_compact_preset(cls, folder, load_weights=True):
+    """The parser that `save_compact_preset` stored.
+
+    Raises:
+        ValueError: If it is one of another class, or its weights do not fit.
+        ImportError: If MiniLM is not installed.
+    """
+    stored = json.loads((Path(folder) / CONFIG).read_text())
+    if stored["class"] != cls.__name__:
+        raise ValueError(f"Expected a {cls.__name__}. Received: {folder} with a {stored['class']}")
+    parser = cls(
+        minilm_backbone(stored["num_layers"], load_weights=load_weights),
+        ParserPreprocessor(minilm_tokenizer()),
+        **stored["config"],
+    )
+    if load_weights:
+        weights = load_file(Path(folder) / WEIGHTS)
+        variables = {w.path: w for w in parser.weights}
+        unknown = sorted(set(weights) - set(variables))
+        if unknown:
+            raise ValueError(f"Expected weights of this parser. Received: {unknown[:3]}")
+        for path, value in weights.items():
+            variables[path].assign(value.astype("float32"))
+    return parser
+
+
+def _frozen(parser):
+    """Paths of the weights of the backbone that are still MiniLM's."""
+    backbone = parser.backbone
+    layers = [layer for layer in backbone.layers if not layer.trainable]
+    return {w.path for layer in layers for w in layer.weights} | {
+        w.path for w in backbone.pooled_dense.weights
+    }

@@ -1,0 +1,139 @@
+"""Gold trees, as training and evaluation see them."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_struct import parsers
+
+
+def read_constituency(path):
+    """The trees of a file of brackets, without traces and functions."""
+    with open(path, encoding="utf-8") as lines:
+        trees = [parsers.strip_traces(tree) for tree in parsers.read_trees(lines, str(path))]
+    return [parsers.strip_functions(tree) for tree in trees if tree is not None]
+
+
+def read_dependency(path):
+    """The sentences of a CoNLL-U file."""
+    with open(path, encoding="utf-8") as lines:
+        return list(parsers.read_conllu(lines, str(path)))
+
+
+class GoldTrees:
+    """What a parser is trained on and scored against; nothing here has a state."""
+
+    @staticmethod
+    def read(path) -> list[Any]:
+        """The trees of a file."""
+        raise NotImplementedError
+
+    @staticmethod
+    def words(tree) -> list[str]:
+        raise NotImplementedError
+
+    @staticmethod
+    def tags(tree) -> list[str]:
+        raise NotImplementedError
+
+    @staticmethod
+    def labels(trees) -> parsers.LabelVocabulary:
+        """The labels of all trees."""
+        raise NotImplementedError
+
+    @staticmethod
+    def target(tree, labels) -> np.ndarray:
+        """The padded array of a tree that the losses of `keras_struct.parsers` take."""
+        raise NotImplementedError
+
+    @staticmethod
+    def fits(tree, options) -> bool:
+        """Whether a parser with these options has this tree among its own."""
+        return True
+
+    @staticmethod
+    def scores(gold, parses) -> dict[str, float]:
+        """Scores by name."""
+        raise NotImplementedError
+
+
+class ConstituencyTrees(GoldTrees):
+    """Trees in brackets, `parsers.Tree`."""
+
+    read = staticmethod(read_constituency)
+
+    @staticmethod
+    def words(tree):
+        return tree.words()
+
+    @staticmethod
+    def tags(tree):
+        return tree.tags()
+
+    @staticmethod
+    def labels(trees):
+        return parsers.LabelVocabulary.of(
+            [label for tree in trees for *_, label in parsers.chart_spans(tree)],
+            [parsers.NULL],
+            unknown=parsers.NULL,
+        )
+
+    @staticmethod
+    def target(tree, labels):
+        return labels.encode_spans(parsers.chart_spans(tree), 2 * len(tree.words()) - 1)
+
+    @staticmethod
+    def scores(gold, parses):
+        """EVALB's."""
+        # The tags are those of the gold trees: EVALB leaves punctuation out by its gold tag.
+        trees = [
+            parsers.tree_from_spans(tree.words(), tree.tags(), list(parse.spans))
+            for tree, parse in zip(gold, parses, strict=True)
+        ]
+        found = parsers.bracket_scores(gold, trees)
+        return {
+            "bracket F1": found.f1,
+            "precision": found.precision,
+            "recall": found.recall,
+            "exact match": found.exact_match,
+        }
+
+
+class DependencyTrees(GoldTrees):
+    """CoNLL-U sentences, `conllu.TokenList`."""
+
+    read = staticmethod(read_dependency)
+
+    @staticmethod
+    def words(sentence):
+        return [word["form"] for word in parsers.words_of(sentence)]
+
+    @staticmethod
+    def tags(sentence):
+        return [word["upos"] for word in parsers.words_of(sentence)]
+
+    @staticmethod
+    def labels(sentences):
+        return parsers.LabelVocabulary.of([r for s in sentences for r in parsers.arcs(s)[1]])
+
+    @staticmethod
+    def target(sentence, labels):
+        heads, relations = parsers.arcs(sentence)
+        numbers = [labels.number(relation) for relation in relations]
+        return np.stack([heads, numbers], axis=-1).astype("int32")
+
+    @staticmethod
+    def fits(sentence, options):
+        """Eisner's trees are projective."""
+        eisner = options.get("structure", "eisner") == "eisner"
+        return not eisner or parsers.is_projective(parsers.arcs(sentence)[0])
+
+    @staticmethod
+    def scores(gold, parses):
+        """Those of the CoNLL 2018 shared task."""
+        trees = [
+            parsers.with_arcs(sentence, parse.heads, parse.relations)
+            for sentence, parse in zip(gold, parses, strict=True)
+        ]
+        found = parsers.attachment_scores(gold, trees)
+        return {"UAS": found.uas, "LAS": found.las, "CLAS": found.clas}

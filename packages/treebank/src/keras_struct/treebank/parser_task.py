@@ -1,0 +1,230 @@
+"""What the parsers of text share: backbone, words, batches, results in order."""
+
+import itertools
+import json
+
+import keras
+import keras_hub
+import numpy as np
+
+from keras_struct.layers import export_saved_model
+from keras_struct.parsers import TreeDecoder
+from keras_struct.treebank.batches import batches_by_length
+from keras_struct.treebank.compact_preset import load_compact_preset, preset_folder
+from keras_struct.treebank.preprocessor import ParserPreprocessor
+from keras_struct.treebank.text import sentences_of
+from keras_struct.treebank.word_pooling import WordPooling
+
+BATCH_TOKENS = 2048
+MAX_WORDS = 600
+LOOKAHEAD = 512
+ENDS = frozenset(".!?;:,")
+# Sizes are rounded up to these where every new shape is compiled: sentences, subwords, words.
+ROUND = {"sentences_to": 8, "length_to": 32, "words_to": 16}
+
+
+class ParserTask(keras_hub.models.Task):
+    """Base class of `ConstituencyParser` and `DependencyParser`.
+
+    A subclass implements `result(words, tree, tags, marginals)` for one sentence and
+    `joined(parses)`, which makes one result of those of the pieces of a long sentence.
+
+    Args:
+        backbone: `keras_hub.models.BertBackbone`, or another with the same inputs.
+        preprocessor: `ParserPreprocessor`; None to call the model with arrays only.
+        head: Parser head, see `keras_struct.parsers`.
+        labels: Names of the labels or relations.
+        tags: Names of the part-of-speech tags.
+        dropout: Rate for the states of words.
+        **kwargs: `name`.
+    """
+
+    backbone_cls = keras_hub.models.BertBackbone
+    preprocessor_cls = ParserPreprocessor
+
+    def __init__(self, backbone, preprocessor, head, labels, tags, dropout, **kwargs):
+        pooling = WordPooling(name="word_pooling")
+        word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
+        tag_scores = keras.layers.Dense(len(tags), name="tags", dtype="float32")
+
+        def scores(states, places):
+            """Packed scores of trees, and scores of tags, from the states of subwords."""
+            words = word_dropout(pooling([states, places]))
+            return {"tree": head(words), "tags": tag_scores(words)}
+
+        places = keras.Input((None, 2), dtype="int32", name="places")
+        states = backbone(backbone.input)["sequence_output"]
+        super().__init__(
+            inputs={**backbone.input, "places": places},
+            outputs=scores(states, places),
+            compile=False,
+            **kwargs,
+        )
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+        self.scores_of_states = scores
+        self.labels, self.tags, self.dropout = list(labels), list(tags), dropout
+        self._models = {}
+
+    def __call__(self, *args, **kwargs):
+        """Parses of a list of raw texts or of lists of words; else as any Keras model."""
+        sentences = args[0] if args else None
+        if isinstance(sentences, str):
+            raise ValueError(f"Expected a list of texts. Received: the text {sentences!r}")
+        if isinstance(sentences, (list, tuple)) and all(
+            isinstance(s, str) or (isinstance(s, (list, tuple)) and s and isinstance(s[0], str))
+            for s in sentences
+        ):
+            return list(self.parse(sentences, **kwargs))
+        return super().__call__(*args, **kwargs)
+
+    def inference_model(self, probabilities=False):
+        """The model from arrays to trees and tags, and marginals: what `parse` runs and exports.
+
+        Returns:
+            `keras.Model` with a dict of outputs: `"tree"`, see `TreeDecoder`; `"tags"`, int32
+            `(B, N)`; with probabilities also `"marginals"`, `(B, N, N, K)`.
+        """
+        if probabilities not in self._models:
+            packed, tags = self.output["tree"], self.output["tags"]
+            outputs = {"tree": TreeDecoder()(packed), "tags": keras.ops.argmax(tags, axis=-1)}
+            if probabilities:
+                outputs["marginals"] = TreeDecoder("marginals")(packed)
+            self._models[probabilities] = keras.Model(self.input, outputs)
+        return self._models[probabilities]
+
+    def parse(
+        self,
+        sentences,
+        batch_tokens=BATCH_TOKENS,
+        probabilities=False,
+        max_words=MAX_WORDS,
+        lookahead=LOOKAHEAD,
+    ):
+        """Parse a stream of sentences, in batches of like length.
+
+        Args:
+            sentences: Iterable, without end if need be, of raw texts (each of any number of
+                sentences) or of sentences as lists of words.
+            batch_tokens: Most subwords of a batch, padding included.
+            probabilities: Whether to give the probability of every part.
+            max_words: Longer sentences are parsed in pieces of at most so many words, cut after
+                punctuation where there is some, and the trees of the pieces joined: time grows with
+                the cube and memory with the square of this number.
+            lookahead: How many sentences are taken from the stream before the first is parsed; more
+                make batches of more equal lengths, fewer make results come sooner.
+
+        Yields:
+            One result for every sentence, in order.
+
+        Raises:
+            ValueError: If a sentence is neither, or a number is not positive.
+        """
+        if self.preprocessor is None:
+            raise ValueError("Expected a parser with a preprocessor. Received: preprocessor=None")
+        numbers = {"batch_tokens": batch_tokens, "max_words": max_words, "lookahead": lookahead}
+        for name, value in numbers.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"Expected a positive integer. Received: {name}={value}")
+        return self._parse(_words(sentences), batch_tokens, probabilities, max_words, lookahead)
+
+    def _parse(self, sentences, batch_tokens, probabilities, max_words, lookahead):
+        while chunk := list(itertools.islice(sentences, lookahead)):
+            cut = [_pieces(words, max_words) for words in chunk]
+            pieces = list(itertools.chain.from_iterable(cut))
+            sizes = [sum(map(len, self.preprocessor.subwords(words))) + 2 for words in pieces]
+            found = [None] * len(pieces)
+            for batch in batches_by_length(sizes, batch_tokens):
+                parses = self._parse_batch([pieces[i] for i in batch], probabilities)
+                for i, parse in zip(batch, parses, strict=True):
+                    found[i] = parse
+            parses = iter(found)
+            for parts in cut:
+                whole = list(itertools.islice(parses, len(parts)))
+                yield whole[0] if len(whole) == 1 else self.joined(whole)
+
+    def _parse_batch(self, sentences, probabilities):
+        compiled = keras.backend.backend() in ("jax", "tensorflow")
+        arrays = self.preprocessor.arrays(sentences, **(ROUND if compiled else {}))
+        found = self.inference_model(probabilities).predict_on_batch(arrays)
+        marginals = found.get("marginals", [None] * len(sentences))
+        rows = zip(sentences, found["tree"], found["tags"], marginals, strict=False)
+        return [
+            self.result(words, np.asarray(tree), [self.tags[k] for k in tags[: len(words)]], p)
+            for words, tree, tags, p in rows
+        ]
+
+    def result(self, words, tree, tags, marginals):
+        """The result of one sentence from its row of the outputs of `inference_model`."""
+        raise NotImplementedError
+
+    def joined(self, parses):
+        """One result of those of the pieces of a long sentence."""
+        raise NotImplementedError
+
+    def export_saved_model(self, path, overwrite=False):
+        """Write a SavedModel that parses in plain TensorFlow.
+
+        It takes the dict of arrays of a `ParserPreprocessor` and returns `"tree"` and `"tags"`, see
+        `inference_model`. Beside it, in `assets.extra`, lie the names of labels and tags.
+
+        Args:
+            path: Folder to write, whole or not at all.
+            overwrite: Whether to replace one that exists.
+
+        Returns:
+            The path.
+        """
+        path = export_saved_model(
+            self.inference_model(),
+            path,
+            overwrite=overwrite,
+            import_modules=("keras_struct.treebank",),
+        )
+        extra = path / "assets.extra"
+        extra.mkdir()
+        names = {"labels": self.labels, "tags": self.tags}
+        (extra / "names.json").write_text(json.dumps(names) + "\n")
+        return path
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "labels": self.labels,
+            "tags": self.tags,
+            "dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """A parser from the name of a shipped one (see `presets`) or from a folder.
+
+        Args:
+            preset: Name, or path of a folder that `save_compact_preset` or `save_to_preset` wrote.
+            load_weights: Whether to load the weights.
+            **kwargs: See `keras_hub.models.Task.from_preset`.
+        """
+        folder = preset_folder(preset)
+        if folder is not None:
+            return load_compact_preset(cls, folder, load_weights)
+        return super().from_preset(preset, load_weights=load_weights, **kwargs)
+
+
+def _words(sentences):
+    """Sentences as lists of words, of raw texts and of sentences that are lists already."""
+    for sentence in sentences:
+        if isinstance(sentence, str):
+            yield from sentences_of(sentence)
+        else:
+            yield list(sentence)
+
+
+def _pieces(words, max_words):
+    """The sentence in pieces of at most `max_words`, cut after punctuation where there is some."""
+    pieces = []
+    while len(words) > max_words:
+        ends = [i for i in range(max_words // 2, max_words) if words[i] in ENDS]
+        cut = ends[-1] + 1 if ends else max_words
+        pieces.append(words[:cut])
+        words = words[cut:]
+    return [*pieces, words]

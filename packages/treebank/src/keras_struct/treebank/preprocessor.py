@@ -1,0 +1,135 @@
+"""From words to the arrays that a parser takes."""
+
+import keras
+import keras_hub
+import numpy as np
+
+ESCAPES = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
+ESCAPES |= {"``": '"', "''": '"'}
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class ParserPreprocessor(keras_hub.models.Preprocessor):
+    """Splits words into subwords, and remembers which are whose.
+
+    A sentence of more subwords than fit the encoder is laid out in overlapping windows, each a row
+    of `token_ids`; a word is read where it is farthest from the ends of a window. So sentences have
+    no limit here.
+
+    Args:
+        tokenizer: A KerasHub tokenizer with `cls_token_id`, `sep_token_id` and `pad_token_id`, such
+            as `keras_hub.models.BertTokenizer`.
+        sequence_length: Subwords of a window, with the two at its ends; at most the
+            `max_sequence_length` of the backbone.
+        **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        x: List of sentences, each a list of words; the escapes of treebanks, such as `-LRB-`, are
+            read as what they stand for.
+
+    Returns:
+        Dict of `"token_ids"`, `"segment_ids"` and `"padding_mask"`, `(R, T)`, with a row for every
+        window, and `"places"`, `(B, N, 2)`, see `WordPooling`; all int32.
+
+    Raises:
+        ValueError: If a sentence is not a list of words that are not empty.
+
+    Example:
+
+    >>> import keras_hub
+    >>> from keras_struct.treebank import ParserPreprocessor
+    >>> vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "we", "left", "##over"]
+    >>> tokenizer = keras_hub.models.BertTokenizer(vocabulary, lowercase=True)
+    >>> arrays = ParserPreprocessor(tokenizer)([["We", "leftover"], ["We"]])
+    >>> arrays["token_ids"].tolist(), arrays["places"].tolist()
+    ([[2, 5, 6, 7, 3], [2, 5, 3, 0, 0]], [[[1, 1], [2, 3]], [[6, 6], [-1, -1]]])
+    """
+
+    tokenizer_cls = keras_hub.models.BertTokenizer
+    backbone_cls = keras_hub.models.BertBackbone
+
+    def __init__(self, tokenizer, sequence_length=512, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(sequence_length, int) or sequence_length < 4:
+            raise ValueError(
+                f"Expected an integer of at least 4. Received: sequence_length={sequence_length}"
+            )
+        self.tokenizer = tokenizer
+        self.sequence_length = sequence_length
+        self._subwords = {}
+
+    def subwords(self, words):
+        """The list of the numbers of the subwords of each word, at least one."""
+        words = words if isinstance(words, (list, tuple)) else [None]
+        if not words or not all(isinstance(word, str) and word.strip() for word in words):
+            raise ValueError(f"Expected a list of words, none empty. Received: sentence={words!r}")
+        new = sorted({word for word in words if word not in self._subwords})
+        if new:
+            texts = [ESCAPES.get(word, word) for word in new]
+            unknown = [self.tokenizer.token_to_id("[UNK]")]
+            pieces = self.tokenizer(texts)
+            for word, ids in zip(new, pieces, strict=True):
+                self._subwords[word] = [int(i) for i in ids] or unknown
+        return [self._subwords[word] for word in words]
+
+    def call(self, x, y=None, sample_weight=None):
+        return keras.utils.pack_x_y_sample_weight(self.arrays(x), y, sample_weight)
+
+    def __call__(self, x, y=None, sample_weight=None):
+        return self.call(x, y, sample_weight)  # lists of words are no tensors for Keras to convert
+
+    def arrays(self, sentences, sentences_to=1, length_to=1, words_to=1):
+        """The dict of arrays of a batch; its sizes are rounded up to multiples of the `_to`."""
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        rows: list[list[int]] = []
+        places: list[list[tuple[int, int, int]]] = []
+        for words in sentences:
+            windows, where = self._windows(self.subwords(words))
+            places.append([(len(rows) + row, first, last) for row, first, last in where])
+            rows += [[cls, *window, sep] for window in windows]
+        length = _round_up(max(map(len, rows)), length_to)
+        shape = (_round_up(len(rows), sentences_to), length)
+        token_ids = np.full(shape, self.tokenizer.pad_token_id)
+        padding_mask = np.zeros(shape, "int32")
+        for number, window in enumerate(rows):
+            token_ids[number, : len(window)] = window
+            padding_mask[number, : len(window)] = 1
+        widest = _round_up(max(1, *map(len, places)), words_to)
+        found = np.full((_round_up(len(sentences), sentences_to), widest, 2), -1)
+        for number, where in enumerate(places):
+            for word, (row, first, last) in enumerate(where):
+                found[number, word] = row * length + first + 1, row * length + last + 1
+        return {
+            "token_ids": token_ids.astype("int32"),
+            "segment_ids": np.zeros_like(padding_mask),
+            "padding_mask": padding_mask,
+            "places": found.astype("int32"),
+        }
+
+    def _windows(self, subwords):
+        """Windows of subwords, and for each word the window, its first and its last subword."""
+        ends = np.cumsum([len(pieces) for pieces in subwords]).tolist()
+        flat = [piece for pieces in subwords for piece in pieces]
+        size = self.sequence_length - 2
+        step = max(1, size // 2)
+        starts = [0, *range(step, len(flat) - size + step, step)] if len(flat) > size else [0]
+        where, row = [], 0
+        for pieces, end in zip(subwords, ends, strict=True):
+            first, last = end - len(pieces), end - 1
+            # On to the next window when it holds the word and has it farther from its ends.
+            while row + 1 < len(starts) and (first + last) / 2 >= starts[row + 1] + size / 4:
+                row += 1
+            low, high = starts[row], starts[row] + size - 1
+            where.append((row, *(min(max(at, low), high) - low for at in (first, last))))
+        return [flat[start : start + size] for start in starts], where
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "tokenizer": keras.layers.serialize(self.tokenizer),
+            "sequence_length": self.sequence_length,
+        }
+
+
+def _round_up(n, multiple):
+    return -(-n // multiple) * multiple

@@ -1,0 +1,258 @@
+"""Training of parsers on treebanks."""
+
+import json
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_struct import parsers
+from keras_struct.treebank.batches import batches_by_length
+from keras_struct.treebank.compact_preset import save_compact_preset
+from keras_struct.treebank.constituency_parser import ConstituencyParser
+from keras_struct.treebank.dependency_parser import DependencyParser
+from keras_struct.treebank.evaluation import evaluate
+from keras_struct.treebank.gold_trees import ConstituencyTrees, DependencyTrees, GoldTrees
+from keras_struct.treebank.minilm import minilm_backbone, minilm_tokenizer
+from keras_struct.treebank.preprocessor import ParserPreprocessor
+
+UNKNOWN_TAG = "X"
+TAG_WEIGHT = 5.0  # of a mean over words, beside the loss of the tree of a sentence
+LONGEST = 128  # words of a sentence in training; longer ones are left out
+
+
+KINDS: dict[str, tuple[type[GoldTrees], type]] = {
+    "constituency": (ConstituencyTrees, ConstituencyParser),
+    "dependency": (DependencyTrees, DependencyParser),
+}
+
+
+def train(
+    kind,
+    train_files,
+    dev_files,
+    output,
+    epochs=4,
+    learning_rate=4e-4,
+    batch_tokens=1200,
+    frozen_layers=3,
+    loss="nll",
+    seed=0,
+    limit=None,
+    about="",
+    backbone=None,
+    preprocessor=None,
+    progress=print,
+    **options,
+):
+    """Train a parser over MiniLM on treebanks.
+
+    The embeddings and the lowest layers stay as they are, so their states are computed once. After
+    each epoch the state of the training is stored in `output/checkpoint` and the parser in
+    `output/model`; a training that was interrupted goes on after its last epoch.
+
+    Args:
+        kind: `"constituency"` or `"dependency"`.
+        train_files: Paths of bracket files, or of CoNLL-U files.
+        dev_files: The same, to score after each epoch; may be empty.
+        output: Folder, made if need be.
+        epochs: How often to see every sentence.
+        learning_rate: Highest learning rate of AdamW, reached after a tenth of the steps.
+        batch_tokens: Most subwords of a batch.
+        frozen_layers: How many of the layers of the backbone stay as they are, at least 1.
+        loss: `"nll"`, `"max_margin"` or `"local"`, the baseline without a structure.
+        seed: Seed of everything.
+        limit: Most sentences to train on; None for all.
+        about: What the treebanks are, stored with the model.
+        backbone: Another backbone than MiniLM; then the model is stored by `save_to_preset`.
+        preprocessor: Its preprocessor.
+        progress: Called with a line of text after each epoch.
+        **options: Of `ConstituencyParser` or `DependencyParser`.
+
+    Returns:
+        The trained parser.
+
+    Raises:
+        ValueError: For arguments that do not fit, before anything is read.
+        FileNotFoundError: If a file does not exist, the same.
+    """
+    losses = {
+        "nll": parsers.TreeNLL,
+        "max_margin": parsers.TreeMaxMargin,
+        "local": parsers.LocalCrossEntropy,
+    }
+    for name, value, known in (("kind", kind, KINDS), ("loss", loss, losses)):
+        if value not in known:
+            raise ValueError(f"Expected one of {list(known)}. Received: {name}={value!r}")
+    missing = [str(f) for f in [*train_files, *dev_files] if not Path(f).is_file()]
+    if missing:
+        raise FileNotFoundError(f"Expected existing files. Received: {missing}")
+    if not train_files or epochs < 1:
+        raise ValueError(
+            f"Expected files to train on, and epochs. Received: train_files={train_files}, "
+            f"epochs={epochs}"
+        )
+    keras.utils.set_random_seed(seed)
+    treebank, task = KINDS[kind]
+    gold = [tree for file in train_files for tree in treebank.read(file)][:limit]
+    gold = [
+        tree
+        for tree in gold
+        if 0 < len(treebank.words(tree)) <= LONGEST and treebank.fits(tree, options)
+    ]
+    dev = [tree for file in dev_files for tree in treebank.read(file)]
+    labels = treebank.labels(gold)
+    tags = parsers.LabelVocabulary.of(
+        [tag for tree in gold for tag in treebank.tags(tree)], [UNKNOWN_TAG], unknown=UNKNOWN_TAG
+    )
+    compact = backbone is None
+    if compact:
+        backbone, preprocessor = minilm_backbone(), ParserPreprocessor(minilm_tokenizer())
+    parser = task(backbone, preprocessor, labels=labels.labels, tags=tags.labels, **options)
+    freeze(backbone, frozen_layers)
+    progress(
+        f"{len(gold)} sentences to train on, {len(dev)} to score; {len(labels)} labels, "
+        f"{len(tags)} tags; frozen layers run once over all sentences"
+    )
+    batches = _Batches(
+        _encode(parser, [treebank.words(tree) for tree in gold], frozen_layers),
+        [treebank.target(tree, labels) for tree in gold],
+        [[tags.number(tag) for tag in treebank.tags(tree)] for tree in gold],
+        batch_tokens,
+        seed,
+    )
+    model = upper_model(parser, frozen_layers)
+    steps = len(batches) * epochs
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=learning_rate, warmup_steps=max(1, min(300, steps // 10))
+    )
+    model.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0),
+        loss={"tree": losses[loss](), "tags": _TagLoss()},
+        loss_weights={"tree": 1.0, "tags": TAG_WEIGHT},
+    )
+    output = Path(output)
+    (output / "checkpoint").mkdir(parents=True, exist_ok=True)
+    history = output / "history.jsonl"
+
+    def after_epoch(epoch, logs):
+        scores = evaluate(parser, dev) if dev else {}
+        row = {"epoch": epoch + 1, "loss": logs["loss"], **scores}
+        with history.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        if compact:
+            save_compact_preset(parser, output / "model", about)
+        else:
+            parser.save_to_preset(str(output / "model"))
+        progress("  ".join(f"{k} {v:.4f}" if k != "epoch" else f"{k} {v}" for k, v in row.items()))
+
+    model.fit(
+        batches,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_end=after_epoch),
+            keras.callbacks.BackupAndRestore(str(output / "checkpoint"), delete_checkpoint=False),
+        ],
+    )
+    return parser
+
+
+def freeze(backbone, layers):
+    """Make the embeddings and the lowest layers of a backbone not trainable."""
+    if not 1 <= layers <= len(backbone.transformer_layers):
+        raise ValueError(
+            f"Expected 1 to {len(backbone.transformer_layers)} frozen layers. "
+            f"Received: frozen_layers={layers}"
+        )
+    upper = {id(layer) for layer in backbone.transformer_layers[layers:]}
+    for layer in backbone.layers:
+        layer.trainable = id(layer) in upper
+
+
+def upper_model(parser, frozen_layers):
+    """The model from the states of the frozen layers to the outputs of a parser; weights shared."""
+    backbone = parser.backbone
+    states = keras.Input((None, backbone.hidden_dim), name="states")
+    mask = keras.Input((None,), dtype="int32", name="padding_mask")
+    places = keras.Input((None, 2), dtype="int32", name="places")
+    x = states
+    for layer in backbone.transformer_layers[frozen_layers:]:
+        x = layer(x, padding_mask=mask)
+    inputs = {"states": states, "padding_mask": mask, "places": places}
+    return keras.Model(inputs, parser.scores_of_states(x, places))
+
+
+def _encode(parser, sentences, frozen_layers):
+    """For each sentence the states of the frozen layers, in half precision, and its places."""
+    backbone, preprocessor = parser.backbone, parser.preprocessor
+    lower = keras.Model(backbone.input, backbone.transformer_layers[frozen_layers - 1].output)
+    sizes = [sum(map(len, preprocessor.subwords(words))) + 2 for words in sentences]
+    encoded = [None] * len(sentences)
+    for batch in batches_by_length(sizes, 4096):
+        arrays = preprocessor.arrays([sentences[i] for i in batch], length_to=16)
+        places, length = arrays.pop("places"), arrays["token_ids"].shape[1]
+        if len(arrays["token_ids"]) != len(batch):
+            continue  # a sentence of several windows
+        states = keras.ops.convert_to_numpy(lower.predict_on_batch(arrays)).astype("float16")
+        for row, i in enumerate(batch):
+            words = len(sentences[i])
+            encoded[i] = states[row, : sizes[i]], places[row, :words] - row * length
+    return encoded
+
+
+class _Batches(keras.utils.PyDataset):
+    """Batches of like length in another order each epoch."""
+
+    def __init__(self, encoded, targets, tags, budget, seed):
+        super().__init__()
+        self.encoded, self.targets, self.tags = encoded, targets, tags
+        self.generator = np.random.default_rng(seed)
+        known = [i for i, e in enumerate(encoded) if e is not None]
+        sizes = [len(encoded[i][0]) for i in known]
+        self.batches = [[known[k] for k in batch] for batch in batches_by_length(sizes, budget)]
+        self.on_epoch_end()
+
+    def __len__(self):
+        return len(self.batches)
+
+    def on_epoch_end(self):
+        self.generator.shuffle(self.batches)
+
+    def __getitem__(self, index):
+        batch = self.batches[index]
+        compiled = keras.backend.backend() in ("jax", "tensorflow")
+        multiple = 16 if compiled else 1
+        length, words = (
+            math.ceil(max(len(self.encoded[i][k]) for i in batch) / multiple) * multiple
+            for k in (0, 1)
+        )
+        width = self.encoded[batch[0]][0].shape[1]
+        pairs = self.targets[batch[0]].shape[1]
+        x = {
+            "states": np.zeros((len(batch), length, width), "float32"),
+            "padding_mask": np.zeros((len(batch), length), "int32"),
+            "places": np.full((len(batch), words, 2), -1, "int32"),
+        }
+        rows = 2 * words - 1 if pairs == 3 else words
+        tree = np.full((len(batch), rows, pairs), -1, "int32")
+        tags = np.full((len(batch), words), -1, "int32")
+        for row, i in enumerate(batch):
+            states, places = self.encoded[i]
+            x["states"][row, : len(states)] = states
+            x["padding_mask"][row, : len(states)] = 1
+            x["places"][row, : len(places)] = places + row * length
+            tree[row, : len(self.targets[i])] = self.targets[i]
+            tags[row, : len(self.tags[i])] = self.tags[i]
+        return x, {"tree": tree, "tags": tags}
+
+
+class _TagLoss(keras.losses.Loss):
+    """Cross-entropy of the tags, for each word."""
+
+    def call(self, y_true, y_pred):
+        valid = keras.ops.cast(y_true >= 0, y_pred.dtype)
+        target = keras.ops.maximum(y_true, 0)
+        losses = keras.losses.sparse_categorical_crossentropy(target, y_pred, from_logits=True)
+        return losses * valid

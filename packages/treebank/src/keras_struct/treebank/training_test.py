@@ -1,0 +1,113 @@
+"""Training on generated treebanks, interrupted and resumed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_struct import parsers, treebank
+from keras_struct.ops.testing import BACKEND, HAS_GRADIENTS
+from keras_struct.treebank.tiny import tiny_backbone, tiny_preprocessor, tiny_sentences
+
+COMPILED = BACKEND in ("jax", "tensorflow")
+PRONOUNS = {"we", "they", "it"}
+
+
+def constituency_file(path):
+    """Right-branching trees whose labels follow from the words."""
+    lines = []
+    for words in tiny_sentences(40, 5):
+        leaves = [parsers.Tree(w.upper().strip("()") or "PU", w.strip("()") or "x") for w in words]
+        parts = [
+            parsers.Tree("NP", [leaf]) if w in PRONOUNS else leaf
+            for w, leaf in zip(words, leaves, strict=True)
+        ]
+        lines.append(str(parsers.Tree("S", parts)))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def dependency_file(path):
+    """Every word depends on the one before."""
+    sentences = []
+    for words in tiny_sentences(40, 5):
+        tags = ["NOUN" if word in PRONOUNS else "VERB" for word in words]
+        relations = ["root", *["obj" if tag == "NOUN" else "dep" for tag in tags[1:]]]
+        sentence = parsers.new_sentence(words, tags)
+        sentences.append(parsers.with_arcs(sentence, range(len(words)), relations))
+    path.write_text("".join(sentence.serialize() for sentence in sentences))
+    return path
+
+
+def options(tmp_path, **more):
+    return {
+        "output": tmp_path / "run",
+        "backbone": tiny_backbone(),
+        "preprocessor": tiny_preprocessor(),
+        "frozen_layers": 1,
+        "learning_rate": 3e-2,
+        "batch_tokens": 70,
+        "progress": lambda line: None,
+        "dropout": 0.0,
+        **more,
+    }
+
+
+@pytest.mark.skipif(not HAS_GRADIENTS, reason="the NumPy backend has no gradients")
+# One kind where each is compiled for seconds.
+@pytest.mark.parametrize("kind", ["dependency", "constituency"][: 1 if COMPILED else 2])
+def test_training_learns_and_goes_on_where_it_stopped(kind, tmp_path):
+    make = constituency_file if kind == "constituency" else dependency_file
+    file = make(tmp_path / "gold")
+    treebank.train(kind, [file], [], epochs=2, **options(tmp_path))
+    progress: list[str] = []
+    parser = treebank.train(
+        kind, [file], [file], epochs=24, **options(tmp_path, progress=progress.append)
+    )
+    rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").open()]
+    assert [row["epoch"] for row in rows] == list(range(1, 25))
+    assert rows[-1]["loss"] < rows[0]["loss"] / 2
+    score = rows[-1]["bracket F1" if kind == "constituency" else "LAS"]
+    assert score > 0.85
+    assert rows[-1]["tags"] > 0.85
+    assert len(progress) == 23
+    again = type(parser).from_preset(str(tmp_path / "run" / "model"))
+    words = tiny_sentences(5, 5)
+    assert again(words) == parser(words)
+
+
+def test_arguments(tmp_path):
+    good = tmp_path / "gold"
+    good.write_text("(S (X x))")
+    for error, message, call in (
+        (ValueError, "kind='ccg'", ("ccg", [good], [])),
+        (FileNotFoundError, "Expected existing files", ("constituency", [tmp_path / "no"], [])),
+        (ValueError, "train_files", ("constituency", [], [])),
+    ):
+        with pytest.raises(error, match=message):
+            treebank.train(*call, **options(tmp_path))
+    with pytest.raises(ValueError, match="loss='l2'"):
+        treebank.train("constituency", [good], [], loss="l2", **options(tmp_path))
+    with pytest.raises(ValueError, match="frozen_layers=3"):
+        treebank.train("constituency", [good], [], **options(tmp_path, frozen_layers=3))
+
+
+def test_batches_hold_every_sentence_once_in_another_order_each_epoch():
+    from keras_struct.treebank.training import _Batches
+
+    encoded: list = [
+        (np.zeros((n + 2, 3), "float16"), np.ones((n, 2), "int32")) for n in (1, 4, 2, 3)
+    ]
+    encoded.append(None)
+    targets = [np.zeros((n, 2), "int32") for n in (1, 4, 2, 3, 9)]
+    batches = _Batches(encoded, targets, [[0] * len(t) for t in targets], 6, seed=0)
+    assert sorted(i for batch in batches.batches for i in batch) == [0, 1, 2, 3]
+    orders = set()
+    for _ in range(8):
+        orders.add(str(batches.batches))
+        batches.on_epoch_end()
+    assert len(orders) > 1
+    for index in range(len(batches)):
+        x, y = batches[index]
+        words = (y["tags"] >= 0).sum(axis=1)
+        assert (x["padding_mask"].sum(axis=1) == words + 2).all()
