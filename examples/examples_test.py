@@ -35,6 +35,18 @@ def test_protein_alignment(tmp_path):
     assert is_png(tmp_path / "protein_alignment.png")
 
 
+def test_parse_demo(tmp_path):
+    script = FOLDER / "parse_demo.py"
+    command = [sys.executable, str(script), "We saw it. It rains.", "--output", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "120"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "nsubj" in result.stdout and "NP" in result.stdout
+    names = [f"{kind}-{n}.svg" for kind in ("constituency", "dependency") for n in (1, 2)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == names
+    assert all((tmp_path / name).read_text().startswith("<svg") for name in names)
+
+
 def test_protein_alignment_names_the_chains():
     script = FOLDER / "protein_alignment.py"
     command = [sys.executable, str(script), "--first", "Z"]

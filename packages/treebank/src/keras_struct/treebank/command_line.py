@@ -79,6 +79,11 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--loss", choices=("nll", "max_margin", "local"), default="nll")
     sub.add_argument("--structure", choices=("eisner", "spanning_tree"), default="eisner")
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument(
+        "--dtype-policy",
+        default="float32",
+        help="mixed_bfloat16 is faster where the processor has it (default: float32)",
+    )
     sub.add_argument("--limit", type=int, help="sentences to train on")
     sub.add_argument("--about", default="", help="what the treebanks are, kept with the model")
 
@@ -200,8 +205,11 @@ def run_evaluate(chosen: argparse.Namespace) -> None:
 
 
 def run_train(chosen: argparse.Namespace) -> None:
+    import keras
+
     from keras_struct.treebank.training import train
 
+    keras.config.set_dtype_policy(chosen.dtype_policy)
     options = {"structure": chosen.structure} if chosen.kind == "dependency" else {}
     columns = (TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -20,7 +20,7 @@ from keras_struct.treebank.preprocessor import ParserPreprocessor
 UNKNOWN_TAG = "X"
 TAG_WEIGHT = 5.0  # of a mean over words, beside the loss of the tree of a sentence
 LONGEST = 128  # words of a sentence in training; longer ones are left out
-
+JITTER = 4  # subwords by which the sentences of a batch may differ for the sake of variety
 
 KINDS: dict[str, tuple[type[GoldTrees], type]] = {
     "constituency": (ConstituencyTrees, ConstituencyParser),
@@ -203,21 +203,24 @@ def _encode(parser, sentences, frozen_layers):
 
 
 class _Batches(keras.utils.PyDataset):
-    """Batches of like length in another order each epoch."""
+    """Batches of like length, other ones in another order each epoch."""
 
     def __init__(self, encoded, targets, tags, budget, seed):
         super().__init__()
         self.encoded, self.targets, self.tags = encoded, targets, tags
         self.generator = np.random.default_rng(seed)
-        known = [i for i, e in enumerate(encoded) if e is not None]
-        sizes = [len(encoded[i][0]) for i in known]
-        self.batches = [[known[k] for k in batch] for batch in batches_by_length(sizes, budget)]
+        self.known = np.array([i for i, e in enumerate(encoded) if e is not None])
+        self.sizes = np.array([len(encoded[i][0]) for i in self.known])
+        self.ends = np.cumsum([len(batch) for batch in batches_by_length(self.sizes, budget)])[:-1]
         self.on_epoch_end()
 
     def __len__(self):
         return len(self.batches)
 
     def on_epoch_end(self):
+        """Sentences change places with those of nearly their length."""
+        order = np.argsort(self.sizes + JITTER * self.generator.random(len(self.sizes)))
+        self.batches = [self.known[batch] for batch in np.split(order, self.ends)]
         self.generator.shuffle(self.batches)
 
     def __getitem__(self, index):

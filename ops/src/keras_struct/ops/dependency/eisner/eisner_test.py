@@ -50,6 +50,18 @@ def test_fewer_trees_than_without_the_order_of_words():
             assert (p[n:] == 0).all()
 
 
+@pytest.mark.parametrize("structure", [ops.cky, ops.eisner])
+def test_memory_is_quadratic(structure):
+    """What stays between the sweeps: a few numbers for each span."""
+
+    def size(n):
+        d = structure(np.zeros((1, n, n), "float32"))
+        return sum(np.prod(x.shape) for x in d._soft[1])
+
+    assert size(64) < 4.1 * size(32)
+    assert size(64) <= 14 * 64**2
+
+
 def test_padding_of_long_sentences():
     """Long sentences run in parts; a short one among them has the result that it has alone."""
     arcs = np.random.default_rng(1).normal(size=(2, 24, 24))
