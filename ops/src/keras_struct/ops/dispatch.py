@@ -18,6 +18,7 @@ import os
 
 ENVIRONMENT = "KERAS_STRUCT_IMPLEMENTATION"
 
+CHART = ("native_cpu", "portable", "reference")
 ALIGNMENT = ("native_cpu", "portable", "checkpointed", "reference")
 
 # For each structure: the folder, and the implementations from fastest to most general. The NumPy
@@ -38,10 +39,10 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "osa": ("alignment", ALIGNMENT),
     "damerau": ("alignment", ("portable", "checkpointed", "reference")),
     "lcs": ("alignment", ALIGNMENT),
-    "cky": ("constituency.cky", ("portable", "reference")),
+    "cky": ("constituency.cky", CHART),
     "pcfg": ("constituency.pcfg", ("portable", "reference")),
-    "nussinov": ("constituency.nussinov", ("portable", "reference")),
-    "eisner": ("dependency.eisner", ("portable", "reference")),
+    "nussinov": ("constituency.nussinov", CHART),
+    "eisner": ("dependency.eisner", CHART),
     "spanning_tree": ("dependency.spanning_tree", ("portable", "reference")),
 }
 

@@ -24,6 +24,14 @@ class LabelledSweeps(Sweeps):
 
     plain: Sweeps
 
+    @property
+    def traceable(self):
+        return self.plain.traceable
+
+    @property
+    def differentiable(self):
+        return dataclasses.replace(self, plain=self.plain.differentiable)
+
     def places(self, scores, event):
         """Scores (B, S, L) of the labels of every place of a plain event, and which are used."""
         raise NotImplementedError

@@ -7,12 +7,12 @@ class Sweeps:
     Subclasses are immutable and hashable (frozen dataclasses): they travel through `jax.jit` and
     custom gradients as static arguments. Every array has the batch axis first; a potential that is
     shared by the batch has size 1 there. All potentials are finite (see `numerics.FORBIDDEN`).
-
-    Attributes:
-        traceable: Whether the sweeps run on unknown values, so that a compiler can take them.
     """
 
-    traceable = True
+    @property
+    def traceable(self):
+        """Whether the sweeps run on unknown values, so that a compiler can take them."""
+        return True
 
     @property
     def differentiable(self):

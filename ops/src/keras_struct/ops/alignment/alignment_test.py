@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_struct import ops
+from keras_struct.ops import native
 from keras_struct.ops.alignment import cases, native_cpu
 from keras_struct.ops.laws import StructureLaws, for_backend
 from keras_struct.ops.testing import BACKEND, array, fast, float64, grad, tensor
@@ -140,7 +141,7 @@ def test_vmap_of_a_gradient_of_the_map(implementation):
     np.testing.assert_allclose(array(mapped), one_by_one, rtol=1e-4, atol=1e-5)
 
 
-native = pytest.mark.skipif(
+with_numba = pytest.mark.skipif(
     BACKEND not in ("torch", "numpy") or importlib.util.find_spec("numba") is None,
     reason="native_cpu runs on PyTorch and NumPy, with Numba",
 )
@@ -159,7 +160,7 @@ def check_native(case, dtype, **tolerance):
         check_equal(got[name], wanted[name], **tolerance)
 
 
-@native
+@with_numba
 @pytest.mark.parametrize("case", NATIVE, ids=str)
 def test_native_equals_portable(case):
     check_native(case, "float64", rtol=1e-10, atol=1e-10)
@@ -180,13 +181,13 @@ ACROSS_STRIPS = [
 ]
 
 
-@native
+@with_numba
 @pytest.mark.parametrize("case", ACROSS_STRIPS, ids=str)
 def test_native_across_strips(case):
     check_native(case, "float64", rtol=1e-10, atol=1e-10)
 
 
-@native
+@with_numba
 def test_native_is_chosen_and_exact_in_float32():
     costs = np.random.default_rng(0).random((2, 200, 150)).astype("float32")
     d = ops.dtw(tensor(costs, "float32"))
@@ -196,7 +197,7 @@ def test_native_is_chosen_and_exact_in_float32():
     np.testing.assert_allclose(array(d.marginals()), array(exact.marginals()), atol=1e-7)
 
 
-@native
+@with_numba
 def test_native_in_parallel(monkeypatch):
     scores = tensor(np.random.default_rng(0).normal(size=(40, 40, 50)))
     lengths = (np.arange(1, 41), np.full(40, 50))
@@ -205,8 +206,8 @@ def test_native_in_parallel(monkeypatch):
         return array(ops.smith_waterman(scores, -1.0, lengths=lengths).marginals())
 
     alone = marginals()
-    monkeypatch.setattr(native_cpu, "_threads", lambda: 3)
-    monkeypatch.setattr(native_cpu, "SMALL", 0)
+    monkeypatch.setattr(native, "_threads", lambda: 3)
+    monkeypatch.setattr(native, "SMALL", 0)
     np.testing.assert_array_equal(marginals(), alone)
 
 

@@ -7,9 +7,6 @@ structure, `ends` (B, E); the log-partition (B,); 1 for every example if the loc
 """
 
 import functools
-import importlib.util
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from keras import ops
@@ -17,22 +14,10 @@ from keras import ops
 from keras_struct.ops.alignment import events
 from keras_struct.ops.alignment.layout import Layout
 from keras_struct.ops.alignment.wavefront import WavefrontSweeps
+from keras_struct.ops.native import as_array, as_double, as_tensor, on_examples, rejects
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
-SMALL = 1 << 16  # cells of a batch that are not worth a thread
-CHUNKS = 4  # pieces of the batch for each thread: ragged examples take unequal times
-
-
-def rejects(call):
-    if call.backend not in ("torch", "numpy"):
-        return f"it is a call into Numba, which a program compiled by {call.backend} cannot hold"
-    if call.platform != "cpu":
-        return f"it runs on the CPU, and the scores are on the {call.platform}"
-    if call.traced:
-        return "it needs concrete values (no vmap, no torch.func, no torch.compile)"
-    if importlib.util.find_spec("numba") is None:
-        return "Numba is not installed (pip install keras-struct-ops[native])"
-    return None
+__all__ = ["StripSweeps", "rejects", "sweeps"]
 
 
 def sweeps(call):
@@ -53,18 +38,18 @@ class StripSweeps(WavefrontSweeps):
         value = ends.max(1) if op == "max" else _logsumexp(ends)
         hard = np.full(len(value), float(op == "max"))
         log_partition = ops.convert_to_tensor(value, dtype=run.dtype)
-        return log_partition, tuple(_tensor(x) for x in (heads, ends, value, hard))
+        return log_partition, tuple(as_tensor(x) for x in (heads, ends, value, hard))
 
     def backward(self, potentials, context, tape):
         run = _Run(self.spec, potentials, context)
-        heads, _, value, _ = map(_double, tape)
+        heads, _, value, _ = map(as_double, tape)
         marginals = run.new_marginals()
         run.on_examples(run.strips.backward, run.potentials, heads, value, run.five(marginals))
         return marginals
 
     def curvature(self, potentials, context, tape, tangents):
         run = _Run(self.spec, potentials, context)
-        heads, _, value, _ = map(_double, tape)
+        heads, _, value, _ = map(as_double, tape)
         products = run.new_marginals()
         arguments = run.five(tangents), heads, value, run.five(products)
         run.on_examples(run.strips.curvature, run.potentials, *arguments)
@@ -72,8 +57,8 @@ class StripSweeps(WavefrontSweeps):
 
     def trace(self, potentials, context, tape, noise):
         run = _Run(self.spec, potentials, context)
-        heads, ends, value, hard = map(_double, tape)
-        end = (ends + _array(noise(ends.shape))).argmax(1)
+        heads, ends, value, hard = map(as_double, tape)
+        end = (ends + as_array(noise(ends.shape))).argmax(1)
         if self.spec.end == "corner":
             end_noise = ops.zeros((run.batch, 1, 1))
         else:
@@ -84,9 +69,9 @@ class StripSweeps(WavefrontSweeps):
         steps = layout.steps + self.spec.window  # draws as those of the wavefront
         draws = noise((steps, run.batch, len(self.spec.moves)))
         places = np.full((run.batch, layout.steps + 1), -1, "int32")
-        arguments = heads, hard, end, _double(end_noise), _double(draws), places
+        arguments = heads, hard, end, as_double(end_noise), as_double(draws), places
         run.on_examples(run.strips.trace, run.potentials, self.spec.by_rows, *arguments)
-        return events.encode(self.spec, layout, ops.transpose(_tensor(places)))
+        return events.encode(self.spec, layout, ops.transpose(as_tensor(places)))
 
 
 class _Run:
@@ -99,15 +84,15 @@ class _Run:
         self.rows, self.columns = potentials[0].shape[1:]
         self.batch = context[0].shape[0]
         self.shapes = [tuple(x.shape[1:]) for x in potentials]
-        self.dtype = _array(potentials[0]).dtype.name
+        self.dtype = as_array(potentials[0]).dtype.name
         self.potentials = self.five(potentials)
         self.plan = _plan(spec, self.columns)
-        lengths = np.stack([_array(x) for x in context[:2]], axis=1)
+        lengths = np.stack([as_array(x) for x in context[:2]], axis=1)
         self.lengths = np.clip(lengths, 0, (self.rows, self.columns)).astype("uint64")
 
     def five(self, tensors):
         """As the kernels take them, contiguous and as many for every structure."""
-        arrays = [np.require(_array(x), self.dtype, ["C", "W"]) for x in tensors]
+        arrays = [np.require(as_array(x), self.dtype, ["C", "W"]) for x in tensors]
         spare = np.zeros((1, 1, 1), self.dtype)
         return tuple(arrays + [spare] * (self.strips.MOST_CHANNELS - len(arrays)))
 
@@ -124,15 +109,9 @@ class _Run:
         return tuple(ops.empty((self.batch, *shape), dtype=self.dtype) for shape in self.shapes)
 
     def on_examples(self, kernel, *arguments):
-        """Runs a kernel on all examples, in parallel if that pays."""
-        threads = _threads() if self.batch * self.rows * self.columns > SMALL else 1
-        if threads == 1:
-            kernel(self.plan, (0, self.batch), self.lengths, *arguments)
-            return
-        chunk = -(-self.batch // (CHUNKS * threads))
-        chunks = [(b, min(b + chunk, self.batch)) for b in range(0, self.batch, chunk)]
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda x: kernel(self.plan, x, self.lengths, *arguments), chunks))
+        """Runs a kernel on all examples."""
+        cells = self.batch * self.rows * self.columns
+        on_examples(kernel, self.batch, cells, self.plan, self.lengths, *arguments)
 
 
 @functools.lru_cache(maxsize=64)
@@ -140,28 +119,6 @@ def _plan(spec, columns):
     from keras_struct.ops.alignment import strips
 
     return strips.plan(spec, columns)
-
-
-def _threads():
-    """NUMBA_NUM_THREADS (by default all cores), and no more than OMP_NUM_THREADS."""
-    import numba
-
-    most = os.environ.get("OMP_NUM_THREADS", "")
-    count = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    return min(count, int(most)) if most.isdigit() and int(most) > 0 else count
-
-
-def _array(x):
-    """NumPy array that shares memory with a tensor."""
-    return np.asarray(ops.stop_gradient(x))
-
-
-def _tensor(x):
-    return ops.convert_to_tensor(x, dtype=x.dtype.name)
-
-
-def _double(x):
-    return np.require(_array(x), "float64", ["C", "W"])
 
 
 def _logsumexp(x):

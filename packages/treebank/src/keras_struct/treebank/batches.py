@@ -1,4 +1,19 @@
-"""Sentences in batches of like length."""
+"""Sentences in batches of like length, and of few shapes where every shape is compiled."""
+
+import keras
+
+
+def padded_size(n, least=1):
+    """The size to which a batch of size `n` is padded.
+
+    Where every new shape is compiled, on JAX and TensorFlow, the next of 1, 2, 3, 4, 6, 8, 12, ...
+    that is not below `least`; else `n`.
+    """
+    if keras.backend.backend() not in ("jax", "tensorflow"):
+        return n
+    n = max(n, least)
+    power = 1 << (n - 1).bit_length()
+    return 3 * power // 4 if 4 * n <= 3 * power and power > 2 else power
 
 
 def batches_by_length(sizes, budget):

@@ -43,7 +43,16 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     def model(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--model", help="shipped name or folder (default: the shipped one)")
 
+    def policy(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--dtype-policy",
+            choices=("float32", "mixed_bfloat16"),
+            default="float32",
+            help="mixed_bfloat16 is faster on processors with bfloat16 (default: float32)",
+        )
+
     def sizes(sub: argparse.ArgumentParser) -> None:
+        policy(sub)
         sub.add_argument("--batch-tokens", type=int, default=2048, help="subwords of a batch")
         sub.add_argument(
             "--max-words",
@@ -60,7 +69,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--probabilities", action="store_true", help="of every part, in json")
     sub.add_argument("--output", type=Path, help="file (svg: folder); default: standard output")
     sub.add_argument(
-        "--lookahead", type=int, help="sentences read ahead (default: 512; 1 at a terminal)"
+        "--lookahead", type=int, help="sentences read ahead (default: 2048; 1 at a terminal)"
     )
 
     sub = command("evaluate", "Score a parser on gold trees.", "files of brackets or CoNLL-U")
@@ -79,11 +88,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--loss", choices=("nll", "max_margin", "local"), default="nll")
     sub.add_argument("--structure", choices=("eisner", "spanning_tree"), default="eisner")
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument(
-        "--dtype-policy",
-        default="float32",
-        help="mixed_bfloat16 is faster where the processor has it (default: float32)",
-    )
+    policy(sub)
     sub.add_argument("--limit", type=int, help="sentences to train on")
     sub.add_argument("--about", default="", help="what the treebanks are, kept with the model")
 
@@ -99,6 +104,10 @@ def main(words: Sequence[str] | None = None) -> int:
     chosen = arguments(words)
     run = {"parse": run_parse, "evaluate": run_evaluate, "train": run_train, "export": run_export}
     try:
+        if "dtype_policy" in chosen:
+            import keras
+
+            keras.config.set_dtype_policy(chosen.dtype_policy)
         run[chosen.command](chosen)
     except (ValueError, OSError, ImportError) as error:
         print(f"keras-struct-treebank: {error}", file=sys.stderr)
@@ -148,6 +157,7 @@ def read(files: Sequence[str], words: bool) -> Iterator[Any]:
 
 def run_parse(chosen: argparse.Namespace) -> None:
     from keras_struct.treebank.formats import DEFAULTS, FORMATS, open_whole
+    from keras_struct.treebank.parser_task import LOOKAHEAD
 
     files = expand(chosen.files)
     format = chosen.format or DEFAULTS[chosen.kind]
@@ -157,7 +167,7 @@ def run_parse(chosen: argparse.Namespace) -> None:
     if format == "svg" and (chosen.output is None or not chosen.output.is_dir()):
         raise ValueError("Expected an existing folder as --output for svg, a file a sentence")
     interactive = "-" in files and sys.stdin.isatty()
-    lookahead = chosen.lookahead or (1 if interactive else 512)
+    lookahead = chosen.lookahead or (1 if interactive else LOOKAHEAD)
     parses = load(chosen).parse(
         read(files, chosen.words),
         batch_tokens=chosen.batch_tokens,
@@ -205,11 +215,8 @@ def run_evaluate(chosen: argparse.Namespace) -> None:
 
 
 def run_train(chosen: argparse.Namespace) -> None:
-    import keras
-
     from keras_struct.treebank.training import train
 
-    keras.config.set_dtype_policy(chosen.dtype_policy)
     options = {"structure": chosen.structure} if chosen.kind == "dependency" else {}
     columns = (TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -9,18 +9,16 @@ import numpy as np
 
 from keras_struct.layers import export_saved_model
 from keras_struct.parsers import TreeDecoder
-from keras_struct.treebank.batches import batches_by_length
+from keras_struct.treebank.batches import batches_by_length, padded_size
 from keras_struct.treebank.compact_preset import load_compact_preset, preset_folder
-from keras_struct.treebank.preprocessor import ParserPreprocessor
+from keras_struct.treebank.preprocessor import LEAST_LENGTH, ParserPreprocessor
 from keras_struct.treebank.text import sentences_of
 from keras_struct.treebank.word_pooling import WordPooling
 
 BATCH_TOKENS = 2048
 MAX_WORDS = 600
-LOOKAHEAD = 512
+LOOKAHEAD = 2048
 ENDS = frozenset(".!?;:,")
-# Sizes are rounded up to these where every new shape is compiled: sentences, subwords, words.
-ROUND = {"sentences_to": 8, "length_to": 32, "words_to": 16}
 
 
 class ParserTask(keras_hub.models.Task):
@@ -132,7 +130,8 @@ class ParserTask(keras_hub.models.Task):
         while chunk := list(itertools.islice(sentences, lookahead)):
             cut = [_pieces(words, max_words) for words in chunk]
             pieces = list(itertools.chain.from_iterable(cut))
-            sizes = [sum(map(len, self.preprocessor.subwords(words))) + 2 for words in pieces]
+            subwords = [sum(map(len, self.preprocessor.subwords(words))) + 2 for words in pieces]
+            sizes = [padded_size(n, LEAST_LENGTH) for n in subwords]
             found = [None] * len(pieces)
             for batch in batches_by_length(sizes, batch_tokens):
                 parses = self._parse_batch([pieces[i] for i in batch], probabilities)
@@ -144,8 +143,7 @@ class ParserTask(keras_hub.models.Task):
                 yield whole[0] if len(whole) == 1 else self.joined(whole)
 
     def _parse_batch(self, sentences, probabilities):
-        compiled = keras.backend.backend() in ("jax", "tensorflow")
-        arrays = self.preprocessor.arrays(sentences, **(ROUND if compiled else {}))
+        arrays = self.preprocessor.arrays(sentences, few_shapes=True)
         found = self.inference_model(probabilities).predict_on_batch(arrays)
         marginals = found.get("marginals", [None] * len(sentences))
         rows = zip(sentences, found["tree"], found["tags"], marginals, strict=False)

@@ -4,6 +4,10 @@ import keras
 import keras_hub
 import numpy as np
 
+from keras_struct.treebank.batches import padded_size
+
+LEAST_LENGTH, LEAST_WORDS = 32, 16  # of padded batches
+REMEMBERED = 1_000_000  # words whose subwords are kept
 ESCAPES = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
 ESCAPES |= {"``": '"', "''": '"'}
 
@@ -65,6 +69,9 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
             raise ValueError(f"Expected a list of words, none empty. Received: sentence={words!r}")
         new = sorted({word for word in words if word not in self._subwords})
         if new:
+            if len(self._subwords) > REMEMBERED:
+                self._subwords = {}
+                new = sorted(set(words))
             texts = [ESCAPES.get(word, word) for word in new]
             unknown = [self.tokenizer.token_to_id("[UNK]")]
             pieces = self.tokenizer(texts)
@@ -78,8 +85,8 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
     def __call__(self, x, y=None, sample_weight=None):
         return self.call(x, y, sample_weight)  # lists of words are no tensors for Keras to convert
 
-    def arrays(self, sentences, sentences_to=1, length_to=1, words_to=1):
-        """The dict of arrays of a batch; its sizes are rounded up to multiples of the `_to`."""
+    def arrays(self, sentences, few_shapes=False):
+        """The dict of arrays of a batch, with `few_shapes` of sizes that `padded_size` gives."""
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         rows: list[list[int]] = []
         places: list[list[tuple[int, int, int]]] = []
@@ -87,15 +94,18 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
             windows, where = self._windows(self.subwords(words))
             places.append([(len(rows) + row, first, last) for row, first, last in where])
             rows += [[cls, *window, sep] for window in windows]
-        length = _round_up(max(map(len, rows)), length_to)
-        shape = (_round_up(len(rows), sentences_to), length)
+        sizes = len(rows), max(map(len, rows)), len(sentences), max(1, *map(len, places))
+        if few_shapes:
+            sizes = tuple(map(padded_size, sizes, (1, LEAST_LENGTH, 1, LEAST_WORDS)))
+        rows_to, length, count, widest = sizes
+        length = min(length, self.sequence_length)
+        shape = rows_to, length
         token_ids = np.full(shape, self.tokenizer.pad_token_id)
         padding_mask = np.zeros(shape, "int32")
         for number, window in enumerate(rows):
             token_ids[number, : len(window)] = window
             padding_mask[number, : len(window)] = 1
-        widest = _round_up(max(1, *map(len, places)), words_to)
-        found = np.full((_round_up(len(sentences), sentences_to), widest, 2), -1)
+        found = np.full((count, widest, 2), -1)
         for number, where in enumerate(places):
             for word, (row, first, last) in enumerate(where):
                 found[number, word] = row * length + first + 1, row * length + last + 1
@@ -129,7 +139,3 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
             "tokenizer": keras.layers.serialize(self.tokenizer),
             "sequence_length": self.sequence_length,
         }
-
-
-def _round_up(n, multiple):
-    return -(-n // multiple) * multiple

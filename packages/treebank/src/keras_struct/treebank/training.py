@@ -1,21 +1,20 @@
 """Training of parsers on treebanks."""
 
 import json
-import math
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_struct import parsers
-from keras_struct.treebank.batches import batches_by_length
+from keras_struct.treebank.batches import batches_by_length, padded_size
 from keras_struct.treebank.compact_preset import save_compact_preset
 from keras_struct.treebank.constituency_parser import ConstituencyParser
 from keras_struct.treebank.dependency_parser import DependencyParser
 from keras_struct.treebank.evaluation import evaluate
 from keras_struct.treebank.gold_trees import ConstituencyTrees, DependencyTrees, GoldTrees
 from keras_struct.treebank.minilm import minilm_backbone, minilm_tokenizer
-from keras_struct.treebank.preprocessor import ParserPreprocessor
+from keras_struct.treebank.preprocessor import LEAST_LENGTH, LEAST_WORDS, ParserPreprocessor
 
 UNKNOWN_TAG = "X"
 TAG_WEIGHT = 5.0  # of a mean over words, beside the loss of the tree of a sentence
@@ -191,7 +190,7 @@ def _encode(parser, sentences, frozen_layers):
     sizes = [sum(map(len, preprocessor.subwords(words))) + 2 for words in sentences]
     encoded = [None] * len(sentences)
     for batch in batches_by_length(sizes, 4096):
-        arrays = preprocessor.arrays([sentences[i] for i in batch], length_to=16)
+        arrays = preprocessor.arrays([sentences[i] for i in batch], few_shapes=True)
         places, length = arrays.pop("places"), arrays["token_ids"].shape[1]
         if len(arrays["token_ids"]) != len(batch):
             continue  # a sentence of several windows
@@ -211,7 +210,8 @@ class _Batches(keras.utils.PyDataset):
         self.generator = np.random.default_rng(seed)
         self.known = np.array([i for i, e in enumerate(encoded) if e is not None])
         self.sizes = np.array([len(encoded[i][0]) for i in self.known])
-        self.ends = np.cumsum([len(batch) for batch in batches_by_length(self.sizes, budget)])[:-1]
+        padded = [padded_size(size, LEAST_LENGTH) for size in self.sizes.tolist()]
+        self.ends = np.cumsum([len(batch) for batch in batches_by_length(padded, budget)])[:-1]
         self.on_epoch_end()
 
     def __len__(self):
@@ -225,11 +225,9 @@ class _Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         batch = self.batches[index]
-        compiled = keras.backend.backend() in ("jax", "tensorflow")
-        multiple = 16 if compiled else 1
         length, words = (
-            math.ceil(max(len(self.encoded[i][k]) for i in batch) / multiple) * multiple
-            for k in (0, 1)
+            padded_size(max(len(self.encoded[i][k]) for i in batch), least)
+            for k, least in enumerate((LEAST_LENGTH, LEAST_WORDS))
         )
         width = self.encoded[batch[0]][0].shape[1]
         pairs = self.targets[batch[0]].shape[1]

@@ -107,18 +107,20 @@ class CKY(Bracketing):
 
     def clean_potentials(self, temperature):
         spans = self.inside(self.context[0])
-        masks = {"spans": spans, "labels": spans[..., None], "splits": self._cuts(spans)}
+        masks = {"spans": spans, "labels": spans[..., None]}
+        if self.splits:
+            masks["splits"] = self._cuts(spans)
         return {name: clean(x, masks[name], temperature) for name, x in self.potentials.items()}
 
     def fold(self, potentials):
         spans, inside = potentials["spans"], self.inside(self.context[0])
-        cuts = self._cuts(inside)
         if self.labels is not None:
-            spans, inside = spans[..., None] + potentials["labels"], inside[..., None]
-        spans = array.where(inside, spans, ops.full_like(spans, FORBIDDEN))
+            spans = spans[..., None] + potentials["labels"]
+        exists = inside if self.labels is None else inside[..., None]
+        spans = array.where(exists, spans, ops.full_like(spans, FORBIDDEN))
         if not self.splits:
             return (spans,)
-        splits = potentials["splits"]
+        splits, cuts = potentials["splits"], self._cuts(inside)
         return spans, array.where(cuts, splits, ops.zeros_like(splits) + FORBIDDEN)
 
     def unfold(self, marginals):

@@ -1,0 +1,25 @@
+"""CKY on the CPU by compiled loops, see `chart/native_cpu.py`."""
+
+import dataclasses
+
+from keras_struct.ops import native
+from keras_struct.ops.chart.native_cpu import NativeChartSweeps
+from keras_struct.ops.constituency.cky.portable import CKYSweeps, LabelledBracketings
+
+
+def rejects(call):
+    if call.option("splits"):
+        return "it has no scores of splits"
+    return native.rejects(call)
+
+
+def sweeps(call):
+    trees = NativeCKYSweeps(splits=False)
+    return LabelledBracketings(trees) if call.option("labelled") else trees
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeCKYSweeps(NativeChartSweeps, CKYSweeps):
+    @property
+    def differentiable(self):
+        return CKYSweeps(self.splits)
