@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ci.bench import report
-from ci.bench.problem import BACKENDS, find_problems
+from ci.bench.problem import BACKENDS, Problem, find_problems
 from ci.bench.runner import Options, Runner
 
 NOTES = """\
@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="TEXT",
-        help="cases whose title holds all of these, such as linear_chain K=16 decode",
+        help="cases whose file, title and task hold all of these, such as trees N=32 decode",
     )
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--no-peers", action="store_true", help="our own times only")
@@ -51,6 +51,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     return parser.parse_args(arguments)
+
+
+def file_of(problem: Problem) -> str:
+    """The name of the module that defines a problem."""
+    return type(problem).__module__.rpartition(".")[2]
 
 
 def command_line(chosen: argparse.Namespace) -> str:
@@ -78,7 +83,7 @@ def main() -> int:
         memory=int(chosen.memory * 2**30),
     )
     cases = [(problem, task) for problem in find_problems() for task in problem.tasks]
-    cases = [(p, t) for p, t in cases if set(chosen.only) <= {t, *p.title.split()}]
+    cases = [(p, t) for p, t in cases if set(chosen.only) <= {t, file_of(p), *p.title.split()}]
     if not cases:
         print(f"Expected --only to match a case. Received: only={chosen.only}", file=sys.stderr)
         return 2

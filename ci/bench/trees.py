@@ -97,6 +97,9 @@ class CKY(Tree):
     def peer(self, torch_struct: Any, *scores: Any) -> Any:
         return torch_struct.TreeCRF(scores[0][..., None])
 
+    def peer_marginals(self, distribution: Any) -> Any:
+        return distribution.marginals[..., 0]
+
 
 class Eisner(Tree):
     family = "eisner"

@@ -27,11 +27,14 @@ from keras_struct.ops.dependency.eisner import eisner
 from keras_struct.ops.dependency.spanning_tree import spanning_tree
 from keras_struct.ops.dispatch import Call, Choice, explain, implementations, use
 from keras_struct.ops.distribution import Distribution, TopK
+from keras_struct.ops.transport.sinkhorn import Dustbin, Sinkhorn, sinkhorn, sinkhorn_tail
 
 __all__ = [
     "Call",
     "Choice",
     "Distribution",
+    "Dustbin",
+    "Sinkhorn",
     "TopK",
     "adjacent_swaps",
     "categorical",
@@ -53,6 +56,8 @@ __all__ = [
     "pcfg",
     "saigo_vert",
     "semi_markov",
+    "sinkhorn",
+    "sinkhorn_tail",
     "smith_waterman",
     "spanning_tree",
     "subset",

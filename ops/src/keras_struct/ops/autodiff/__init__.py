@@ -11,6 +11,9 @@ what `sweeps.forward` left behind:
   gradient is the curvature sweep;
 - `run(sweeps, name, *args, static=())` -> `sweeps.name(*args, *static)` without gradient, compiled
   where calls outside of a compiled function would be slow; `static` is hashable.
+- `compiled(sweep, name, *args)` -> the same with gradients, which are autodiff's;
+- `explicit(sweep, inputs, context)` -> `sweep.output(inputs, context)`, whose gradient is
+  `sweep.vjp(inputs, context, cotangent)`, whose own is autodiff's.
 
 The curvature sweep is linear and symmetric in its tangents, so its gradient with respect to them is
 itself; its gradient with respect to the potentials (third derivatives) is the framework's own
@@ -20,12 +23,19 @@ autodiff of the portable sweeps.
 import keras
 
 if keras.backend.backend() == "jax":
-    from keras_struct.ops.autodiff.jax import forward, marginals, run, value
+    from keras_struct.ops.autodiff.jax import compiled, explicit, forward, marginals, run, value
 elif keras.backend.backend() == "tensorflow":
-    from keras_struct.ops.autodiff.tensorflow import forward, marginals, run, value
+    from keras_struct.ops.autodiff.tensorflow import (
+        compiled,
+        explicit,
+        forward,
+        marginals,
+        run,
+        value,
+    )
 elif keras.backend.backend() == "torch":
-    from keras_struct.ops.autodiff.torch import forward, marginals, run, value
+    from keras_struct.ops.autodiff.torch import compiled, explicit, forward, marginals, run, value
 else:
-    from keras_struct.ops.autodiff.numpy import forward, marginals, run, value
+    from keras_struct.ops.autodiff.numpy import compiled, explicit, forward, marginals, run, value
 
-__all__ = ["forward", "marginals", "run", "value"]
+__all__ = ["compiled", "explicit", "forward", "marginals", "run", "value"]

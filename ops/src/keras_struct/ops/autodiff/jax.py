@@ -94,3 +94,20 @@ def _curvature_bwd(sweeps, residuals, g):
 
 
 _curvature.defvjp(_curvature_fwd, _curvature_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def explicit(sweep, inputs, context):
+    return compiled(sweep, "output", inputs, context)
+
+
+def _explicit_bwd(sweep, residuals, cotangent):
+    return compiled(sweep, "vjp", *residuals, cotangent), None
+
+
+explicit.defvjp(lambda sweep, *args: (explicit(sweep, *args), args), _explicit_bwd)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def compiled(sweep, name, *args):
+    return getattr(sweep, name)(*args)

@@ -15,3 +15,11 @@ def value(sweeps, potentials, context, tape, log_partition):
 
 def marginals(sweeps, potentials, context, tape):
     return sweeps.backward(potentials, context, tape)
+
+
+def compiled(sweep, name, *args):
+    return getattr(sweep, name)(*args)
+
+
+def explicit(sweep, inputs, context):
+    return sweep.output(inputs, context)

@@ -1,5 +1,7 @@
 """The three custom gradients on TensorFlow (see `autodiff/__init__.py`)."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_struct.ops.numerics import reduce_to, scale_rows
@@ -62,6 +64,27 @@ def _curvature(sweeps, potentials, context, tape, tangents):
         return _stop(hessian), grad
 
     return _sequence(attach(*potentials, *tangents))
+
+
+def compiled(sweep, name, *args):
+    return _graph(sweep, name)(*args)
+
+
+@functools.lru_cache(maxsize=64)
+def _graph(sweep, name):
+    """A loop of small operations takes many times as long outside of a graph."""
+    return tf.function(getattr(sweep, name))
+
+
+def explicit(sweep, inputs, context):
+    @tf.custom_gradient
+    def attach(*inputs):
+        def grad(g):
+            return list(compiled(sweep, "vjp", inputs, context, g))
+
+        return tf.stop_gradient(compiled(sweep, "output", _stop(inputs), context)), grad
+
+    return attach(*inputs)
 
 
 def _stop(tensors):

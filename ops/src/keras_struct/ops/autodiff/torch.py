@@ -131,3 +131,28 @@ class _Curvature(_Sweep):
             )
         back = _curvature(ctx.sweeps, potentials, context, tape, g)
         return (None, None, *grads, *([None] * (len(context) + len(tape))), *back)
+
+
+def compiled(sweep, name, *args):
+    return getattr(sweep, name)(*args)
+
+
+def explicit(sweep, inputs, context):
+    return _Explicit.apply(sweep, len(inputs), *inputs, *context)
+
+
+class _Explicit(torch.autograd.Function):
+    @staticmethod
+    def forward(sweep, count, *tensors):
+        return sweep.output(tensors[:count], tensors[count:])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.sweep, ctx.count = inputs[:2]
+        ctx.save_for_backward(*inputs[2:])
+
+    @staticmethod
+    def backward(ctx, g):
+        tensors = ctx.saved_tensors
+        grads = ctx.sweep.vjp(tensors[: ctx.count], tensors[ctx.count :], g)
+        return (None, None, *grads, *([None] * (len(tensors) - ctx.count)))

@@ -60,6 +60,35 @@ def test_symbols_far_apart_in_one_span_keep_their_precision():
     np.testing.assert_allclose(array(d.marginals("terms")), marginals, atol=2e-4)
 
 
+def viterbi(rules, terms, roots):
+    """The score of the best tree, by plain loops."""
+    (words, preterminals), nonterminals = terms.shape, len(roots)
+    best = {}
+    for i in range(words):
+        best[i, i] = np.concatenate([np.full(nonterminals, -np.inf), terms[i]])
+    for width in range(2, words + 1):
+        for i in range(words - width + 1):
+            j = i + width - 1
+            cuts = [(rules + best[i, m][:, None] + best[m + 1, j]).max((1, 2)) for m in range(i, j)]
+            best[i, j] = np.concatenate([np.max(cuts, axis=0), np.full(preterminals, -np.inf)])
+    return (best[0, words - 1][:nonterminals] + roots).max()
+
+
+def test_the_best_tree_of_a_long_sentence():
+    """With many cuts, where the best of them is not in the pair with the greatest sum."""
+    rng = np.random.default_rng(0)
+    k, p, words = 4, 3, 18
+    rules, terms = rng.normal(size=(3, k, k + p, k + p)), rng.normal(size=(3, words, p))
+    roots = rng.normal(size=(3, k))
+    potentials = [tensor(x, "float32") for x in (rules, terms, roots)]
+    best = pcfg(*potentials, temperature=0)
+    wanted = [viterbi(*x) for x in zip(rules, terms, roots, strict=True)]
+    np.testing.assert_allclose(array(best.value()), wanted, rtol=1e-5)
+    d = pcfg(*potentials)
+    np.testing.assert_allclose(array(d.score(best.argmax())), wanted, rtol=1e-5)
+    np.testing.assert_allclose(array(d.score(d.topk(2).events[0])), wanted, rtol=1e-5)
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="torch-struct runs on PyTorch")
 def test_agrees_with_torch_struct():
     torch_struct = pytest.importorskip("torch_struct")

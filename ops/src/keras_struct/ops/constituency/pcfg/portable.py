@@ -1,7 +1,8 @@
 """PCFG on every backend (see `recurrence.md`).
 
 The tape is the values of all spans and the columns that the moving frame of right parts loses, as
-mantissas and exponents, (B, S, W, N) and (B, S, W, N, 1).
+mantissas and exponents, (B, S, W, N) and (B, S, W, N, 1); and 1 for every example if the local
+operator was "max", (B,).
 """
 
 import dataclasses
@@ -34,7 +35,8 @@ class PCFGSweeps(Sweeps):
         values, lost = grammar.inside(array.max if op == "max" else array.sum)
         scores = grammar.top_scores(values, context[0])
         total = array.max(scores, -1) if op == "max" else array.logsumexp(scores, -1)
-        return total, tuple(grammar.divide(swap(x)) for x in (*values, *lost))
+        hard = ops.zeros_like(total) + float(op == "max")
+        return total, (*(grammar.divide(swap(x)) for x in (*values, *lost)), hard)
 
     def backward(self, potentials, context, tape):
         grammar, outside = _read(potentials, context, tape, Outside)
@@ -47,7 +49,7 @@ class PCFGSweeps(Sweeps):
         return rules, _terms(grammar, rows), roots
 
     def trace(self, potentials, context, tape, noise):
-        grammar, outside = _read(potentials, context, tape, Choice, noise)
+        grammar, outside = _read(potentials, context, tape, Choice, noise, tape[-1])
         (rows,), _, _ = outside.descend()
         return event_of(grammar, rows > 0.5)
 
@@ -60,7 +62,7 @@ class PCFGSweeps(Sweeps):
 
 def _read(potentials, context, tape, kind, *more):
     grammar = Grammar(potentials)
-    arrays = [swap(grammar.merge(x)) for x in tape]
+    arrays = [swap(grammar.merge(x)) for x in tape[:4]]
     return grammar, kind(grammar, Scaled(*arrays[:2]), Scaled(*arrays[2:]), context[0], *more)
 
 
@@ -108,6 +110,10 @@ class Outside:
         """Own state at this width, and what `rules` and `cuts` need of it."""
         return state, ()
 
+    def all_cuts(self, terms):
+        """Pairs of symbols (B, S, S, C) from their terms cut by cut (B, S, S, R, C)."""
+        return scaled.total(terms, 3)
+
     def rules(self, p, shares, view):
         """What each use of a rule gets, (B, K, S, S, C), of what its parent gets, (B, K, C)."""
         return [p[0][:, :, None, None] * shares]
@@ -132,7 +138,7 @@ class Outside:
             ]
             p = [self._with_root(row, root, time) for row, root in zip(p, roots, strict=True)]
             terms = grammar.cuts(self.left, right)
-            pairs = scaled.total(terms, 3)
+            pairs = self.all_cuts(terms)
             parent = Scaled(*(grammar.phrases(x)[:, :, None, None] for x in value))
             shares = scaled.ratio(grammar.uses(pairs), parent)
             q = self.rules([grammar.phrases(row) for row in p], shares, view)
@@ -179,9 +185,9 @@ class Outside:
 class Choice(Outside):
     """One rule and one cut for each span, the best after noise."""
 
-    def __init__(self, grammar, values, lost, lengths, noise):
+    def __init__(self, grammar, values, lost, lengths, noise, hard):
         super().__init__(grammar, values, lost, lengths)
-        self.noise = noise
+        self.noise, self.hard = noise, hard[:, None, None, None] > 0
         n, batch = grammar.n, grammar.batch
         pairs = swap(noise((batch, n, grammar.symbols**2 * n)))
         self.xs = (ops.reshape(pairs, (n, -1, n)), swap(noise((batch, n, n, n))))
@@ -199,6 +205,11 @@ class Choice(Outside):
         pairs, cuts = x  # cut to the size of this part, as all that the loop reads
         shape = (-1, self.grammar.symbols**2, ops.shape(pairs)[-1])
         return state, (ops.reshape(pairs, shape), cuts)
+
+    def all_cuts(self, terms):
+        """The best cut of each pair where the tape holds maxima, else all."""
+        either = zip(scaled.total(terms, 3, array.max), scaled.total(terms, 3), strict=True)
+        return Scaled(*(array.where(self.hard, best, every) for best, every in either))
 
     def rules(self, p, shares, view):
         used = array.sum(p[0], 1)  # (B, C): at most one symbol of a span is used
