@@ -493,5 +493,6 @@ class Unrolled:
     tail: Tail
 
     def output(self, inputs, masses, lengths):
-        base = self.solver.solve(*inputs[:2], masses, lengths)
+        rows, columns, _ = inputs
+        base = self.solver.solve(rows, columns, masses, lengths)
         return self.tail.output(inputs, (*base, *masses, *lengths))

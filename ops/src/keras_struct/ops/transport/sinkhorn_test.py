@@ -26,18 +26,18 @@ from keras_struct.ops.transport import reference, sinkhorn
 SIZES, DEPTH, WIDTH, EPSILON = (11, 9), 5, 3, 0.7
 LENGTHS = np.array([11, 7, 1]), np.array([9, 9, 4])
 MASSES = np.random.default_rng(7).uniform(0.5, 2, (3, 11)), None
-TOKENS = np.random.default_rng(8).normal(size=(2, DEPTH)), np.ones(WIDTH)
+(QUERY, KEY), VALUE = np.random.default_rng(8).normal(size=(2, DEPTH)), np.ones(WIDTH)
 # Options of `sinkhorn_tail`, and their meaning for the reference.
-CASES = {
+CASES: dict[str, dict] = {
     "dense": {},
     "band": {"band_width": 3},
     "masses": {"masses": MASSES, "band_width": 5},
     "unbalanced": {"kl_weights": (2.0, 0.5), "masses": MASSES},
     "half unbalanced": {"kl_weights": (None, 1.5), "band_width": 4},
-    "spoke": {"dustbin": ops.Dustbin(*TOKENS[0], TOKENS[1], (3.0, 2.0)), "band_width": 2},
-    "block": {"dustbin": ops.Dustbin(*TOKENS[0], support="block"), "band_width": 2},
+    "spoke": {"dustbin": ops.Dustbin(QUERY, KEY, VALUE, (3.0, 2.0)), "band_width": 2},
+    "block": {"dustbin": ops.Dustbin(QUERY, KEY, support="block"), "band_width": 2},
     "unbalanced spoke": {
-        "dustbin": ops.Dustbin(*TOKENS[0], TOKENS[1]),
+        "dustbin": ops.Dustbin(QUERY, KEY, VALUE),
         "band_width": 2,
         "kl_weights": (1.0, 3.0),
     },
@@ -60,10 +60,11 @@ def inputs(dtype="float64", padding=np.nan):
     return [x.astype(dtype) for x in arrays]
 
 
-def whole(query, key, value, options, steps):
+def whole(query, key, value, options):
     """Scores, support, options of the reference, and values, with the dustbin first."""
     dustbin, band = options.get("dustbin"), options.get("band_width")
-    lengths, sizes = LENGTHS, np.array(SIZES)
+    lengths: tuple = LENGTHS
+    sizes = np.array(SIZES)
     rows, columns, values = map(np.nan_to_num, (query, key, value))
     masses = [np.zeros((3, n)) for n in SIZES]
     if options.get("masses"):
@@ -91,16 +92,15 @@ def whole(query, key, value, options, steps):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("tail", [0, 2])
 def test_equals_whole_plans(name, tail):
-    options, x = CASES[name], inputs()
-    scores, exists, more, values = whole(*x, options, 6)
+    options, (q, k, v) = CASES[name], inputs()
+    scores, exists, more, values = whole(q, k, v, options)
     f, g = reference.solve(scores, exists, 4 + tail, **more)
     wanted = reference.plan(scores, exists, f, g) @ values
     wanted = wanted[:, 1:] if "dustbin" in options else wanted
     with float64():
-        got = ops.sinkhorn_tail(
-            *map(tensor, x), LENGTHS, EPSILON, base_steps=4, tail_steps=tail, **options
-        )
-        found = ops.sinkhorn(*map(tensor, x[:2]), LENGTHS, EPSILON, steps=4 + tail, **options)
+        q, k, v = map(tensor, (q, k, v))
+        got = ops.sinkhorn_tail(q, k, v, LENGTHS, EPSILON, base_steps=4, tail_steps=tail, **options)
+        found = ops.sinkhorn(q, k, LENGTHS, EPSILON, steps=4 + tail, **options)
     np.testing.assert_allclose(array(got), wanted, atol=1e-12)
     again = reference.plan(scores, exists, array(found.rows), array(found.columns))
     np.testing.assert_allclose(again, reference.plan(scores, exists, f, g), atol=1e-12)
@@ -221,16 +221,14 @@ def test_a_schedule_of_epsilon_gets_there_sooner():
 
 
 def test_spokes_are_a_block_where_the_band_holds_all():
-    x = inputs("float32", 0.0)
-    both = [
-        array(
-            ops.sinkhorn_tail(
-                *x, LENGTHS, band_width=20, dustbin=ops.Dustbin(*TOKENS[0], support=support)
-            )
+    q, k, v = inputs("float32", 0.0)
+    spoke, block = (
+        ops.sinkhorn_tail(
+            q, k, v, LENGTHS, band_width=20, dustbin=ops.Dustbin(QUERY, KEY, support=support)
         )
         for support in ("spoke", "block")
-    ]
-    np.testing.assert_allclose(*both, atol=1e-6)
+    )
+    np.testing.assert_allclose(array(spoke), array(block), atol=1e-6)
 
 
 def test_agrees_with_pot():
@@ -245,7 +243,9 @@ def test_agrees_with_pot():
         plan, loose = (
             array(
                 ops.sinkhorn_tail(
-                    *map(tensor, (x, y, eye)),
+                    tensor(x),
+                    tensor(y),
+                    tensor(eye),
                     epsilon=0.5,
                     base_steps=200,
                     masses=(tensor(a), tensor(b)),
@@ -333,8 +333,8 @@ def test_errors():
         ({"masses": (-MASSES[0], None)}, "masses > 0"),
         ({"lengths": (np.array([12, 1, 1]), LENGTHS[1])}, "lengths of query"),
         ({"dustbin": ops.Dustbin(np.ones(2), np.ones(2))}, "size 5 for the dustbin"),
-        ({"dustbin": ops.Dustbin(*TOKENS[0], support="all")}, "dustbin.support='all'"),
-        ({"dustbin": ops.Dustbin(*TOKENS[0], capacities=(0.0, 1.0))}, "capacities > 0"),
+        ({"dustbin": ops.Dustbin(QUERY, KEY, support="all")}, "dustbin.support='all'"),
+        ({"dustbin": ops.Dustbin(QUERY, KEY, capacities=(0.0, 1.0))}, "capacities > 0"),
         ({"schedule": [(2.0, 0)]}, "steps of the schedule"),
     ):
         with pytest.raises(ValueError, match=message.replace("(", r"\(")):
