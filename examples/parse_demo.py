@@ -24,7 +24,7 @@ from keras_struct import treebank
 from keras_struct.treebank.formats import open_whole
 
 SENTENCES = [
-    "The researchers who sequenced the genome of the mouse found genes with unknown functions."
+    "We sequenced the genome of the mouse and compared it with those of other species."
 ]
 ROOT = Path(__file__).resolve().parents[1]
 

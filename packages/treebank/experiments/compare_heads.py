@@ -47,10 +47,11 @@ def greedy_tree(scores):
 
 def greedy_parses(parser, sentences):
     """What `parser.parse` gives, with the parts taken greedily."""
+    model = keras.Model(parser.input, parser.output)  # a task would take sentences
     found = [None] * len(sentences)
     for batch in batches_by_length([len(words) for words in sentences], 1200):
         arrays = parser.preprocessor.arrays([sentences[i] for i in batch], few_shapes=True)
-        outputs = parser.predict_on_batch(arrays)
+        outputs = model.predict_on_batch(arrays)
         packed = parsers.unpack_tree(keras.ops.convert_to_tensor(outputs["tree"])).scores
         scores = keras.ops.convert_to_numpy(packed)
         tags = np.argmax(outputs["tags"], axis=-1)
@@ -74,6 +75,7 @@ def main():
     options.add_argument("--limit", type=int, default=6000, help="sentences to train on")
     options.add_argument("--epochs", type=int, default=2)
     options.add_argument("--dtype-policy", default="mixed_bfloat16")
+    options.add_argument("--only", default="", help="heads whose name holds this text")
     chosen = options.parse_args()
     keras.config.set_dtype_policy(chosen.dtype_policy)
     trees = KINDS[chosen.kind][0]
@@ -81,6 +83,8 @@ def main():
     sentences = [trees.words(tree) for tree in gold]
     header = True
     for name, more, ways in HEADS[chosen.kind]:
+        if chosen.only not in name:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             parser = treebank.train(
