@@ -189,11 +189,12 @@ def _encode(parser, sentences, frozen_layers):
     lower = keras.Model(backbone.input, backbone.transformer_layers[frozen_layers - 1].output)
     sizes = [sum(map(len, preprocessor.subwords(words))) + 2 for words in sentences]
     encoded = [None] * len(sentences)
-    for batch in batches_by_length(sizes, 4096):
+    # Sentences of several windows are left out.
+    short = [i for i, size in enumerate(sizes) if size <= preprocessor.sequence_length]
+    for batch in batches_by_length([sizes[i] for i in short], 4096):
+        batch = [short[k] for k in batch]
         arrays = preprocessor.arrays([sentences[i] for i in batch], few_shapes=True)
         places, length = arrays.pop("places"), arrays["token_ids"].shape[1]
-        if len(arrays["token_ids"]) != len(batch):
-            continue  # a sentence of several windows
         states = keras.ops.convert_to_numpy(lower.predict_on_batch(arrays)).astype("float16")
         for row, i in enumerate(batch):
             words = len(sentences[i])
