@@ -1,25 +1,14 @@
 """A runnable example (addons #337, #2237, #2433): every example in a docstring runs as printed."""
 
-import doctest
-import importlib
-import pkgutil
-
 import pytest
 
 from keras_struct import layers
-
-MODULES = [
-    f"{layers.__name__}.{module.name}"
-    for module in pkgutil.iter_modules(layers.__path__)
-    if not module.name.endswith("_test")
-]
+from keras_struct.ops.testing import modules_of, run_examples
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", modules_of(layers))
 def test_runnable_example(name):
-    module = importlib.import_module(name)
-    results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
-    assert results.failed == 0
+    run_examples(name)
 
 
 def test_every_public_name_has_a_docstring_and_an_example():

@@ -8,8 +8,10 @@ from keras_struct import ops
 from keras_struct.ops.dispatch import IMPLEMENTATIONS
 from keras_struct.ops.testing import BACKEND
 
+OTHERS = ["explain", "implementations", "sinkhorn", "sinkhorn_tail", "use"]
 
-@pytest.mark.parametrize("name", [*IMPLEMENTATIONS, "explain", "implementations", "use"])
+
+@pytest.mark.parametrize("name", [*IMPLEMENTATIONS, *OTHERS])
 def test_example_runs_as_printed(name):
     public = getattr(ops, name)
     assert ">>>" in public.__doc__

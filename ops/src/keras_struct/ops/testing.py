@@ -1,6 +1,9 @@
 """What tests need from each framework: float64 tensors, gradients, compilation."""
 
 import contextlib
+import doctest
+import importlib
+import pkgutil
 
 import keras
 import numpy as np
@@ -98,3 +101,24 @@ def directional(function, args, directions, step=1e-5):
     forward = function(*[x + step * d for x, d in zip(args, directions, strict=True)])
     backward = function(*[x - step * d for x, d in zip(args, directions, strict=True)])
     return (np.float64(array(forward)) - np.float64(array(backward))) / (2 * step)
+
+
+def modules_of(package):
+    """Names of the modules of a package, without its tests."""
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return [f"{package.__name__}.{name}" for name in names if not name.endswith("_test")]
+
+
+def run_examples(name):
+    """Run the examples of the docstrings of a module; those that train need gradients."""
+    module = importlib.import_module(name)
+    tests = doctest.DocTestFinder().find(module)
+    skip_without_fit("".join(example.source for test in tests for example in test.examples))
+    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
+
+
+def skip_without_fit(examples):
+    import pytest
+
+    if ".fit(" in examples and not HAS_GRADIENTS:
+        pytest.skip("the NumPy backend has no fit")

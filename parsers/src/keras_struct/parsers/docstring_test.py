@@ -1,33 +1,17 @@
 """Every example in a docstring and in the README runs as printed."""
 
 import doctest
-import importlib
-import inspect
-import pkgutil
 from pathlib import Path
 
 import pytest
 
 from keras_struct import parsers
-from keras_struct.ops.testing import HAS_GRADIENTS
-
-MODULES = [
-    f"{parsers.__name__}.{module.name}"
-    for module in pkgutil.iter_modules(parsers.__path__)
-    if not module.name.endswith("_test")
-]
+from keras_struct.ops.testing import modules_of, run_examples, skip_without_fit
 
 
-def skip_without_fit(text):
-    if ".fit(" in text and not HAS_GRADIENTS:
-        pytest.skip("the NumPy backend has no fit")
-
-
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", modules_of(parsers))
 def test_runnable_example(name):
-    module = importlib.import_module(name)
-    skip_without_fit(inspect.getsource(module))
-    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
+    run_examples(name)
 
 
 def test_readme():

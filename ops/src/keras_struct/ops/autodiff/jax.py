@@ -26,6 +26,10 @@ def _compiled(sweeps, name, static, *args):
     return getattr(sweeps, name)(*args, *static)
 
 
+def compiled(sweep, name, *args):
+    return _compiled(sweep, name, (), *args)
+
+
 def forward(sweeps, potentials, context, op):
     potentials = lax.stop_gradient(potentials)
     return lax.stop_gradient(run(sweeps, "forward", potentials, context, static=(op,)))
@@ -106,8 +110,3 @@ def _explicit_bwd(sweep, residuals, cotangent):
 
 
 explicit.defvjp(lambda sweep, *args: (explicit(sweep, *args), args), _explicit_bwd)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def compiled(sweep, name, *args):
-    return getattr(sweep, name)(*args)

@@ -266,9 +266,8 @@ class _Problem:
             rows, columns = self._before(dustbin.query, rows), self._before(dustbin.key, columns)
             lengths = [n + 1 for n in lengths]
             capacities = _pair("dustbin.capacities", dustbin.capacities)
-            for x in capacities:
-                if not 0 < x < float("inf"):
-                    raise ValueError(f"Expected finite capacities > 0. Received: {capacities}")
+            if not all(0 < x < float("inf") for x in capacities):
+                raise ValueError(f"Expected finite capacities > 0. Received: {capacities}")
             masses = [
                 ops.concatenate([ops.zeros_like(x[:, :1]) + math.log(c), x], axis=1)
                 for c, x in zip(capacities, masses, strict=True)
@@ -305,10 +304,7 @@ class _Problem:
 
     def _log_masses(self, name, mass, size):
         if mass is None:
-            batch = 1
-            for n in self.batch_shape:
-                batch = batch * n
-            return ops.zeros((batch, size), dtype=self.dtype)
+            return flatten_batch(ops.zeros((*self.batch_shape, size), dtype=self.dtype), 1)
         mass = ops.cast(as_potential(f"masses of {name}", mass), self.dtype)
         values = concrete(mass)
         if values is not None and not (values > 0).all():

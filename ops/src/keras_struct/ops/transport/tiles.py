@@ -37,20 +37,20 @@ def log_sums(support, rows, columns, offsets, lengths):
         (x,), (y, offset) = x, y
         logits = _masked(exists, _products(x, y) + offset[:, None])
         some = ops.any(exists, axis=2)
-        return (array.where(some, array.logsumexp(logits, 2), ops.zeros_like(logits[:, :, 0])),)
+        return array.where(some, array.logsumexp(logits, 2), ops.zeros_like(logits[:, :, 0]))
 
-    return _pass(support, body, (rows,), (columns, offsets), lengths, (rows[:, :1, 0],))[0]
+    return _pass(support, body, (rows,), (columns, offsets), lengths, rows[:, :1, 0])
 
 
 def apply_plan(support, rows, columns, potentials, values, lengths):
     """`sum_j P_ij values_j` (B, L1, V), with `P_ij = exp(rows_i . columns_j + f_i + g_j)`."""
 
     def body(exists, x, y):
-        return (array.matmul(_plan(exists, *x, *y[:2]), y[2]),)
+        return array.matmul(_plan(exists, *x, *y[:2]), y[2])
 
     f, g = potentials
     like = rows[:, :1, :1] * values[:, :1] * 0.0
-    return _pass(support, body, (rows, f), (columns, g, values), lengths, (like,))[0]
+    return _pass(support, body, (rows, f), (columns, g, values), lengths, like)
 
 
 def modulated_plan(support, rows, columns, potentials, left, right, values, lengths):
@@ -58,12 +58,12 @@ def modulated_plan(support, rows, columns, potentials, left, right, values, leng
 
     def body(exists, x, y):
         plan = _plan(exists, *x[:2], *y[:2])
-        return (array.matmul(plan * _products(x[2], y[2]), y[3]),)
+        return array.matmul(plan * _products(x[2], y[2]), y[3])
 
     f, g = potentials
     like = rows[:, :1, :1] * values[:, :1] * 0.0
     ours, theirs = (rows, f, left), (columns, g, right, values)
-    return _pass(support, body, ours, theirs, lengths, (like,))[0]
+    return _pass(support, body, ours, theirs, lengths, like)
 
 
 def _plan(exists, x, f, y, g):
@@ -83,27 +83,28 @@ def _pass(support, body, rows, columns, lengths, like):
 
     Args:
         support: `Support`.
-        body: Function of `exists` (B, C, J), tiles (B, C, ...) and (B, J, ...), which returns a
-            tuple of arrays (B, C, ...).
+        body: Function of `exists` (B, C, J), tiles (B, C, ...) and (B, J, ...), which returns an
+            array (B, C, ...).
         rows: Arrays (B, L1, ...).
         columns: Arrays (B, L2, ...).
         lengths: Integers (B,) of both sides.
-        like: Arrays (B, 1, ...) of the shapes of the results.
+        like: Array (B, 1, ...), as the result is.
     """
     c, w = support.block, support.band_width
+    spokes = support.spokes and w is not None
     n1, n2 = ops.shape(rows[0])[1], ops.shape(columns[0])[1]
     blocks = (n1 + c - 1) // c
     starts, inside = ops.arange(blocks, dtype="int32") * c, ops.arange(c, dtype="int32")
 
-    def pairs(i, j, first):
-        """Whether pairs exist, rows i (C,) and columns j (J,), of which the first may be extra."""
+    def pairs(i, j):
+        """Whether pairs exist, of rows i (C,) and columns j (J,)."""
         row = i < ops.minimum(lengths[0], n1)[:, None]
         column = ops.logical_and(j >= 0, j < lengths[1][:, None])
         exists = ops.logical_and(row[:, :, None], column[:, None])
         if w is None:
             return exists
         near = ops.abs(i[:, None] - j) <= w
-        if first:  # column 0 stands before the window, and in it no more
+        if spokes:  # column 0 stands before the window, and in it no more
             near = ops.logical_and(near, j > 0)
             near = ops.concatenate([ops.ones_like(near[:, :1]), near[:, 1:]], axis=1)
         return ops.logical_and(exists, near)
@@ -118,7 +119,7 @@ def _pass(support, body, rows, columns, lengths, like):
     else:
         reach = ops.arange(-w, c + w, dtype="int32")
         places = ops.clip(starts[:, None] + reach, 0, n2 - 1)
-        if support.spokes:
+        if spokes:
             places = ops.concatenate([ops.zeros_like(places[:, :1]), places], axis=1)
         flat = ops.reshape(places, (-1,))
         xs += [_blocked(ops.take(y, flat, axis=1), blocks) for y in columns]
@@ -126,23 +127,19 @@ def _pass(support, body, rows, columns, lengths, like):
     def step(carry, x):
         start, *x = x
         i, j = start + inside, reach if w is None else start + reach
-        if w is not None and support.spokes:
+        if spokes:
             j = ops.concatenate([ops.zeros_like(j[:1]), j], axis=0)
-        exists = pairs(i, j, support.spokes)
         theirs = columns if w is None else tuple(x[len(rows) :])
-        return carry, body(exists, tuple(x[: len(rows)]), theirs)
+        return carry, (body(pairs(i, j), tuple(x[: len(rows)]), theirs),)
 
-    zero = ops.zeros((1, c), dtype=rows[0].dtype)
-    like = tuple(x + ops.reshape(zero, (1, c, *[1] * (len(x.shape) - 2))) for x in like)
-    _, outputs = array.scan(step, (), tuple(xs), like)
-    outputs = tuple(_joined(x, n1) for x in outputs)
-    if w is None or not support.spokes:
-        return outputs
-    first = ops.logical_and(lengths[0] > 0, ops.arange(n2, dtype="int32")[:, None] < lengths[1])
-    first = body(ops.transpose(first)[:, None], tuple(x[:, :1] for x in rows), columns)
-    return tuple(
-        ops.concatenate([x, y[:, 1:]], axis=1) for x, y in zip(first, outputs, strict=True)
-    )
+    zero = ops.zeros((1, c, *[1] * (len(like.shape) - 2)), dtype=like.dtype)
+    _, (output,) = array.scan(step, (), tuple(xs), (like + zero,))
+    output = _joined(output, n1)
+    if not spokes:
+        return output
+    exists = ops.logical_and(lengths[0] > 0, ops.arange(n2, dtype="int32")[:, None] < lengths[1])
+    first = body(ops.transpose(exists)[:, None], tuple(x[:, :1] for x in rows), columns)
+    return ops.concatenate([first, output[:, 1:]], axis=1)
 
 
 def _blocked(x, blocks):

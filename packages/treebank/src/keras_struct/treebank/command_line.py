@@ -104,10 +104,6 @@ def main(words: Sequence[str] | None = None) -> int:
     chosen = arguments(words)
     run = {"parse": run_parse, "evaluate": run_evaluate, "train": run_train, "export": run_export}
     try:
-        if "dtype_policy" in chosen:
-            import keras
-
-            keras.config.set_dtype_policy(chosen.dtype_policy)
         run[chosen.command](chosen)
     except (ValueError, OSError, ImportError) as error:
         print(f"keras-struct-treebank: {error}", file=sys.stderr)
@@ -117,10 +113,18 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
+def set_policy(chosen: argparse.Namespace) -> None:
+    """The dtype policy of the models that are made from here on."""
+    import keras
+
+    keras.config.set_dtype_policy(getattr(chosen, "dtype_policy", "float32"))
+
+
 def load(chosen: argparse.Namespace) -> Any:
     """The parser that the arguments name."""
     from keras_struct import treebank
 
+    set_policy(chosen)
     name = chosen.model or SHIPPED[chosen.kind]
     if chosen.model and not Path(name).is_dir() and name not in SHIPPED.values():
         raise ValueError(
@@ -217,6 +221,7 @@ def run_evaluate(chosen: argparse.Namespace) -> None:
 def run_train(chosen: argparse.Namespace) -> None:
     from keras_struct.treebank.training import train
 
+    set_policy(chosen)
     options = {"structure": chosen.structure} if chosen.kind == "dependency" else {}
     columns = (TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
