@@ -27,17 +27,33 @@ from keras_struct.ops.dependency.eisner import eisner
 from keras_struct.ops.dependency.spanning_tree import spanning_tree
 from keras_struct.ops.dispatch import Call, Choice, explain, implementations, use
 from keras_struct.ops.distribution import Distribution, TopK
+from keras_struct.ops.transport.certificates import (
+    CertifiedTail,
+    Contraction,
+    SinkhornOrbit,
+    TailBias,
+    certified_tail_steps,
+    rescaled_plan,
+    sinkhorn_contraction,
+    sinkhorn_orbit,
+    sinkhorn_tail_bias,
+)
 from keras_struct.ops.transport.sinkhorn import Dustbin, Sinkhorn, sinkhorn, sinkhorn_tail
 
 __all__ = [
     "Call",
+    "CertifiedTail",
     "Choice",
+    "Contraction",
     "Distribution",
     "Dustbin",
     "Sinkhorn",
+    "SinkhornOrbit",
+    "TailBias",
     "TopK",
     "adjacent_swaps",
     "categorical",
+    "certified_tail_steps",
     "cky",
     "ctc",
     "damerau",
@@ -54,10 +70,14 @@ __all__ = [
     "osa",
     "overlap",
     "pcfg",
+    "rescaled_plan",
     "saigo_vert",
     "semi_markov",
     "sinkhorn",
+    "sinkhorn_contraction",
+    "sinkhorn_orbit",
     "sinkhorn_tail",
+    "sinkhorn_tail_bias",
     "smith_waterman",
     "spanning_tree",
     "subset",

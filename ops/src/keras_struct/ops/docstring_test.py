@@ -8,7 +8,18 @@ from keras_struct import ops
 from keras_struct.ops.dispatch import IMPLEMENTATIONS
 from keras_struct.ops.testing import BACKEND
 
-OTHERS = ["explain", "implementations", "sinkhorn", "sinkhorn_tail", "use"]
+OTHERS = [
+    "certified_tail_steps",
+    "explain",
+    "implementations",
+    "rescaled_plan",
+    "sinkhorn",
+    "sinkhorn_contraction",
+    "sinkhorn_orbit",
+    "sinkhorn_tail",
+    "sinkhorn_tail_bias",
+    "use",
+]
 
 
 @pytest.mark.parametrize("name", [*IMPLEMENTATIONS, *OTHERS])

@@ -115,8 +115,8 @@ def sinkhorn(
     Source: Cuturi (2013), Sinkhorn distances: lightspeed computation of optimal transport; Chizat
     et al. (2018), Scaling algorithms for unbalanced optimal transport problems, section 4.
     """
-    _check_count("steps", steps, 1)
-    problem = _Problem(query, key, lengths, epsilon, band_width, masses, kl_weights, dustbin)
+    check_count("steps", steps, 1)
+    problem = Problem(query, key, lengths, epsilon, band_width, masses, kl_weights, dustbin)
     solver = Solver(problem.half, steps, _checked_schedule(schedule))
     found = autodiff.compiled(solver, "report", *problem.sides)
     return Sinkhorn(*(restore_batch(x, problem.batch_shape) for x in found))
@@ -179,19 +179,13 @@ def sinkhorn_tail(
     Source: Forde (2026), Block-wise differentiable Sinkhorn attention (tail refinement, one
     reference tile). See recurrence.md of `transport`.
     """
-    _check_count("base_steps", base_steps, 0)
-    _check_count("tail_steps", tail_steps, 0)
+    check_count("base_steps", base_steps, 0)
+    check_count("tail_steps", tail_steps, 0)
     if gradient not in MODES:
         raise ValueError(f"Expected a gradient among {MODES}. Received: gradient={gradient!r}")
     schedule = _checked_schedule(schedule)
-    problem = _Problem(query, key, lengths, epsilon, band_width, masses, kl_weights, dustbin)
-    value = as_potential("value", value)
-    check_rank("value", value, 2, "L2, V")
-    if tuple(value.shape[:-1]) != tuple(key.shape[:-1]):
-        raise ValueError(
-            f"Expected as many values as keys. Received: shapes of key={tuple(key.shape)}, "
-            f"value={tuple(value.shape)}"
-        )
+    problem = Problem(query, key, lengths, epsilon, band_width, masses, kl_weights, dustbin)
+    value = values_for_keys(value, key)
     rows, columns, masses, lengths = problem.sides
     inputs = rows, columns, problem.values(value)
     solver = Solver(problem.half, base_steps, schedule)
@@ -209,11 +203,12 @@ def sinkhorn_tail(
     return ops.cast(restore_batch(output, problem.batch_shape), value.dtype)
 
 
-class _Problem:
+class Problem:
     """Checked arguments, with a flat batch, in the dtype of the arithmetic.
 
     Attributes:
         half: `HalfSteps`.
+        scale: Of the features of the rows, 1 / (epsilon sqrt(D)).
         sides: Features of the rows, over epsilon sqrt(D), and of the columns; log-masses of both;
             lengths of both.
         batch_shape: The user's batch axes.
@@ -230,7 +225,7 @@ class _Problem:
                 f"query={tuple(query.shape)}, key={tuple(key.shape)}"
             )
         if band_width is not None:
-            _check_count("band_width", band_width, 0)
+            check_count("band_width", band_width, 0)
         if isinstance(epsilon, (int, float)) and not 0 < epsilon < float("inf"):
             raise ValueError(f"Expected a finite epsilon > 0. Received: epsilon={epsilon}")
         self.dtype = compute_dtype(query.dtype)
@@ -276,8 +271,8 @@ class _Problem:
         block = min(BLOCK, size) if isinstance(size, int) and size else BLOCK
         relax = tuple(map(_relaxation, _pair("kl_weights", kl_weights)))
         self.half = HalfSteps(Support(band_width, block, spokes), relax)
-        rows = rows / (epsilon * math.sqrt(depth))
-        self.sides = rows, columns, tuple(masses), tuple(lengths)
+        self.scale = 1.0 / (epsilon * math.sqrt(depth))
+        self.sides = rows * self.scale, columns, tuple(masses), tuple(lengths)
 
     def values(self, value):
         """Values without padding, behind that of the dustbin."""
@@ -288,6 +283,19 @@ class _Problem:
         value = _without_padding(value, lengths - 1)
         first = self.dustbin.value
         return self._before(ops.zeros_like(value[0, 0]) if first is None else first, value)
+
+    def cotangent(self, cotangent, size):
+        """(..., L1, V), without padding, with zeros for the dustbin."""
+        cotangent = as_potential("cotangent", cotangent)
+        rows, first = self.sides[0].shape[1], int(self.dustbin is not None)
+        wanted = (*self.batch_shape, rows - first, size)
+        if tuple(cotangent.shape) != tuple(wanted):
+            raise ValueError(
+                f"Expected a cotangent of shape {wanted}. Received: shape={tuple(cotangent.shape)}"
+            )
+        cotangent = ops.cast(flatten_batch(cotangent, 2), self.dtype)
+        cotangent = _without_padding(cotangent, self.sides[3][0] - first)
+        return array.pad(cotangent, [(0, 0), (first, 0), (0, 0)], 0)
 
     def _before(self, token, x):
         """A token (D,) or (..., D) in front of the others."""
@@ -313,6 +321,18 @@ class _Problem:
         return array.log(flatten_batch(mass, 1))
 
 
+def values_for_keys(value, key):
+    """The values as a tensor, one for each key, or an error."""
+    value, key = as_potential("value", value), as_potential("key", key)
+    check_rank("value", value, 2, "L2, V")
+    if tuple(value.shape[:-1]) != tuple(key.shape[:-1]):
+        raise ValueError(
+            f"Expected as many values as keys. Received: shapes of key={tuple(key.shape)}, "
+            f"value={tuple(value.shape)}"
+        )
+    return value
+
+
 def _pair(name, x):
     x = (None, None) if x is None else tuple(x)
     if len(x) != 2:
@@ -330,7 +350,7 @@ def _relaxation(weight):
 
 def _checked_schedule(schedule):
     for factor, steps in schedule:
-        _check_count("steps of the schedule", steps, 1)
+        check_count("steps of the schedule", steps, 1)
         if not 0 < factor < float("inf"):
             raise ValueError(f"Expected factors > 0. Received: schedule={schedule}")
     return tuple(schedule)
@@ -340,7 +360,7 @@ def _without_padding(x, lengths):
     return array.where(time_mask(lengths, ops.shape(x)[1])[..., None], x, ops.zeros_like(x))
 
 
-def _check_count(name, value, least):
+def check_count(name, value, least):
     if not isinstance(value, int) or value < least:
         raise ValueError(f"Expected an integer >= {least}. Received: {name}={value}")
 
@@ -383,25 +403,77 @@ class Solver:
 
     def solve(self, rows, columns, masses, lengths):
         f, g = ops.zeros_like(rows[..., 0]), ops.zeros_like(columns[..., 0])
-        valid = ops.cast(time_mask(lengths[1], ops.shape(g)[1]), g.dtype)
-        count = ops.maximum(ops.sum(valid, axis=1, keepdims=True), 1.0)
-        free = self.half.relax == (1.0, 1.0)
         for factor, number in (*self.schedule, (1.0, self.steps)):
             sides = rows / factor, columns, masses, lengths
 
             def step(carry, x, sides=sides):
-                g = carry[1]
-                if free:
-                    # The plan stays if a number moves from g to f: both stay small when L1 != L2.
-                    g = (g - ops.sum(g * valid, axis=1, keepdims=True) / count) * valid
-                f = self.half.rows(sides, g)
-                return (f, self.half.columns(sides, f)), ()
+                f, g = self._step(sides, carry[1])[1:]
+                return (f, g), ()
 
             if number:
                 start, times = (f / factor, g / factor), ops.arange(number, dtype="int32")
                 (f, g), _ = array.scan(step, start, (times,), ())
                 f, g = f * factor, g * factor
         return f, g
+
+    def _step(self, sides, g):
+        """g that the step starts from, and f and g after it."""
+        g = self._centred(sides[3], g)
+        f = self.half.rows(sides, g)
+        return g, f, self.half.columns(sides, f)
+
+    def _centred(self, lengths, g):
+        """The plan stays if a number moves from g to f: both stay small when L1 != L2."""
+        if self.half.relax != (1.0, 1.0):
+            return g
+        valid = ops.cast(time_mask(lengths[1], ops.shape(g)[1]), g.dtype)
+        count = ops.maximum(ops.sum(valid, axis=1, keepdims=True), 1.0)
+        return (g - ops.sum(g * valid, axis=1, keepdims=True) / count) * valid
+
+    def history(self, rows, columns, masses, lengths):
+        """What `_step` gives, of all `steps`, (T, B, ...) each."""
+        f, g = ops.zeros_like(rows[..., 0]), ops.zeros_like(columns[..., 0])
+        sides = rows, columns, masses, lengths
+
+        def step(carry, x):
+            found = self._step(sides, carry[0])
+            return (found[2],), found
+
+        times = ops.arange(self.steps, dtype="int32")
+        return array.scan(step, (g,), (times,), (g, f, g))[1]
+
+    def vjp(self, rows, columns, masses, lengths, df, dg):
+        """Cotangents of rows and columns, for those of f and g after `steps` steps.
+
+        The plan of each step is made in tiles again, from the potentials of `history`.
+        """
+        support, (mass, other_mass) = self.half.support, masses
+        relax, other_relax = self.half.relax
+        there = lengths[::-1]
+
+        def step(carry, x):
+            df, dg, drows, dcolumns = carry
+            start, f, g = x
+            # Through g: its weights are those of the sums that it was made of.
+            f_g, dg = (f, g / other_relax - other_mass), (other_relax * dg)[..., None]
+            sums = apply_plan(
+                support, rows, columns, f_g, array.concatenate([dg, dg * columns], 2), lengths
+            )
+            df, drows = df - sums[..., 0], drows - sums[..., 1:]
+            dcolumns = dcolumns - dg * apply_plan(support, columns, rows, f_g[::-1], rows, there)
+            # Through f.
+            f_g, df = (f / relax - mass, start), (relax * df)[..., None]
+            sums = apply_plan(
+                support, columns, rows, f_g[::-1], array.concatenate([df, df * rows], 2), there
+            )
+            dcolumns = dcolumns - sums[..., 1:]
+            drows = drows - df * apply_plan(support, rows, columns, f_g, columns, lengths)
+            dg = self._centred(lengths, -sums[..., 0])
+            return (ops.zeros_like(df[..., 0]), dg, drows, dcolumns), ()
+
+        start = df, dg, ops.zeros_like(rows), ops.zeros_like(columns)
+        history = self.history(rows, columns, masses, lengths)
+        return array.scan(step, start, history, (), reverse=True)[0][2:]
 
     def report(self, rows, columns, masses, lengths):
         """Potentials and residual."""
@@ -448,6 +520,10 @@ class Tail:
 
     def vjp(self, inputs, context, cotangent):
         """Cotangents of the rows, columns and values."""
+        return self.adjoint(inputs, context, cotangent)[0]
+
+    def adjoint(self, inputs, context, cotangent):
+        """What `vjp` gives, and the cotangents of the stopped f and g."""
         rows, columns, values = inputs
         mass, other_mass, n1, n2 = context[2:]
         support, lengths, back = self.half.support, (n1, n2), (n2, n1)
@@ -478,7 +554,7 @@ class Tail:
         left, right = array.concatenate(left, -1), array.concatenate(right, -1)
         drows = modulated_plan(support, *here, left, right, columns, lengths)
         dcolumns = modulated_plan(support, *there, right, left, rows, back)
-        return drows, dcolumns, dvalues
+        return (drows, dcolumns, dvalues), (df, dg)
 
 
 @dataclasses.dataclass(frozen=True)
