@@ -74,3 +74,19 @@ def test_dtw_classifier(tmp_path):
     )
     assert warped[0] > euclidean[0]  # already the untrained prototypes
     assert is_png(tmp_path / "prototypes.png")
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="the tables are the same on every backend, and compiled for half a minute on others",
+)
+def test_sinkhorn_validation(tmp_path):
+    command = [sys.executable, "-m", "sinkhorn_validation", "--smoke"]
+    command += ["--output", str(tmp_path / "results.md")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(FOLDER)])}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    text = (tmp_path / "results.md").read_text()
+    assert text.count("## ") == 5
+    exact = [line.split("|") for line in text.splitlines() if line.startswith("| float32")]
+    assert len(exact) == 2 and all(float(row[6]) < 1e-5 for row in exact)

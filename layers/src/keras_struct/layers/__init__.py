@@ -37,6 +37,7 @@ from keras_struct.layers.packed_potentials import (
 from keras_struct.layers.segments import segments_to_spans, spans_to_segments
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
 from keras_struct.layers.sequence_mask import lengths_from_mask, mask_from_lengths
+from keras_struct.layers.sinkhorn_tail_attention import SinkhornTailAttention
 from keras_struct.layers.soft_dtw import SoftDTW
 from keras_struct.layers.soft_edit_distance import SoftEditDistance
 from keras_struct.layers.span_f1 import SpanF1
@@ -44,6 +45,7 @@ from keras_struct.layers.structured_attention import StructuredAttention
 from keras_struct.layers.structured_decoder import StructuredDecoder, decoding_model
 from keras_struct.layers.structured_nll import StructuredNLL
 from keras_struct.layers.tag_scheme import TagConstraints, tag_constraints, tag_spans
+from keras_struct.layers.transport_map import SinkhornMap
 from keras_struct.layers.tree_map import CKYMap, EisnerMap, SpanningTreeMap, TreeMap
 from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenceAccuracy
 
@@ -68,6 +70,8 @@ __all__ = [
     "OverlapMap",
     "SemiMarkovCRF",
     "SemiMarkovMap",
+    "SinkhornMap",
+    "SinkhornTailAttention",
     "SmithWatermanMap",
     "SoftDTW",
     "SoftEditDistance",

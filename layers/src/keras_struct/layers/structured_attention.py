@@ -21,6 +21,7 @@ from keras_struct.layers.attention_map import (
     SubsetMap,
 )
 from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
+from keras_struct.layers.transport_map import SinkhornMap
 from keras_struct.layers.tree_map import CKYMap, EisnerMap, SpanningTreeMap
 
 STRUCTURES: dict[str, type[AttentionMap]] = {
@@ -33,6 +34,7 @@ STRUCTURES: dict[str, type[AttentionMap]] = {
     "overlap": OverlapMap,
     "dtw": DTWMap,
     "monotonic": MonotonicMap,
+    "sinkhorn": SinkhornMap,
     "cky": CKYMap,
     "eisner": EisnerMap,
     "spanning_tree": SpanningTreeMap,
@@ -57,10 +59,11 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             their lengths (`SemiMarkovMap`); `"subset"`, exactly k keys (`SubsetMap`). Alignments:
             `"smith_waterman"`, `"needleman_wunsch"` and `"overlap"`, with learned gap scores;
             `"dtw"`, warping paths (`DTWMap`); `"monotonic"`, one key for each query, in order
-            (`MonotonicMap`). Trees, for self-attention: `"eisner"` and `"spanning_tree"`, the head
-            of each query (`EisnerMap`, `SpanningTreeMap`); `"cky"`, phrases (`CKYMap`). Or a map,
-            an `AttentionMap` or any layer that is called like one. Its structure parameters are
-            weights, learned unless the map has `trainable=False`.
+            (`MonotonicMap`). `"sinkhorn"`, transport of equal masses (`SinkhornMap`; for long
+            sequences see `SinkhornTailAttention`). Trees, for self-attention: `"eisner"` and
+            `"spanning_tree"`, the head of each query (`EisnerMap`, `SpanningTreeMap`); `"cky"`,
+            phrases (`CKYMap`). Or a map, an `AttentionMap` or any layer that is called like one.
+            Its structure parameters are weights, learned unless the map has `trainable=False`.
         temperature: Number that divides the scores, 1 by default; 0 is the best structure alone.
             For a structure given by name.
         learn_temperature: Whether each head learns its temperature. For a structure given by name.

@@ -38,6 +38,7 @@ from keras_struct.ops.transport.certificates import (
     sinkhorn_orbit,
     sinkhorn_tail_bias,
 )
+from keras_struct.ops.transport.plan import sinkhorn_plan
 from keras_struct.ops.transport.sinkhorn import Dustbin, Sinkhorn, sinkhorn, sinkhorn_tail
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "sinkhorn",
     "sinkhorn_contraction",
     "sinkhorn_orbit",
+    "sinkhorn_plan",
     "sinkhorn_tail",
     "sinkhorn_tail_bias",
     "smith_waterman",

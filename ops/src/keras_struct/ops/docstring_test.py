@@ -16,6 +16,7 @@ OTHERS = [
     "sinkhorn",
     "sinkhorn_contraction",
     "sinkhorn_orbit",
+    "sinkhorn_plan",
     "sinkhorn_tail",
     "sinkhorn_tail_bias",
     "use",

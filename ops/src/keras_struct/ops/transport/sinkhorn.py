@@ -238,11 +238,11 @@ class Problem:
         names = "query", "key"
         lengths = [
             as_lengths(f"lengths of {name}", n, self.batch_shape, size)
-            for name, n, size in zip(names, _pair("lengths", lengths), sizes, strict=True)
+            for name, n, size in zip(names, pair("lengths", lengths), sizes, strict=True)
         ]
         masses = [
             self._log_masses(name, x, size)
-            for name, x, size in zip(names, _pair("masses", masses), sizes, strict=True)
+            for name, x, size in zip(names, pair("masses", masses), sizes, strict=True)
         ]
         # What the padding holds, NaN included, must not reach a product.
         rows, columns = (
@@ -260,7 +260,7 @@ class Problem:
             band_width = band_width if spokes else None
             rows, columns = self._before(dustbin.query, rows), self._before(dustbin.key, columns)
             lengths = [n + 1 for n in lengths]
-            capacities = _pair("dustbin.capacities", dustbin.capacities)
+            capacities = pair("dustbin.capacities", dustbin.capacities)
             if not all(0 < x < float("inf") for x in capacities):
                 raise ValueError(f"Expected finite capacities > 0. Received: {capacities}")
             masses = [
@@ -269,8 +269,8 @@ class Problem:
             ]
         size = rows.shape[1]
         block = min(BLOCK, size) if isinstance(size, int) and size else BLOCK
-        relax = tuple(map(_relaxation, _pair("kl_weights", kl_weights)))
-        self.half = HalfSteps(Support(band_width, block, spokes), relax)
+        support = Support(band_width, block, spokes)
+        self.half = HalfSteps(support, relaxations(kl_weights))
         self.scale = 1.0 / (epsilon * math.sqrt(depth))
         self.sides = rows * self.scale, columns, tuple(masses), tuple(lengths)
 
@@ -333,11 +333,16 @@ def values_for_keys(value, key):
     return value
 
 
-def _pair(name, x):
+def pair(name, x):
     x = (None, None) if x is None else tuple(x)
     if len(x) != 2:
         raise ValueError(f"Expected a pair. Received: {name}={x}")
     return x
+
+
+def relaxations(kl_weights):
+    """`relax` of `HalfSteps`."""
+    return tuple(map(_relaxation, pair("kl_weights", kl_weights)))
 
 
 def _relaxation(weight):

@@ -1,0 +1,66 @@
+"""The attention map of a transport plan between queries and keys."""
+
+import keras
+
+from keras_struct import ops
+from keras_struct.layers.alignment_map import AlignmentMap
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class SinkhornMap(AlignmentMap):
+    """Each query and each key has mass 1: no key is attended to by all, none is forgotten.
+
+    The columns sum to 1, and with as many queries as keys the rows do, too, once the steps have
+    converged. Where `SinkhornTailAttention` never stores a map, this one is stored, and takes any
+    mask.
+
+    Args:
+        base_steps: Steps under a stopped gradient, see `ops.sinkhorn_plan`.
+        tail_steps: Steps with gradient.
+        temperature: Positive number that divides the scores.
+        learn_temperature: See `AttentionMap`; the gradient goes through the tail.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_struct import layers
+    >>> scores = np.array([[[4.0, 1.0], [2.0, 1.0]]], "float32")  # one head
+    >>> print(keras.ops.convert_to_numpy(layers.SinkhornMap()(scores)).round(2))
+    [[[0.73 0.27]
+      [0.27 0.73]]]
+
+    Source: Tay et al. (2020), Sparse Sinkhorn attention; Forde (2026), Block-wise differentiable
+    Sinkhorn attention.
+    """
+
+    def __init__(
+        self, base_steps=20, tail_steps=2, temperature=1.0, learn_temperature=False, **kwargs
+    ):
+        super().__init__(temperature, learn_temperature, **kwargs)
+        if temperature == 0:
+            raise ValueError(
+                "Expected a temperature > 0 for transport: at 0 it is a linear program. "
+                f"Received: temperature={temperature}"
+            )
+        for name, steps in (("base_steps", base_steps), ("tail_steps", tail_steps)):
+            if not isinstance(steps, int) or steps < 0:
+                raise ValueError(f"Expected an integer >= 0. Received: {name}={steps!r}")
+        self.base_steps = base_steps
+        self.tail_steps = tail_steps
+
+    def marginals(self, scores, lengths, temperature):
+        return ops.sinkhorn_plan(
+            scores,
+            lengths,
+            temperature,
+            base_steps=self.base_steps,
+            tail_steps=self.tail_steps,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "base_steps": self.base_steps,
+            "tail_steps": self.tail_steps,
+        }
