@@ -12,7 +12,8 @@ import dataclasses
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
+from keras_struct.ops.structure import time_mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,112 +34,104 @@ class Support:
 def log_sums(support, rows, columns, offsets, lengths):
     """`log sum_j exp(rows_i . columns_j + offsets_j)` (B, L1), 0 for a row without any pair."""
 
-    def body(exists, x, y):
-        (x,), (y, offset) = x, y
-        logits = _masked(exists, _products(x, y) + offset[:, None])
-        some = ops.any(exists, axis=2)
-        return array.where(some, array.logsumexp(logits, 2), ops.zeros_like(logits[:, :, 0]))
+    def body(logits, x, y):
+        peak = ops.stop_gradient(ops.max(logits, axis=2, keepdims=True))
+        return array.log(array.sum(array.exp_or_zero(logits - peak), 2)) + peak[..., 0]
 
-    return _pass(support, body, (rows,), (columns, offsets), lengths, rows[:, :1, 0])
+    zeros = ops.zeros_like(rows[..., 0])
+    sums = _pass(support, body, (rows, columns), (zeros, offsets), (), (), lengths, rows[:, :1, 0])
+    return array.where(sums < INFEASIBLE, zeros, sums)
 
 
 def apply_plan(support, rows, columns, potentials, values, lengths):
     """`sum_j P_ij values_j` (B, L1, V), with `P_ij = exp(rows_i . columns_j + f_i + g_j)`."""
 
-    def body(exists, x, y):
-        return array.matmul(_plan(exists, *x, *y[:2]), y[2])
+    def body(logits, x, y):
+        return array.matmul(array.exp_or_zero(logits), y[0])
 
-    f, g = potentials
     like = rows[:, :1, :1] * values[:, :1] * 0.0
-    return _pass(support, body, (rows, f), (columns, g, values), lengths, like)
+    return _pass(support, body, (rows, columns), potentials, (), (values,), lengths, like)
 
 
 def modulated_plan(support, rows, columns, potentials, left, right, values, lengths):
     """`sum_j P_ij (left_i . right_j) values_j` (B, L1, V)."""
 
-    def body(exists, x, y):
-        plan = _plan(exists, *x[:2], *y[:2])
-        return array.matmul(plan * _products(x[2], y[2]), y[3])
+    def body(logits, x, y):
+        return array.matmul(array.exp_or_zero(logits) * _products(x[0], y[0]), y[1])
 
-    f, g = potentials
     like = rows[:, :1, :1] * values[:, :1] * 0.0
-    ours, theirs = (rows, f, left), (columns, g, right, values)
-    return _pass(support, body, ours, theirs, lengths, like)
-
-
-def _plan(exists, x, f, y, g):
-    return array.exp(_masked(exists, _products(x, y) + f[:, :, None] + g[:, None]))
+    theirs = right, values
+    return _pass(support, body, (rows, columns), potentials, (left,), theirs, lengths, like)
 
 
 def _products(x, y):
     return array.matmul(x, array.transpose(y, (0, 2, 1)))
 
 
-def _masked(exists, logits):
-    return array.where(exists, logits, ops.full_like(logits, FORBIDDEN))
+def _forbidden(allowed, x):
+    return array.where(allowed, x, ops.full_like(x, FORBIDDEN))
 
 
-def _pass(support, body, rows, columns, lengths, like):
-    """`body(exists, row arrays, column arrays)` for all blocks of rows, put together.
+def _pass(support, body, features, potentials, rows, columns, lengths, like):
+    """`body(logits, row arrays, column arrays)` for all blocks of rows, put together.
 
     Args:
         support: `Support`.
-        body: Function of `exists` (B, C, J), tiles (B, C, ...) and (B, J, ...), which returns an
-            array (B, C, ...).
-        rows: Arrays (B, L1, ...).
+        body: Function of logits (B, C, J), far below zero where no pair exists, and of tiles
+            (B, C, ...) and (B, J, ...), which returns an array (B, C, ...).
+        features: Those of the rows (B, L1, D) and of the columns (B, L2, D).
+        potentials: f (B, L1) and g (B, L2), which the logits contain.
+        rows: Arrays (B, L1, ...) that the body needs, too.
         columns: Arrays (B, L2, ...).
         lengths: Integers (B,) of both sides.
         like: Array (B, 1, ...), as the result is.
     """
     c, w = support.block, support.band_width
     spokes = support.spokes and w is not None
-    n1, n2 = ops.shape(rows[0])[1], ops.shape(columns[0])[1]
+    n1, n2 = (ops.shape(x)[1] for x in features)
+    # What is beyond a length is forbidden by its potential.
+    f, g = (
+        _forbidden(time_mask(n, size), x)
+        for x, n, size in zip(potentials, lengths, (n1, n2), strict=True)
+    )
+    ours, theirs = (features[0], f, *rows), (features[1], g, *columns)
     blocks = (n1 + c - 1) // c
     starts, inside = ops.arange(blocks, dtype="int32") * c, ops.arange(c, dtype="int32")
-
-    def pairs(i, j):
-        """Whether pairs exist, of rows i (C,) and columns j (J,)."""
-        row = i < ops.minimum(lengths[0], n1)[:, None]
-        column = ops.logical_and(j >= 0, j < lengths[1][:, None])
-        exists = ops.logical_and(row[:, :, None], column[:, None])
-        if w is None:
-            return exists
-        near = ops.abs(i[:, None] - j) <= w
-        if spokes:  # column 0 stands before the window, and in it no more
-            near = ops.logical_and(near, j > 0)
-            near = ops.concatenate([ops.ones_like(near[:, :1]), near[:, 1:]], axis=1)
-        return ops.logical_and(exists, near)
 
     def tiled(x):
         widths = [(0, 0), (0, blocks * c - n1)] + [(0, 0)] * (len(x.shape) - 2)
         return _blocked(array.pad(x, widths, 0), blocks)
 
-    xs = [starts, *map(tiled, rows)]
-    if w is None:
-        reach = ops.arange(n2, dtype="int32")
-    else:
+    xs, near = [*map(tiled, ours)], None
+    if w is not None:
         reach = ops.arange(-w, c + w, dtype="int32")
-        places = ops.clip(starts[:, None] + reach, 0, n2 - 1)
-        if spokes:
+        near = ops.abs(inside[:, None] - reach) <= w
+        places = starts[:, None] + reach
+        exists = ops.logical_and(places >= int(spokes), places < n2)
+        places = ops.clip(places, 0, n2 - 1)
+        if spokes:  # column 0 stands before the window, and in it no more
+            near = ops.concatenate([ops.ones_like(near[:, :1]), near], axis=1)
             places = ops.concatenate([ops.zeros_like(places[:, :1]), places], axis=1)
+            exists = ops.concatenate([ops.ones_like(exists[:, :1]), exists], axis=1)
         flat = ops.reshape(places, (-1,))
-        xs += [_blocked(ops.take(y, flat, axis=1), blocks) for y in columns]
+        windows = [_blocked(ops.take(y, flat, axis=1), blocks) for y in theirs]
+        windows[1] = _forbidden(exists[:, None], windows[1])
+        xs += windows
+
+    def tile(near, ours, theirs):
+        logits = _products(ours[0], theirs[0]) + ours[1][:, :, None] + theirs[1][:, None]
+        logits = logits if near is None else _forbidden(near, logits)
+        return body(logits, ours[2:], theirs[2:])
 
     def step(carry, x):
-        start, *x = x
-        i, j = start + inside, reach if w is None else start + reach
-        if spokes:
-            j = ops.concatenate([ops.zeros_like(j[:1]), j], axis=0)
-        theirs = columns if w is None else tuple(x[len(rows) :])
-        return carry, (body(pairs(i, j), tuple(x[: len(rows)]), theirs),)
+        return carry, (tile(near, x[: len(ours)], theirs if w is None else x[len(ours) :]),)
 
     zero = ops.zeros((1, c, *[1] * (len(like.shape) - 2)), dtype=like.dtype)
     _, (output,) = array.scan(step, (), tuple(xs), (like + zero,))
     output = _joined(output, n1)
     if not spokes:
         return output
-    exists = ops.logical_and(lengths[0] > 0, ops.arange(n2, dtype="int32")[:, None] < lengths[1])
-    first = body(ops.transpose(exists)[:, None], tuple(x[:, :1] for x in rows), columns)
+    first = tile(None, tuple(x[:, :1] for x in ours), theirs)
     return ops.concatenate([first, output[:, 1:]], axis=1)
 
 
