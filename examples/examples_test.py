@@ -90,3 +90,20 @@ def test_sinkhorn_validation(tmp_path):
     assert text.count("## ") == 5
     exact = [line.split("|") for line in text.splitlines() if line.startswith("| float32")]
     assert len(exact) == 2 and all(float(row[6]) < 1e-5 for row in exact)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "torch",
+    reason="it trains, which is compiled for a minute elsewhere; what it uses is tested everywhere",
+)
+def test_pfam_sinkhorn(tmp_path):
+    command = [sys.executable, "-m", "pfam_sinkhorn", "--smoke", "--output", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(FOLDER)])}
+    for _ in range(2):  # the second run only loads
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+        rows = [line.split("|") for line in result.stdout.splitlines() if line.startswith("| ")]
+        numbers = {row[1].strip(): [float(x) for x in row[2:-1]] for row in rows[1:]}
+        assert numbers["band_balanced"][1] < numbers["diagonal"][1]  # cross-entropy
+    assert (tmp_path / "band_balanced" / "model.weights.h5").exists()
+    assert "Epoch" not in result.stdout

@@ -24,7 +24,7 @@ EPOCHS = 10
 
 
 def train(name, families, longest, steps, batch, output, esm):
-    """A trained model of a configuration, from its last epoch if it was trained before."""
+    """A trained model of a configuration: loaded, or trained on from its last epoch."""
     import numpy as np
 
     settings = CONFIGURATIONS[name]
@@ -39,6 +39,9 @@ def train(name, families, longest, steps, batch, output, esm):
     callbacks = []
     if output is not None:
         folder = output / name
+        if (folder / "model.weights.h5").exists():
+            model.load_weights(folder / "model.weights.h5")
+            return model
         folder.mkdir(parents=True, exist_ok=True)
         callbacks.append(keras.callbacks.BackupAndRestore(str(folder / "backup")))
     model.fit(inputs, targets, batch_size=batch, epochs=EPOCHS, callbacks=callbacks, verbose=2)

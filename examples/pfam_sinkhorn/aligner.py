@@ -74,7 +74,8 @@ class ESMEncoder(keras.layers.Layer):
         self.backbone = keras_hub.models.ESMBackbone.from_preset(preset)
 
     def call(self, residues):
-        return self.backbone({"token_ids": residues})
+        pad = self.backbone.pad_token_id
+        return self.backbone({"token_ids": K.where(residues == PAD, pad, residues)})
 
 
 class PairAligner(keras.Model):

@@ -29,6 +29,7 @@ NAMES = ("unbalanced spoke",) if COMPILED else CASES
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(sinkhorn, "BLOCK", 4)
+    monkeypatch.setattr(sinkhorn, "WHOLE", 0)
 
 
 def bias(name, tail, x, cotangent=COTANGENT, base=4):

@@ -22,6 +22,8 @@ from keras_struct.ops.transport.tiles import Support, apply_plan, log_sums, modu
 
 MODES = ("tail", "unrolled", "implicit")
 BLOCK = 128
+# Scores of that many pairs, 1 MiB, are one tile: compilers then keep them over all steps.
+WHOLE = 2**18
 
 
 class Dustbin(NamedTuple):
@@ -267,8 +269,11 @@ class Problem:
                 ops.concatenate([ops.zeros_like(x[:, :1]) + math.log(c), x], axis=1)
                 for c, x in zip(capacities, masses, strict=True)
             ]
-        size = rows.shape[1]
-        block = min(BLOCK, size) if isinstance(size, int) and size else BLOCK
+        size, other = rows.shape[1], columns.shape[1]
+        known = isinstance(size, int) and isinstance(other, int) and size > 0
+        block = min(BLOCK, size) if known else BLOCK
+        if known and band_width is None and size * other <= WHOLE:
+            block = size
         support = Support(band_width, block, spokes)
         self.half = HalfSteps(support, relaxations(kl_weights))
         self.scale = 1.0 / (epsilon * math.sqrt(depth))
@@ -535,13 +540,30 @@ class Tail:
         relax, other_relax = self.half.relax
         fs, gs = self.refine(inputs, context)
         f, g = fs[-1], gs[-1]
-        if self.adjoint_steps is not None:
-            fs, gs = [f] * (self.adjoint_steps + 1), [g] * (self.adjoint_steps + 1)
         here, there = (rows, columns, (f, g)), (columns, rows, (g, f))
         output = apply_plan(support, *here, values, lengths)
         dvalues = apply_plan(support, *there, cotangent, back)
         df, dg = ops.sum(cotangent * output, axis=-1), ops.sum(values * dvalues, axis=-1)
         left, right = [cotangent], [values]
+        if self.adjoint_steps is not None:
+            steps = ops.arange(self.adjoint_steps, dtype="int32")
+            row_factor = array.exp(f / relax - mass - f) * relax
+            column_factor = array.exp(g / other_relax - other_mass - g) * other_relax
+
+            def step(carry, x):
+                df, dg, row, column = carry
+                weight = column_factor * dg
+                df = df - apply_plan(support, *here, weight[..., None], lengths)[..., 0]
+                other = row_factor * df
+                dg = -apply_plan(support, *there, other[..., None], back)[..., 0]
+                return (ops.zeros_like(df), dg, row + other, column + weight), ()
+
+            start = df, dg, ops.zeros_like(df), ops.zeros_like(dg)
+            (df, dg, row, column), _ = array.scan(step, start, (steps,), ())
+            # All plans are one, so the steps add up to one factor for each side.
+            left += [-row[..., None], -ops.ones_like(row)[..., None]]
+            right += [ops.ones_like(column)[..., None], column[..., None]]
+            fs, gs = fs[:1], gs[:1]
         # A plan of other potentials is the last one with its rows and columns scaled.
         for r in range(len(gs) - 1, 0, -1):
             # Through g of step r: its weights are those of the sums that it was made of.

@@ -48,6 +48,7 @@ gradients = pytest.mark.skipif(not HAS_GRADIENTS, reason="the NumPy backend has 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(sinkhorn, "BLOCK", 4)
+    monkeypatch.setattr(sinkhorn, "WHOLE", 0)
 
 
 def inputs(dtype="float64", padding=np.nan):
@@ -187,10 +188,13 @@ def test_modes_agree_where_the_iteration_has_converged():
             mode: fast(grad(loss(options, mode, base=8, tail=1)))(*x)
             for mode in ("unrolled", "implicit")
         }
+        for a, b in zip(modes["unrolled"], modes["implicit"], strict=True):
+            np.testing.assert_allclose(array(b), array(a), atol=1e-8)
+        if BACKEND != "torch":  # a long tail is compiled for a minute
+            return
         longer = fast(grad(loss(options, "tail", base=1, tail=8)))(*x)
         shorter = fast(grad(loss(options, "tail", base=8, tail=1)))(*x)
-    for a, b, c in zip(modes["unrolled"], modes["implicit"], longer, strict=True):
-        np.testing.assert_allclose(array(b), array(a), atol=1e-8)
+    for a, c in zip(modes["unrolled"], longer, strict=True):
         np.testing.assert_allclose(array(c), array(a), atol=1e-8)
     for a, d in zip(modes["unrolled"][:2], shorter[:2], strict=True):
         assert abs(array(d) - array(a)).max() > 1e-6  # a short tail is biased
