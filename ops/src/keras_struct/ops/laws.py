@@ -117,6 +117,9 @@ class StructureLaws:
     """Inherit, parametrise with cases, run."""
 
     temperature = 0.7
+    xla_gradients = (
+        True  # whether the test that compiles under TensorFlow compiles gradients by XLA
+    )
 
     def test_readouts_equal_enumeration(self, case):
         """Value, marginals, entropy, best, k best, log-probabilities and samples."""
@@ -437,5 +440,7 @@ class StructureLaws:
                 )
             for x, y in zip(compiled(readouts)(*args), readouts(*args), strict=True):
                 np.testing.assert_allclose(array(x), array(y), rtol=2e-5, atol=2e-5, err_msg=label)
+            if label == "xla" and not self.xla_gradients:
+                continue
             for x, y in zip(compiled(grad(loss))(*args), grad(loss)(*args), strict=True):
                 np.testing.assert_allclose(array(x), array(y), rtol=5e-4, atol=5e-5, err_msg=label)

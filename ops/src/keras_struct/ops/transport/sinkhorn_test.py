@@ -300,7 +300,8 @@ from keras_struct.ops.testing import grad, fast, tensor, array
 def run(n, w):
     rng = np.random.default_rng(0)
     x = [tensor(rng.normal(size=(1, n, 64)), "float32") for _ in range(3)]
-    f = lambda *x: keras.ops.sum(ops.sinkhorn_tail(*x, band_width=w, base_steps=1) ** 2)
+    options = {"band_width": w, "base_steps": 1, "tail_steps": 1}
+    f = lambda *x: keras.ops.sum(ops.sinkhorn_tail(*x, **options) ** 2)
     if keras.backend.backend() == "torch":  # without the graph of second derivatives
         f(*[a.requires_grad_() for a in x]).backward()
         found = [a.grad for a in x]
