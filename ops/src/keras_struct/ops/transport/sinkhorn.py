@@ -22,7 +22,7 @@ from keras_struct.ops.transport.tiles import Support, apply_plan, log_sums, modu
 
 MODES = ("tail", "unrolled", "implicit")
 BLOCK = 128
-# Scores of that many pairs, 1 MiB, are one tile: compilers then keep them over all steps.
+# Scores of up to that many pairs, 1 MiB, are one tile: compilers then keep them over all steps.
 WHOLE = 2**18
 
 
@@ -272,8 +272,8 @@ class Problem:
         size, other = rows.shape[1], columns.shape[1]
         known = isinstance(size, int) and isinstance(other, int) and size > 0
         block = min(BLOCK, size) if known else BLOCK
-        if known and band_width is None and size * other <= WHOLE:
-            block = size
+        if known and band_width is None:
+            block = min(block, max(8, WHOLE // other)) if size * other > WHOLE else size
         support = Support(band_width, block, spokes)
         self.half = HalfSteps(support, relaxations(kl_weights))
         self.scale = 1.0 / (epsilon * math.sqrt(depth))
