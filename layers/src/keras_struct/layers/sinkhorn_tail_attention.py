@@ -8,6 +8,7 @@ from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
+from keras_struct.ops.transport.sinkhorn import MODES, relaxations
 
 DUSTBINS = (None, "spoke", "block")
 
@@ -90,6 +91,13 @@ class SinkhornTailAttention(keras.layers.MultiHeadAttention):
         for name, number in (("epsilon", epsilon), ("dustbin_capacity", dustbin_capacity)):
             if not 0 < number < math.inf:
                 raise ValueError(f"Expected a finite number > 0. Received: {name}={number}")
+        counts = {"base_steps": base_steps, "tail_steps": tail_steps, "band_width": band_width or 0}
+        for name, count in counts.items():
+            if not isinstance(count, int) or count < 0:
+                raise ValueError(f"Expected an integer >= 0. Received: {name}={count!r}")
+        if gradient not in MODES:
+            raise ValueError(f"Expected a gradient among {MODES}. Received: gradient={gradient!r}")
+        relaxations(kl_weights)
         super().__init__(num_heads, key_dim, **kwargs)
         self.band_width = band_width
         self.base_steps = base_steps
@@ -102,6 +110,11 @@ class SinkhornTailAttention(keras.layers.MultiHeadAttention):
         self.gradient = gradient
 
     def build(self, query_shape, value_shape, key_shape=None):
+        if len(query_shape) != 3 or len(value_shape) != 3:
+            raise ValueError(
+                "Expected (B, T, F) and (B, S, F). "
+                f"Received: shapes of query={tuple(query_shape)}, value={tuple(value_shape)}"
+            )
         super().build(query_shape, value_shape, key_shape)
         heads = self._num_heads
         if self.learn_epsilon:
