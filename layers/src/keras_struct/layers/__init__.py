@@ -4,6 +4,7 @@ from keras_struct.layers.aligner import Aligner
 from keras_struct.layers.alignment_cross_entropy import AlignmentCrossEntropy
 from keras_struct.layers.alignment_decoder import AlignmentDecoder
 from keras_struct.layers.alignment_f1 import AlignmentF1
+from keras_struct.layers.alignment_f1_loss import AlignmentF1Loss
 from keras_struct.layers.alignment_map import (
     AlignmentMap,
     DTWMap,
@@ -55,6 +56,7 @@ __all__ = [
     "AlignmentCrossEntropy",
     "AlignmentDecoder",
     "AlignmentF1",
+    "AlignmentF1Loss",
     "AlignmentMap",
     "AlignmentPotentials",
     "AttachMask",

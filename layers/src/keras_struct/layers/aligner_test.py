@@ -11,6 +11,7 @@ from keras_struct.layers.aligner import Aligner
 from keras_struct.layers.alignment_cross_entropy import AlignmentCrossEntropy
 from keras_struct.layers.alignment_decoder import AlignmentDecoder
 from keras_struct.layers.alignment_f1 import AlignmentF1
+from keras_struct.layers.alignment_f1_loss import AlignmentF1Loss
 from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.gap_penalties import GapPenalties
@@ -190,6 +191,33 @@ def test_f1_by_hand():
             np.testing.assert_allclose(float(metric.result()), value, rtol=1e-6)
 
 
+def test_f1_loss_is_that_of_the_expected_pairs():
+    scores, gap = random(2, 4, 3), -0.7
+    packed = pack_alignment(scores, gap, lengths=(np.array([4, 2]), np.array([3, 3])))
+    p = numpy(unpack_alignment(packed).distribution().marginals())
+    path = np.array([[(0, 0), (1, 1), (2, 1), (3, 2)], [(0, 1), (1, 2), (2, 3), (-1, -1)]])
+    pairs = np.stack([pairs_of(nodes, 4, 3) for nodes in path])
+    expected = [1 - 2 * (a * b).sum() / (a + b).sum() for a, b in zip(p, pairs, strict=True)]
+    pairs[1, 2:] = 1  # in the padding
+    for reference, y in (("path", path), ("pairs", pairs)):
+        loss = AlignmentF1Loss(reference, reduction=None)(y, packed)
+        np.testing.assert_allclose(numpy(loss), expected, rtol=1e-5)
+    nothing = pack_alignment(scores, gap, lengths=(np.array([0, 0]), np.array([3, 3])))
+    assert float(AlignmentF1Loss("pairs")(np.zeros((2, 4, 3), "float32"), nothing)) == 0
+
+
+@needs_gradients
+def test_f1_loss_teaches_scores_and_gaps():
+    inputs = [keras.Input((None, 4)), keras.Input((None, 4))]
+    aligner = Aligner(scoring="bilinear", gaps=GapPenalties(-1.0, -1.0))
+    model = keras.Model(inputs, aligner(*inputs))
+    before = [numpy(w).copy() for w in model.weights]
+    model.compile(keras.optimizers.Adam(0.05), AlignmentF1Loss())
+    history = model.fit(list(X.values()), PATH, epochs=8, verbose=0).history["loss"]
+    assert history[-1] < history[0] - 0.05
+    assert all(np.abs(numpy(w) - x).max() > 0 for w, x in zip(model.weights, before, strict=True))
+
+
 @needs_gradients
 def test_fit_learns_the_gaps_and_the_frozen_ones_stay(tmp_path):
     """Copies with two tokens dropped: a gap of -10 never opens, the learned one does."""
@@ -260,6 +288,7 @@ def test_the_map_goes_on_with_the_mask_of_the_first_sequence():
         (lambda: AlignmentDecoder("tags"), "output_mode='tags'"),
         (lambda: AlignmentCrossEntropy("matrix"), "reference='matrix'"),
         (lambda: AlignmentF1("accuracy"), "measure='accuracy'"),
+        (lambda: AlignmentF1Loss("matrix"), "reference='matrix'"),
         (lambda: AlignmentCrossEntropy()(np.ones((2, 5, 4)), np.ones((2, 7, 6))), "a path"),
         (lambda: unpack_alignment(np.ones((2, 7), "float32")), r"shape=\(2, 7\)"),
     ],

@@ -1,0 +1,72 @@
+"""One minus the expected F1 of the matched pairs of an `Aligner`, as a loss."""
+
+import keras
+from keras import ops as K
+
+from keras_struct.layers.alignment_cross_entropy import check_reference, pair_mask
+from keras_struct.layers.packed_alignment import unpack_alignment
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class AlignmentF1Loss(keras.losses.Loss):
+    """One minus the soft F1 of the matched pairs, `1 - 2 Σ P A / (Σ P + Σ A)`, per alignment.
+
+    `P` is the soft map of the potentials and `A` the reference. Its gradient goes through the
+    map, the second derivative of the structure, so it also teaches gaps and temperature what the
+    map needs. Where both have no pair the loss is 0.
+
+    Args:
+        reference: `"path"` or `"pairs"`: what `y_true` is.
+        reduction: How Keras reduces the losses of the alignments.
+        name: Name of the loss.
+        dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+
+    Call arguments:
+        y_true: The reference alignment, see `AlignmentCrossEntropy`.
+        y_pred: The packed potentials that an `Aligner` returns.
+        sample_weight: Weights of the alignments, `(B,)`.
+
+    Raises:
+        ValueError: If `reference` is unknown, or `y_true` has another shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> packed = layers.pack_alignment(
+    ...     np.zeros((1, 1, 1), "float32"), gap_open=0.0, structure="needleman_wunsch"
+    ... )
+    >>> loss = layers.AlignmentF1Loss("pairs")  # the pair has probability 1/3
+    >>> print(round(float(loss(np.ones((1, 1, 1)), packed)), 3))
+    0.5
+    """
+
+    def __init__(
+        self,
+        reference="path",
+        reduction="sum_over_batch_size",
+        name="alignment_f1_loss",
+        dtype=None,
+    ):
+        super().__init__(
+            name=name, reduction=reduction, dtype="float32" if dtype is None else dtype
+        )
+        self.reference = check_reference(reference)
+
+    def call(self, y_true, y_pred):
+        check_reference(self.reference, y_true)
+        potentials = unpack_alignment(y_pred)
+        alignments = potentials.distribution()
+        p = alignments.marginals()
+        if self.reference == "path":
+            target = alignments.parts(K.cast(y_true, "int32"))["scores"]
+        else:
+            target = K.where(pair_mask(potentials), y_true, K.zeros_like(y_true))
+        target = K.cast(target, p.dtype)
+        both, all_pairs = (K.sum(x, axis=(1, 2)) for x in (p * target, p + target))
+        some = all_pairs > 0
+        f1 = 2 * both / K.where(some, all_pairs, K.ones_like(all_pairs))
+        return K.where(some, 1 - f1, K.zeros_like(f1))
+
+    def get_config(self):
+        return {**super().get_config(), "dtype": self.dtype, "reference": self.reference}

@@ -1,0 +1,47 @@
+"""Protein structures or sequences in, alignments out; differentiable in between."""
+
+from keras_struct.protein.alignment import Alignment
+from keras_struct.protein.chain import Chain
+from keras_struct.protein.labelled_pairs import LabelledPair, read_labelled_pairs
+from keras_struct.protein.picture import draw
+from keras_struct.protein.protein_aligner import AlignmentReadout, ProteinAligner
+from keras_struct.protein.residue_encoder import ResidueEncoder, letter_ids
+from keras_struct.protein.scores import (
+    coverage,
+    identity,
+    lddt,
+    pair_scores,
+    rmsd,
+    superposition,
+    tm_score,
+)
+from keras_struct.protein.search import Hit, protein_files, search
+from keras_struct.protein.structure_files import read_chain, read_chains, write_superposed
+from keras_struct.protein.training import evaluate, train
+
+__all__ = [
+    "Alignment",
+    "AlignmentReadout",
+    "Chain",
+    "Hit",
+    "LabelledPair",
+    "ProteinAligner",
+    "ResidueEncoder",
+    "coverage",
+    "draw",
+    "evaluate",
+    "identity",
+    "lddt",
+    "letter_ids",
+    "pair_scores",
+    "protein_files",
+    "read_chain",
+    "read_chains",
+    "read_labelled_pairs",
+    "rmsd",
+    "search",
+    "superposition",
+    "tm_score",
+    "train",
+    "write_superposed",
+]

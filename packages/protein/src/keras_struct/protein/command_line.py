@@ -1,0 +1,240 @@
+"""The command `keras-struct-protein`: align, search, train, evaluate and export aligners."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+DESCRIPTION = """\
+Aligns proteins, and trains, scores and exports aligners. A chain is a file, or file:chain; files
+are PDB, mmCIF, BinaryCIF or FASTA, also with .gz. The backend is that of Keras: set KERAS_BACKEND
+to jax, tensorflow, torch or numpy (numpy does not train).
+"""
+FORMATS = ("text", "fasta", "cigar", "json")
+LOSSES = ("path", "f1")
+ALPHABETS = ("3di", "amino_acids")
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of the command."""
+    parser = argparse.ArgumentParser(prog="keras-struct-protein", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str, model: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        if model:
+            sub.add_argument(
+                "--model",
+                default="structure",
+                help="structure, sequence (amino acids alone), or a .keras file of train",
+            )
+        return sub
+
+    sub = command("align", "Align two chains.")
+    sub.add_argument("first")
+    sub.add_argument("second")
+    sub.add_argument("--format", choices=FORMATS, default="text")
+    sub.add_argument("--output", type=Path, help="file; default: standard output")
+    sub.add_argument("--superposed", type=Path, metavar="PDB", help="both chains, superposed")
+    sub.add_argument("--picture", type=Path, help="of the alignment map: .png, .svg or .pdf")
+
+    sub = command("search", "Align a chain with every chain of files and folders, best first.")
+    sub.add_argument("query")
+    sub.add_argument("places", nargs="+", metavar="PLACE", help="files and folders")
+    sub.add_argument("--cache", type=Path, help="folder that keeps what is encoded; resumes")
+    sub.add_argument("--top", type=int, default=20, help="hits to show (default: 20; 0: all)")
+    sub.add_argument("--output", type=Path, help="table of all hits, tab-separated")
+
+    sub = command("train", "Train an aligner on labelled pairs; goes on where it stopped.", False)
+    sub.add_argument("--train", nargs="+", required=True, metavar="TSV", help="labelled pairs")
+    sub.add_argument("--dev", nargs="+", default=[], metavar="TSV", help="scored each epoch")
+    sub.add_argument("--output", type=Path, required=True, help="folder")
+    sub.add_argument("--alphabets", nargs="+", choices=ALPHABETS, default=list(ALPHABETS))
+    sub.add_argument("--dim", type=int, default=64, help="size of the states of residues")
+    sub.add_argument("--depth", type=int, default=2, help="convolutions along the chain")
+    sub.add_argument("--dropout", type=float, default=0.2)
+    sub.add_argument("--loss", choices=LOSSES, default="path")
+    sub.add_argument("--epochs", type=int, default=10)
+    sub.add_argument("--learning-rate", type=float, default=1e-3)
+    sub.add_argument("--longest", type=int, default=512, help="residues of a chain in training")
+    sub.add_argument("--limit", type=int, help="pairs to train on")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("evaluate", "Score an aligner on labelled pairs.")
+    sub.add_argument("files", nargs="+", metavar="TSV")
+    sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+
+    sub = command("export", "Write SavedModels that encode and align in plain TensorFlow.")
+    sub.add_argument("output", type=Path, help="folder to write")
+    sub.add_argument("--overwrite", action="store_true")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 2 for input that does not fit."""
+    chosen = arguments(words)
+    run: dict[str, Callable[[argparse.Namespace], None]] = {
+        "align": run_align,
+        "search": run_search,
+        "train": run_train,
+        "evaluate": run_evaluate,
+        "export": run_export,
+    }
+    try:
+        run[chosen.command](chosen)
+    except BrokenPipeError:
+        return 0
+    except (ValueError, OSError, ImportError) as error:
+        print(f"keras-struct-protein: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def progress_bar(*columns: Any) -> Progress:
+    """A bar on standard error."""
+    return Progress(
+        *columns,
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def check_folders(*files: Path | None) -> None:
+    """Raise before any work starts where a file cannot be written."""
+    for file in files:
+        if file is not None and not file.resolve().parent.is_dir():
+            raise FileNotFoundError(f"Expected an existing folder. Received: {file.parent}")
+
+
+def load(chosen: argparse.Namespace) -> Any:
+    """The aligner that the arguments name."""
+    from keras_struct.protein import ProteinAligner
+
+    return ProteinAligner.from_preset(chosen.model)
+
+
+def run_align(chosen: argparse.Namespace) -> None:
+    from keras_struct.protein import draw, read_chain, write_superposed
+    from keras_struct.protein.alignment import FORMATS as WRITERS
+    from keras_struct.protein.whole_files import open_whole
+
+    check_folders(chosen.output, chosen.superposed, chosen.picture)
+    pair = read_chain(chosen.first), read_chain(chosen.second)
+    (alignment,) = load(chosen).align([pair], maps=chosen.picture is not None)
+    with open_whole(chosen.output) as stream:
+        stream.write(WRITERS[chosen.format](alignment))
+    if chosen.superposed is not None:
+        write_superposed(alignment, chosen.superposed)
+    if chosen.picture is not None:
+        draw(alignment, chosen.picture)
+
+
+def run_search(chosen: argparse.Namespace) -> None:
+    from keras_struct.protein import protein_files, read_chain, search
+    from keras_struct.protein.whole_files import open_whole
+
+    check_folders(chosen.output)
+    query, files = read_chain(chosen.query), protein_files(chosen.places)
+    with progress_bar(TextColumn("files")) as progress:
+        task = progress.add_task("search", total=len(files))
+
+        def skipped(file: Path, error: Exception) -> None:
+            progress.console.print(f"left out: {error}", highlight=False, markup=False)
+
+        hits = search(
+            load(chosen),
+            query,
+            files,
+            cache=chosen.cache,
+            skipped=skipped,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    shown = hits if chosen.top == 0 else hits[: chosen.top]
+    table = Table(title=f"{query.name}: {len(hits)} chains")
+    columns = ["chain", "score", "aligned", "identity", "TM-score", "RMSD", "lDDT", "file"]
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("chain", "file") else "right")
+    for hit in shown:
+        table.add_row(*_row(hit))
+    Console(emoji=False, markup=False).print(table)
+    if chosen.output is not None:
+        with open_whole(chosen.output) as stream:
+            stream.write("\t".join([*columns, "cigar"]) + "\n")
+            for hit in hits:
+                stream.write("\t".join([*_row(hit), hit.alignment.cigar()]) + "\n")
+
+
+def _row(hit: Any) -> list[str]:
+    found = hit.alignment.measures()
+
+    def text(name: str, digits: int) -> str:
+        value = found.get(name)
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    return [
+        hit.alignment.second.name,
+        f"{hit.alignment.score:.1f}",
+        str(found["aligned"]),
+        text("identity", 3),
+        text("tm_score_first", 3),
+        text("rmsd", 2),
+        text("lddt", 3),
+        str(hit.file),
+    ]
+
+
+def run_train(chosen: argparse.Namespace) -> None:
+    from keras_struct.protein import ProteinAligner, train
+
+    aligner = ProteinAligner.create(
+        chosen.alphabets, dim=chosen.dim, depth=chosen.depth, dropout=chosen.dropout
+    )
+    with progress_bar(TextColumn("epoch")) as progress:
+        task = progress.add_task("train", total=chosen.epochs)
+
+        def report(line: str) -> None:
+            progress.console.print(line, highlight=False)
+            if line.startswith("epoch "):
+                progress.update(task, completed=int(line.split()[1]))
+
+        train(
+            chosen.train,
+            chosen.dev,
+            chosen.output,
+            aligner,
+            epochs=chosen.epochs,
+            learning_rate=chosen.learning_rate,
+            loss=chosen.loss,
+            longest=chosen.longest,
+            seed=chosen.seed,
+            limit=chosen.limit,
+            progress=report,
+        )
+    print(chosen.output / "model.keras")
+
+
+def run_evaluate(chosen: argparse.Namespace) -> None:
+    from keras_struct.protein import evaluate, read_labelled_pairs
+
+    pairs = [pair for file in chosen.files for pair in read_labelled_pairs(file)]
+    scores = evaluate(load(chosen), pairs)
+    if chosen.json:
+        print(json.dumps({"pairs": len(pairs), **scores}))
+        return
+    table = Table(title=f"{len(pairs)} pairs")
+    for name in scores:
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_row(*[f"{value:.4f}" for value in scores.values()])
+    Console(emoji=False, markup=False).print(table)
+
+
+def run_export(chosen: argparse.Namespace) -> None:
+    print(load(chosen).export(chosen.output, overwrite=chosen.overwrite))

@@ -1,0 +1,289 @@
+"""The model that aligns proteins: letters in, alignments out."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_struct import layers
+from keras_struct.protein.alignment import Alignment
+from keras_struct.protein.batches import batches_by_size, padded, padded_length
+from keras_struct.protein.residue_encoder import ResidueEncoder, letter_ids
+
+PRESETS = Path(__file__).parent / "presets"
+ENDING = ".keras"
+
+
+@keras.saving.register_keras_serializable("keras_struct")
+class AlignmentReadout(keras.layers.Layer):
+    """Path, soft map and score of packed potentials, from one distribution.
+
+    Args:
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        inputs: Packed potentials, see `layers.pack_alignment`.
+
+    Returns:
+        Dictionary: `path` `(B, L1 + L2 + 1, 2)`, `map` `(B, L1, L2)`, `score` `(B,)`; see
+        `layers.AlignmentDecoder`.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, inputs):
+        potentials = layers.unpack_alignment(inputs)
+        alignments = potentials.distribution()
+        return {
+            "path": potentials.distribution(temperature=0).argmax(),
+            "map": alignments.marginals(),
+            "score": alignments.value(),
+        }
+
+    def compute_output_spec(self, inputs):
+        return {
+            mode: layers.AlignmentDecoder(mode).compute_output_spec(inputs)
+            for mode in ("path", "map", "score")
+        }
+
+
+class ProteinAligner:
+    """Aligns proteins by learned scores of their residues and learned gaps.
+
+    Both chains go through one `ResidueEncoder`; a local alignment with affine gaps,
+    `layers.Aligner`, is scored on the states. The alignment comes with the probability of each
+    pair over all alignments.
+
+    Args:
+        model: `keras.Model` of the letters of two chains, as `ProteinAligner.create` makes it.
+
+    Example:
+
+    >>> import pathlib, tmtools
+    >>> from keras_struct import protein
+    >>> file = pathlib.Path(tmtools.__file__).parent / "data" / "2gtl.cif"
+    >>> first, second = protein.read_chains(file, ["A", "B"])
+    >>> aligner = protein.ProteinAligner.from_preset("structure")
+    >>> alignment, = aligner.align([(first, second)])
+    >>> alignment.measures()["tm_score_first"] > 0.8
+    True
+
+    Source: Morton et al. (2020), Protein structural alignments from sequence (the soft map as a
+    layer); van Kempen et al. (2024), Foldseek (structural letters).
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.encoder = model.get_layer("encoder")
+        aligner = model.get_layer("aligner")
+        ids = keras.Input((None, len(self.encoder.alphabets)), dtype="int32", name="letters")
+        self.encoding_model = keras.Model(ids, self.encoder(ids), name="encode")
+        states = {
+            side: keras.Input((None, self.encoder.dim), name=side) for side in ("first", "second")
+        }
+        masks = {
+            f"{side}_mask": keras.Input((None,), dtype="bool", name=f"{side}_mask")
+            for side in states
+        }
+        packed = aligner(states["first"], states["second"], **masks)
+        self.matching_model = keras.Model(
+            {**states, **masks}, AlignmentReadout()(packed), name="align"
+        )
+
+    @classmethod
+    def create(
+        cls,
+        alphabets=("3di", "amino_acids"),
+        dim=128,
+        depth=2,
+        kernel_size=9,
+        dropout=0.1,
+        gap_open=-3.0,
+        gap_extend=-0.3,
+        contextual_gaps=True,
+        structure="smith_waterman",
+    ):
+        """A new model to train; the arguments are those of `ResidueEncoder` and `layers.Aligner`.
+
+        Its inputs are `first` and `second`, letters `(B, L, len(alphabets))`; it returns packed
+        potentials, for `layers.AlignmentCrossEntropy` and its like.
+        """
+        encoder = ResidueEncoder(alphabets, dim, depth, kernel_size, dropout, name="encoder")
+        aligner = layers.Aligner(
+            structure,
+            gaps=layers.GapPenalties(gap_open, gap_extend, contextual=contextual_gaps),
+            name="aligner",
+        )
+        inputs = {
+            side: keras.Input((None, len(alphabets)), dtype="int32", name=side)
+            for side in ("first", "second")
+        }
+        states = [encoder(inputs[side]) for side in ("first", "second")]
+        return cls(keras.Model(inputs, aligner(*states)))
+
+    @classmethod
+    def from_preset(cls, preset):
+        """A shipped model, `"structure"` or `"sequence"`, or one that `save` wrote.
+
+        Raises:
+            ValueError: If there is no such model.
+        """
+        shipped = sorted(path.stem for path in PRESETS.glob(f"*{ENDING}"))
+        path = PRESETS / f"{preset}{ENDING}" if str(preset) in shipped else Path(preset)
+        if not path.is_file():
+            raise ValueError(
+                f"Expected a file, or one of {shipped}. Received: preset={str(preset)!r}"
+            )
+        return cls(keras.saving.load_model(path, compile=False))
+
+    def save(self, path):
+        """Write the model as one `.keras` file, whole or not at all."""
+        path = Path(path)
+        if path.suffix != ENDING:
+            raise ValueError(f"Expected a file ending in {ENDING}. Received: path={str(path)!r}")
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            self.model.save(Path(folder) / path.name)
+            os.replace(Path(folder) / path.name, path)
+
+    def encode(self, chains, batch_residues=16384):
+        """List of states `(L, dim)`, float32, of chains.
+
+        Args:
+            chains: List of `Chain`.
+            batch_residues: Most residues, padding included, that are encoded at a time.
+
+        Raises:
+            ValueError: If the model needs coordinates that a chain does not have.
+        """
+        ids = [letter_ids(chain, self.encoder.alphabets) for chain in chains]
+        sizes = [padded_length(len(x)) for x in ids]
+        states = [None] * len(chains)
+        for batch in batches_by_size(sizes, batch_residues):
+            inputs = padded([ids[k] for k in batch], max(sizes[k] for k in batch))
+            outputs = self.encoding_model.predict_on_batch(inputs)
+            for row, k in enumerate(batch):
+                states[k] = np.array(outputs[row, : len(ids[k])], "float32")
+        return states
+
+    def match(self, first, second, batch_cells=2**21):
+        """Align encoded chains, lazily and in the order of their size.
+
+        Args:
+            first, second: Lists of states `(L, dim)`, one pair after the other.
+            batch_cells: Most cells of the maps, padding included, of a batch.
+
+        Yields:
+            Index of the pair, its aligned residues `(N, 2)`, its map `(L1, L2)` and its score.
+        """
+        lengths = np.array([(len(x), len(y)) for x, y in zip(first, second, strict=True)])
+        sizes = [[padded_length(n) for n in pair] for pair in lengths.tolist()]
+        # Pairs of like shapes share a batch: by rows, then by columns.
+        order = sorted(range(len(sizes)), key=lambda k: sizes[k])
+        groups: dict[tuple, list] = {}
+        for k in order:
+            groups.setdefault(tuple(sizes[k]), []).append(k)
+        for (rows, columns), members in groups.items():
+            step = max(1, batch_cells // (rows * columns))
+            for start in range(0, len(members), step):
+                batch = members[start : start + step]
+                inputs = {}
+                for side, states, size, axis in (
+                    ("first", first, rows, 0),
+                    ("second", second, columns, 1),
+                ):
+                    inputs[side] = padded([states[k] for k in batch], size)
+                    inputs[f"{side}_mask"] = np.arange(size) < lengths[batch, axis, None]
+                outputs = self.matching_model.predict_on_batch(inputs)
+                for row, k in enumerate(batch):
+                    n, m = lengths[k]
+                    yield (
+                        k,
+                        matched_pairs(outputs["path"][row]),
+                        outputs["map"][row, :n, :m],
+                        float(outputs["score"][row]),
+                    )
+
+    def align(self, pairs, maps=False):
+        """The best alignments of pairs of chains.
+
+        Args:
+            pairs: List of pairs of `Chain`.
+            maps: Whether the alignments keep the marginals of all pairs of residues.
+
+        Returns:
+            List of `Alignment`, in the order of the pairs.
+
+        Raises:
+            ValueError: If the model needs coordinates that a chain does not have.
+        """
+        chains = list({id(chain): chain for pair in pairs for chain in pair}.values())
+        states = {id(c): x for c, x in zip(chains, self.encode(chains), strict=True)}
+        first, second = ([states[id(pair[k])] for pair in pairs] for k in range(2))
+        found: list[Any] = [None] * len(pairs)
+        for k, matched, map, score in self.match(first, second):
+            probabilities = map[tuple(matched.T)].astype("float64")
+            kept = map.copy() if maps else None
+            first_chain, second_chain = pairs[k]
+            found[k] = Alignment(first_chain, second_chain, matched, probabilities, score, kept)
+        return found
+
+    def export(self, path, overwrite=False):
+        """Write two SavedModels that run in plain TensorFlow: `path/encode` and `path/align`.
+
+        The first takes letters `(B, L, A)` and returns states; the second takes the states of two
+        batches, `first` and `second`, with `first_mask` and `second_mask`, and returns a dictionary
+        of `path`, `map` and `score`. `path/alphabets.json` says which number is which letter.
+
+        Raises:
+            FileExistsError: If the folder exists and `overwrite` is False.
+        """
+        import json
+        import shutil
+
+        from keras_struct.protein.residue_encoder import ALPHABETS
+
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise FileExistsError(
+                "Expected a path that does not exist, or overwrite=True. "
+                f"Received: path={str(path)!r}"
+            )
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            new = Path(folder) / "new"
+            new.mkdir()
+            for name, model in (("encode", self.encoding_model), ("align", self.matching_model)):
+                layers.export_saved_model(
+                    model, new / name, import_modules=("keras_struct.protein",)
+                )
+            letters = {name: ALPHABETS[name] for name in self.encoder.alphabets}
+            (new / "alphabets.json").write_text(json.dumps(letters, indent=1) + "\n")
+            if path.exists():
+                shutil.move(path, Path(folder) / "old")
+            os.rename(new, path)
+        return path
+
+
+def matched_pairs(path):
+    """Pairs `(N, 2)` of indices that a path of nodes matches."""
+    path = np.asarray(path)
+    nodes = path[path[:, 0] >= 0]
+    steps = (np.diff(nodes, axis=0) == 1).all(axis=1) if len(nodes) else np.zeros(0, bool)
+    return (nodes[1:][steps] - 1).astype("int64").reshape(-1, 2)
+
+
+def path_of_pairs(pairs):
+    """Nodes `(N, 2)` of the local alignment of matched pairs, as `ops.smith_waterman` has them.
+
+    Between two pairs the residues of the first chain are skipped first.
+    """
+    nodes = [tuple(pairs[0])]
+    for i, j in np.asarray(pairs).tolist():
+        x, y = nodes[-1]
+        nodes += [(k, y) for k in range(x + 1, i + 1)]
+        nodes += [(i, k) for k in range(y + 1, j + 1)]
+        nodes.append((i + 1, j + 1))
+    return np.array(nodes, "int32")

@@ -1,0 +1,235 @@
+"""The model from letters to alignments: shapes, padding, training, files, search, export."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_struct import protein
+from keras_struct.layers import check_layer
+from keras_struct.protein.command_line import main
+from keras_struct.protein.protein_aligner import matched_pairs, path_of_pairs
+
+tmtools = pytest.importorskip("tmtools")
+GLOBINS = Path(tmtools.__file__).parent / "data" / "2gtl.cif"
+BACKEND = keras.backend.backend()
+trains = pytest.mark.skipif(BACKEND == "numpy", reason="numpy does not train")
+
+
+@pytest.fixture(scope="module")
+def chains():
+    return protein.read_chains(GLOBINS, ["A", "B", "C"])
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return protein.ProteinAligner.from_preset("structure")
+
+
+def small(**options):
+    keras.utils.set_random_seed(0)
+    return protein.ProteinAligner.create(dim=8, depth=1, kernel_size=3, **options)
+
+
+def test_the_encoder_keeps_the_contract_of_layers():
+    letters = np.array([[[3, 4], [5, 20], [1, 21], [2, 2]], [[7, 8], [9, 1], [0, 0], [0, 0]]])
+    layer = protein.ResidueEncoder(dim=6, depth=1, kernel_size=3, dropout=0.0)
+    check_layer(layer, {"inputs": letters.astype("int32")})
+
+
+def test_padding_and_batch_mates_change_nothing(chains):
+    aligner = small()
+    together = aligner.encode(chains)
+    for chain, states in zip(chains, together, strict=True):
+        np.testing.assert_allclose(aligner.encode([chain])[0], states, atol=1e-5)
+    pairs = [(chains[0], chains[1]), (chains[2], chains[0])]
+    for pair, batched in zip(pairs, aligner.align(pairs, maps=True), strict=True):
+        (alone,) = aligner.align([pair], maps=True)
+        np.testing.assert_array_equal(alone.pairs, batched.pairs)
+        np.testing.assert_allclose(alone.map, batched.map, atol=1e-5)
+        assert batched.first is pair[0] and abs(alone.score - batched.score) < 1e-3
+
+
+def test_map_and_probabilities_agree(shipped, chains):
+    (alignment,) = shipped.align([(chains[0], chains[1])], maps=True)
+    i, j = alignment.pairs.T
+    np.testing.assert_array_equal(alignment.probabilities, alignment.map[i, j])
+    assert alignment.map.sum(axis=1).max() < 1 + 1e-4
+
+
+def test_the_shipped_models_find_what_tm_align_finds(shipped, chains):
+    first, second = chains[:2]
+    found = tmtools.tm_align(first.ca, second.ca, first.sequence, second.sequence)
+    reference = protein.Alignment.from_rows(first, second, (found.seqxA, found.seqyA))
+    (ours,) = shipped.align([(first, second)])
+    assert protein.pair_scores(ours.pairs, reference.pairs)["f1"] > 0.9
+    assert ours.measures()["tm_score_first"] > 0.97 * found.tm_norm_chain1
+    by_letters = protein.ProteinAligner.from_preset("sequence")
+    (ours,) = by_letters.align([tuple(protein.Chain(c.name, c.sequence) for c in (first, second))])
+    assert protein.pair_scores(ours.pairs, reference.pairs)["f1"] > 0.8
+
+
+def test_pairs_and_paths_are_the_same_thing():
+    pairs = np.array([[2, 0], [3, 1], [6, 2], [7, 5]])
+    path = path_of_pairs(pairs)
+    np.testing.assert_array_equal(matched_pairs(path), pairs)
+    steps = np.diff(path, axis=0)
+    assert (steps.sum(axis=1) >= 1).all() and steps.max() == 1
+    assert matched_pairs(np.full((5, 2), -1)).shape == (0, 2)
+
+
+def test_a_sequence_has_no_structural_letters(shipped):
+    with pytest.raises(ValueError, match=r"x, a bare sequence"):
+        shipped.align([(protein.Chain("x", "MKV"), protein.Chain("y", "MKV"))])
+    with pytest.raises(ValueError, match=r"one of .*'structure'.*preset='none'"):
+        protein.ProteinAligner.from_preset("none")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory, chains):
+    folder = tmp_path_factory.mktemp("pairs")
+    shutil.copy(GLOBINS, folder / "2gtl.cif")
+    lines = ["first\tsecond\tfirst_row\tsecond_row"]
+    for k in (1, 2):
+        found = tmtools.tm_align(chains[0].ca, chains[k].ca, chains[0].sequence, chains[k].sequence)
+        lines.append(f"2gtl.cif:A\t2gtl.cif:{'ABC'[k]}\t{found.seqxA}\t{found.seqyA}")
+    (folder / "pairs.tsv").write_text("\n".join(lines) + "\n")
+    return folder / "pairs.tsv"
+
+
+# TensorFlow compiles for ten seconds what JAX and PyTorch try in one.
+@trains
+@pytest.mark.parametrize("loss", ["path", "f1"] if BACKEND == "torch" else ["path"])
+def test_training_learns_and_goes_on_where_it_stopped(table, tmp_path, loss):
+    lines: list[str] = []
+    options = {"loss": loss, "learning_rate": 0.03, "progress": lines.append}
+    epochs = 3 if loss == "path" else 2
+    protein.train([table], [table], tmp_path, small(), epochs=epochs, **options)
+    protein.train([table], [table], tmp_path, small(), epochs=epochs + 1, **options)
+    history = [json.loads(x) for x in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in history] == list(range(1, epochs + 2))
+    assert history[-1]["loss"] < history[0]["loss"]
+    model = protein.ProteinAligner.from_preset(tmp_path / "model.keras")
+    scores = protein.evaluate(model, protein.read_labelled_pairs(table))
+    assert abs(scores["f1"] - max(row["f1"] for row in history)) < 1e-6
+    assert 0 < scores["reference_lddt"] <= 1
+
+
+def test_bad_tables_are_named(tmp_path, table):
+    with pytest.raises(ValueError, match=r"Expected one of.*loss='l1'"):
+        protein.train([table], [], tmp_path / "x", loss="l1")
+    with pytest.raises(FileNotFoundError, match=r"none.tsv"):
+        protein.train(["none.tsv"], [], tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    bad = tmp_path / "bad.tsv"
+    bad.write_text("first\tsecond\n")
+    with pytest.raises(ValueError, match=r"without .'first_row', 'second_row'"):
+        protein.read_labelled_pairs(bad)
+    bad.write_text(table.read_text().replace("2gtl.cif", str(GLOBINS)).replace("DCC", "DCA"))
+    with pytest.raises(ValueError, match=r"bad.tsv, line 2: Expected the residues of 2gtl:A"):
+        protein.read_labelled_pairs(bad)
+
+
+def test_search_ranks_caches_and_leaves_out_what_is_broken(shipped, chains, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    shutil.copy(GLOBINS, tmp_path / "in" / "2gtl.cif")
+    (tmp_path / "in" / "broken.pdb").write_text("nothing\n")
+    (tmp_path / "in" / "notes.txt").write_text("not a protein\n")
+    files = protein.protein_files([tmp_path / "in"])
+    assert [file.name for file in files] == ["2gtl.cif", "broken.pdb"]
+    bad: list[str] = []
+    done: list[int] = []
+    hits = protein.search(
+        shipped,
+        chains[0],
+        files,
+        cache=tmp_path / "cache",
+        skipped=lambda file, error: bad.append(file.name),
+        progress=done.append,
+    )
+    assert bad == ["broken.pdb"] and done[-1] == 2
+    scores = [hit.alignment.score for hit in hits]
+    assert len(hits) == 15 and scores == sorted(scores, reverse=True)
+    assert hits[0].alignment.second.name == "2gtl:A"
+    with pytest.raises(ValueError, match=r"broken\.pdb"):
+        protein.search(shipped, chains[0], files)
+    # What is cached is neither read nor encoded again.
+    encode = shipped.encode
+    calls: list[int] = []
+
+    def counted(chains):
+        calls.append(len(chains))
+        return encode(chains)
+
+    monkeypatch.setattr(shipped, "encode", counted)
+    again = protein.search(shipped, chains[0], files[:1], cache=tmp_path / "cache")
+    assert sum(calls) == 1  # the query
+    np.testing.assert_allclose([hit.alignment.score for hit in again], scores, rtol=1e-5)
+    # A damaged entry is made again.
+    for entry in (tmp_path / "cache").iterdir():
+        entry.write_bytes(b"damaged")
+    assert len(protein.search(shipped, chains[0], files[:1], cache=tmp_path / "cache")) == 15
+
+
+def test_the_command_aligns_and_searches(tmp_path, capsys):
+    pair = [f"{GLOBINS}:A", f"{GLOBINS}:B"]
+    outputs = ["--superposed", str(tmp_path / "s.pdb"), "--picture", str(tmp_path / "m.png")]
+    assert main(["align", *pair, *outputs]) == 0
+    text = capsys.readouterr().out
+    assert "2gtl:A (147), 2gtl:B (145)" in text and "tm score first 0.8" in text
+    assert (tmp_path / "s.pdb").stat().st_size and (tmp_path / "m.png").stat().st_size
+    assert main(["align", *pair, "--format", "json", "--output", str(tmp_path / "a.json")]) == 0
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["aligned"] == len(found["pairs"]) == len(found["probabilities"]) > 130
+    search = ["search", pair[0], str(GLOBINS), "--top", "3", "--output", str(tmp_path / "h.tsv")]
+    assert main(search) == 0
+    assert capsys.readouterr().out.count("2gtl:") == 4  # the query and three hits
+    rows = (tmp_path / "h.tsv").read_text().splitlines()
+    assert len(rows) == 16 and rows[0].startswith("chain\tscore")
+    assert main(["align", "none.pdb", pair[1]]) == 2
+    assert main(["align", *pair, "--output", str(tmp_path / "none" / "a.json")]) == 2
+    assert "Expected an existing folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the training itself is tested on every backend")
+def test_the_command_trains_and_evaluates(table, tmp_path, capsys):
+    sizes = ["--dim", "8", "--depth", "0", "--alphabets", "3di", "--epochs", "1"]
+    assert main(["train", "--train", str(table), "--output", str(tmp_path), *sizes]) == 0
+    model = capsys.readouterr().out.strip().splitlines()[-1]
+    assert main(["evaluate", str(table), "--model", model, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert scores["pairs"] == 2 and set(scores) >= {"precision", "recall", "f1", "lddt"}
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="as from every backend, see export_test")
+def test_exported_models_align_in_plain_tensorflow(shipped, chains, tmp_path):
+    shipped.export(tmp_path / "exported")
+    letters = [protein.letter_ids(chain, shipped.encoder.alphabets) for chain in chains[:2]]
+    np.savez(tmp_path / "letters.npz", first=letters[0], second=letters[1])
+    program = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "x = np.load('letters.npz')\n"
+        "encode = tf.saved_model.load('exported/encode')\n"
+        "align = tf.saved_model.load('exported/align')\n"
+        "states = {k: encode.serve(x[k][None]) for k in ('first', 'second')}\n"
+        "masks = {k + '_mask': np.ones((1, len(x[k])), bool) for k in states}\n"
+        "found = align.serve({**states, **masks})\n"
+        "assert 'keras_struct' not in sys.modules\n"
+        "np.savez('found.npz', **{k: v.numpy() for k, v in found.items()})\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    (ours,) = shipped.align([tuple(chains[:2])], maps=True)
+    with np.load(tmp_path / "found.npz") as found:
+        np.testing.assert_array_equal(matched_pairs(found["path"][0]), ours.pairs)
+        np.testing.assert_allclose(found["map"][0], ours.map, atol=1e-4)
+    assert set(json.loads((tmp_path / "exported" / "alphabets.json").read_text())) == {
+        "3di",
+        "amino_acids",
+    }
+    with pytest.raises(FileExistsError, match=r"overwrite"):
+        shipped.export(tmp_path / "exported")

@@ -1,0 +1,197 @@
+"""Training of an aligner on labelled pairs, and its scores on others."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_struct import layers
+from keras_struct.protein.batches import padded, padded_length
+from keras_struct.protein.labelled_pairs import read_labelled_pairs
+from keras_struct.protein.protein_aligner import ProteinAligner, path_of_pairs
+from keras_struct.protein.residue_encoder import letter_ids
+from keras_struct.protein.scores import lddt, pair_scores
+
+LOSSES = {"path": layers.AlignmentCrossEntropy, "f1": layers.AlignmentF1Loss}
+MODEL = "model.keras"
+
+
+def train(
+    train_files,
+    dev_files,
+    output,
+    aligner=None,
+    epochs=10,
+    learning_rate=1e-3,
+    batch_cells=2**20,
+    loss="path",
+    longest=512,
+    seed=0,
+    limit=None,
+    progress=print,
+):
+    """Train an aligner on labelled pairs.
+
+    After each epoch the state of the training is stored in `output/checkpoint`, and the model in
+    `output/model.keras` if it is the best so far on the dev pairs (without any, always). A training
+    that was interrupted goes on after its last epoch.
+
+    Args:
+        train_files: Paths of tables, see `read_labelled_pairs`.
+        dev_files: The same, scored after each epoch; may be empty.
+        output: Folder, made if need be.
+        aligner: `ProteinAligner` to train; None for `ProteinAligner.create()`.
+        epochs: How often to see every pair.
+        learning_rate: Highest learning rate of AdamW, reached after a tenth of the steps.
+        batch_cells: Most cells of the maps of a batch, padding included.
+        loss: `"path"`, the negative log-likelihood of the reference, for each of its pairs, or
+            `"f1"`, one minus the expected F1.
+        longest: Residues; pairs with a longer chain are left out of training.
+        seed: Seed of everything.
+        limit: Most pairs to train on; None for all.
+        progress: Called with a line of text after each epoch.
+
+    Returns:
+        The `ProteinAligner` as it was after its best epoch.
+
+    Raises:
+        ValueError: For arguments that do not fit, before anything is read.
+        FileNotFoundError: If a file does not exist, the same.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"Expected one of {list(LOSSES)}. Received: loss={loss!r}")
+    missing = [str(f) for f in [*train_files, *dev_files] if not Path(f).is_file()]
+    if missing:
+        raise FileNotFoundError(f"Expected existing files. Received: {missing}")
+    if not train_files or epochs < 1:
+        raise ValueError(
+            f"Expected files to train on, and epochs. Received: train_files={train_files}, "
+            f"epochs={epochs}"
+        )
+    keras.utils.set_random_seed(seed)
+    aligner = ProteinAligner.create() if aligner is None else aligner
+    pairs = [pair for file in train_files for pair in read_labelled_pairs(file)][:limit]
+    dev = [pair for file in dev_files for pair in read_labelled_pairs(file)]
+    batches = Batches(pairs, aligner.encoder.alphabets, batch_cells, longest, loss, seed)
+    steps = len(batches) * epochs
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=learning_rate, warmup_steps=max(1, steps // 10)
+    )
+    aligner.model.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0),
+        loss=LOSSES[loss](),
+    )
+    output = Path(output)
+    (output / "checkpoint").mkdir(parents=True, exist_ok=True)
+    history = output / "history.jsonl"
+    rows = _rows(history)
+    best = max((row.get("f1", 0.0) for row in rows), default=-1.0)
+
+    def after_epoch(epoch, logs):
+        nonlocal best
+        scores = evaluate(aligner, dev) if dev else {}
+        row = {"epoch": epoch + 1, "loss": float(logs["loss"]), **scores}
+        with history.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        if not dev or scores["f1"] > best:
+            best = scores.get("f1", 0.0)
+            aligner.save(output / MODEL)
+        progress("  ".join(f"{k} {v:.4f}" if k != "epoch" else f"{k} {v}" for k, v in row.items()))
+
+    progress(f"{batches.count} pairs to train on, {len(dev)} to score")
+    aligner.model.fit(
+        batches,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_end=after_epoch),
+            keras.callbacks.BackupAndRestore(str(output / "checkpoint"), delete_checkpoint=False),
+        ],
+    )
+    return ProteinAligner.from_preset(output / MODEL)
+
+
+def evaluate(aligner, pairs):
+    """Mean scores of an aligner on labelled pairs, each weighted as its pair.
+
+    Args:
+        aligner: `ProteinAligner`.
+        pairs: List of `LabelledPair`.
+
+    Returns:
+        Dictionary: `precision`, `recall` and `f1` of the pairs of residues against the reference;
+        with coordinates also `lddt` of the alignments, and `reference_lddt` of the references.
+    """
+    found = aligner.align([(p.alignment.first, p.alignment.second) for p in pairs])
+    rows = []
+    for ours, pair in zip(found, pairs, strict=True):
+        reference = pair.alignment
+        row = pair_scores(ours.pairs, reference.pairs)
+        if reference.first.backbone is not None and reference.second.backbone is not None:
+            row["lddt"] = lddt(ours.first, ours.second, ours.pairs)
+            row["reference_lddt"] = lddt(ours.first, ours.second, reference.pairs)
+        rows.append(row)
+    weights = [pair.weight for pair in pairs]
+    return {
+        name: float(np.average([row[name] for row in rows], weights=weights)) for name in rows[0]
+    }
+
+
+def _rows(history):
+    if not history.is_file():
+        return []
+    return [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of pairs of like sizes, in another order each epoch."""
+
+    def __init__(self, pairs, alphabets, budget, longest, loss, seed):
+        super().__init__()
+        chains = {id(c): c for p in pairs for c in (p.alignment.first, p.alignment.second)}
+        ids = {key: letter_ids(chain, alphabets) for key, chain in chains.items()}
+        self.examples = []
+        for pair in pairs:
+            first, second = ids[id(pair.alignment.first)], ids[id(pair.alignment.second)]
+            n = len(pair.alignment.pairs)
+            if n and max(len(first), len(second)) <= longest:
+                path = path_of_pairs(pair.alignment.pairs)
+                # The likelihood of a path grows with its length; F1 does not.
+                weight = pair.weight / n if loss == "path" else pair.weight
+                self.examples.append((first, second, path, weight))
+        self.count = len(self.examples)
+        if not self.count:
+            raise ValueError(
+                f"Expected pairs of chains of at most {longest} residues. Received: none"
+            )
+        mean = float(np.mean([pair.weight for pair in pairs]))
+        self.examples = [(*example[:3], example[3] / mean) for example in self.examples]
+        groups: dict[tuple, list] = {}
+        for k, (first, second, *_) in enumerate(self.examples):
+            # Coarser than in use, so that batches are full.
+            size = tuple(padded_length(-(-len(x) // 2)) * 2 for x in (first, second))
+            groups.setdefault(size, []).append(k)
+        self.groups = groups
+        self.budget = budget
+        self.generator = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return len(self.batches)
+
+    def on_epoch_end(self):
+        self.batches = []
+        for (rows, columns), members in self.groups.items():
+            step = max(1, min(32, self.budget // (rows * columns)))
+            order = self.generator.permutation(members)
+            self.batches += [
+                (rows, columns, order[k : k + step]) for k in range(0, len(order), step)
+            ]
+        self.generator.shuffle(self.batches)
+
+    def __getitem__(self, index):
+        rows, columns, members = self.batches[index]
+        first, second, paths, weights = zip(*[self.examples[k] for k in members], strict=True)
+        x = {"first": padded(first, rows), "second": padded(second, columns)}
+        return x, padded(paths, rows + columns + 1, -1), np.array(weights, "float32")
