@@ -280,7 +280,7 @@ def baseline(letters, train, tuning, dev):
         for extension in (-0.1, -0.3, -1.0)
         for shift in (-0.2, 0.0, 0.2)
     ]
-    best = max(track(grid, "tune gaps"), key=lambda choice: run(*choice, tuning)["f1"])
+    best = max(track(grid, "tune gaps"), key=lambda g: run(g[0], g[1], g[2], tuning)["f1"])
     opening, extension, shift = best
     return {**run(opening, extension, shift, dev), "gaps": [opening, extension], "shift": shift}
 

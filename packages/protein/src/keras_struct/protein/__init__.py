@@ -2,9 +2,11 @@
 
 from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.chain import Chain
+from keras_struct.protein.convert_proteinmpnn import load_proteinmpnn, proteinmpnn_weights
 from keras_struct.protein.labelled_pairs import LabelledPair, read_labelled_pairs
 from keras_struct.protein.picture import draw
 from keras_struct.protein.protein_aligner import AlignmentReadout, ProteinAligner
+from keras_struct.protein.proteinmpnn_encoder import ProteinMPNNEncoder
 from keras_struct.protein.residue_encoder import ResidueEncoder, letter_ids
 from keras_struct.protein.scores import (
     coverage,
@@ -26,6 +28,7 @@ __all__ = [
     "Hit",
     "LabelledPair",
     "ProteinAligner",
+    "ProteinMPNNEncoder",
     "ResidueEncoder",
     "coverage",
     "draw",
@@ -33,8 +36,10 @@ __all__ = [
     "identity",
     "lddt",
     "letter_ids",
+    "load_proteinmpnn",
     "pair_scores",
     "protein_files",
+    "proteinmpnn_weights",
     "read_chain",
     "read_chains",
     "read_labelled_pairs",
