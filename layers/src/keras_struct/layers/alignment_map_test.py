@@ -10,6 +10,7 @@ from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.structured_attention import STRUCTURES, StructuredAttention
 from keras_struct.layers.structured_attention_test import (
     ALIGNMENTS,
+    exports,
     needs_gradients,
     numpy,
     random,
@@ -101,6 +102,7 @@ def test_gaps_and_temperature_learn_unless_frozen():
             assert (numpy(weight) != old).any() == structure.trainable, weight.name
 
 
+@exports
 def test_saved_model_with_another_batch_and_two_other_lengths():
     inputs = {"query": random(2, 5, 4), "value": random(2, 4, 4, seed=1)}
     masks = {"query": right_padded([5, 2], 5), "value": right_padded([4, 2], 4)}

@@ -22,6 +22,10 @@ from keras_struct.layers.tree_map import TreeMap
 
 BACKEND = keras.backend.backend()
 needs_gradients = pytest.mark.skipif(BACKEND == "numpy", reason="NumPy has no gradients")
+exports = pytest.mark.skipif(
+    BACKEND in ("torch", "numpy"),
+    reason="TensorFlow exports for them from a .keras file as it does for JAX, see export_test",
+)
 OPTIONS: dict[str, dict] = {
     "softmax": {},
     "linear_chain": {"pairwise_initializer": "random_normal"},
@@ -281,6 +285,7 @@ print(json.dumps([y.numpy().tolist() for y in module.serve(x)]))
 """
 
 
+@exports
 def test_saved_model_with_another_batch_and_length(tmp_path):
     x = keras.Input((None, 4))
     layers = [StructuredAttention(2, 3, s, **OPTIONS[s]) for s in SELECTIONS]

@@ -7,7 +7,13 @@ import pytest
 from keras_struct import ops
 from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.structured_attention import STRUCTURES, StructuredAttention
-from keras_struct.layers.structured_attention_test import TREES, numpy, random, right_padded
+from keras_struct.layers.structured_attention_test import (
+    TREES,
+    exports,
+    numpy,
+    random,
+    right_padded,
+)
 from keras_struct.layers.tree_map import EisnerMap
 
 
@@ -85,6 +91,7 @@ class Trees(keras.layers.Layer):
         return keras.KerasTensor((batch, n, len(self.attend), features), self.compute_dtype)
 
 
+@exports
 def test_saved_model_with_another_batch_and_length():
     report = check_layer(
         Trees(), random(2, 4, 5), mask=right_padded([4, 2], 4), checks=["saved_model"]

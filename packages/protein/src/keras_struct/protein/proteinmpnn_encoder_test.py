@@ -106,8 +106,10 @@ def test_fewer_residues_than_neighbors(chains):
 def test_the_contract_of_layers(chains):
     layer = ProteinMPNNEncoder(hidden_dim=4, num_layers=2, num_neighbors=5, dropout=0.0)
     x = np.stack([chains[0][:7], chains[1][:7]])
-    # Distances of angstroms in half precision tell little.
-    checks = ("config", "spec", "masks", "reload", "saved_model")
+    checks = ["config", "spec", "masks", "reload"]
+    # The check repeats the chain, so residues are equally near: which is first differs on others.
+    if keras.backend.backend() in ("tensorflow", "jax"):
+        checks.append("saved_model")
     check_layer(layer, {"inputs": x}, mask=np.arange(7) < np.array([[7], [5]]), checks=checks)
 
 
