@@ -18,7 +18,7 @@ import os
 
 ENVIRONMENT = "KERAS_STRUCT_IMPLEMENTATION"
 
-CHART = ("native_cpu", "portable", "reference")
+NATIVE = ("native_cpu", "portable", "reference")
 ALIGNMENT = ("native_cpu", "portable", "checkpointed", "reference")
 
 # For each structure: the folder, and the implementations from fastest to most general. The NumPy
@@ -39,11 +39,11 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "osa": ("alignment", ALIGNMENT),
     "damerau": ("alignment", ("portable", "checkpointed", "reference")),
     "lcs": ("alignment", ALIGNMENT),
-    "cky": ("constituency.cky", CHART),
+    "cky": ("constituency.cky", NATIVE),
     "pcfg": ("constituency.pcfg", ("portable", "reference")),
-    "nussinov": ("constituency.nussinov", CHART),
-    "eisner": ("dependency.eisner", CHART),
-    "spanning_tree": ("dependency.spanning_tree", ("portable", "reference")),
+    "nussinov": ("constituency.nussinov", NATIVE),
+    "eisner": ("dependency.eisner", NATIVE),
+    "spanning_tree": ("dependency.spanning_tree", NATIVE),
 }
 
 _requests: contextvars.ContextVar[tuple[tuple[str | None, str], ...]] = contextvars.ContextVar(
