@@ -3,14 +3,11 @@
 import keras
 from keras import ops as K
 
-from keras_struct.layers.packed_alignment import unpack_alignment
-from keras_struct.layers.sequence_mask import mask_from_lengths
-
-REFERENCES = ("path", "pairs")
+from keras_struct.layers.alignment_loss import AlignmentLoss, reference_pairs
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class AlignmentCrossEntropy(keras.losses.Loss):
+class AlignmentCrossEntropy(AlignmentLoss):
     """Cross-entropy, in nats per pair of sequences, of a reference under an `Aligner`.
 
     A whole alignment as reference, a path, has its exact negative log-likelihood. Where only
@@ -56,47 +53,14 @@ class AlignmentCrossEntropy(keras.losses.Loss):
         name="alignment_cross_entropy",
         dtype=None,
     ):
-        super().__init__(
-            name=name, reduction=reduction, dtype="float32" if dtype is None else dtype
-        )
-        self.reference = check_reference(reference)
+        super().__init__(reference, reduction, name, dtype)
 
-    def call(self, y_true, y_pred):
-        check_reference(self.reference, y_true)
-        potentials = unpack_alignment(y_pred)
-        alignments = potentials.distribution()
+    def alignment_loss(self, y_true, potentials, alignments):
         if self.reference == "path":
             return -alignments.log_prob(K.cast(y_true, "int32"))
         p = alignments.marginals()
         # The logarithm of a probability keeps its gradient far below that of its complement.
         matched = K.log(K.maximum(p, 1e-30))
         unmatched = K.log(K.maximum(1 - p, 1e-7))
-        y_true = K.where(pair_mask(potentials), y_true, K.zeros_like(y_true))
+        y_true = reference_pairs(self.reference, y_true, potentials, alignments)
         return -K.sum(y_true * matched + (1 - y_true) * unmatched, axis=(1, 2))
-
-    def get_config(self):
-        return {**super().get_config(), "dtype": self.dtype, "reference": self.reference}
-
-
-def check_reference(reference, y_true=None):
-    """The reference, or a `ValueError`, also for a target of another shape."""
-    if reference not in REFERENCES:
-        raise ValueError(
-            f"Expected a reference among {REFERENCES}. Received: reference={reference!r}"
-        )
-    path = reference == "path"
-    if y_true is not None and (len(y_true.shape) != 3 or (path and y_true.shape[-1] != 2)):
-        raise ValueError(
-            f"Expected {'a path (B, N, 2)' if path else 'pairs (B, L1, L2)'} as "
-            f"reference={reference!r}. Received: shape of y_true={tuple(y_true.shape)}"
-        )
-    return reference
-
-
-def pair_mask(potentials):
-    """Booleans `(B, L1, L2)`: the pairs of tokens within the lengths."""
-    rows, columns = (
-        mask_from_lengths(n, K.shape(potentials.scores)[k + 1])
-        for k, n in enumerate(potentials.lengths)
-    )
-    return K.logical_and(K.expand_dims(rows, 2), K.expand_dims(columns, 1))

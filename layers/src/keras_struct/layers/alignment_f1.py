@@ -3,7 +3,7 @@
 import keras
 from keras import ops as K
 
-from keras_struct.layers.alignment_cross_entropy import check_reference, pair_mask
+from keras_struct.layers.alignment_loss import check_reference, reference_pairs
 from keras_struct.layers.packed_alignment import unpack_alignment
 from keras_struct.layers.span_f1 import MEASURES, ratio
 
@@ -54,10 +54,7 @@ class AlignmentF1(keras.metrics.Metric):
         potentials = unpack_alignment(K.stop_gradient(K.convert_to_tensor(y_pred)))
         alignments = potentials.distribution(temperature=0)
         predicted = K.cast(alignments.marginals(), self.dtype)
-        if self.reference == "path":
-            target = alignments.parts(K.cast(y_true, "int32"))["scores"]
-        else:
-            target = K.where(pair_mask(potentials), y_true, K.zeros_like(y_true))
+        target = reference_pairs(self.reference, y_true, potentials, alignments)
         target = K.cast(target, self.dtype)
         weight = 1.0 if sample_weight is None else K.cast(sample_weight, self.dtype)
         for variable, pairs in (

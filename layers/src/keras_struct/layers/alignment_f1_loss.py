@@ -3,12 +3,11 @@
 import keras
 from keras import ops as K
 
-from keras_struct.layers.alignment_cross_entropy import check_reference, pair_mask
-from keras_struct.layers.packed_alignment import unpack_alignment
+from keras_struct.layers.alignment_loss import AlignmentLoss, reference_pairs
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class AlignmentF1Loss(keras.losses.Loss):
+class AlignmentF1Loss(AlignmentLoss):
     """One minus the soft F1 of the matched pairs, `1 - 2 Σ P A / (Σ P + Σ A)`, per alignment.
 
     `P` is the soft map of the potentials and `A` the reference. Its gradient goes through the
@@ -48,25 +47,12 @@ class AlignmentF1Loss(keras.losses.Loss):
         name="alignment_f1_loss",
         dtype=None,
     ):
-        super().__init__(
-            name=name, reduction=reduction, dtype="float32" if dtype is None else dtype
-        )
-        self.reference = check_reference(reference)
+        super().__init__(reference, reduction, name, dtype)
 
-    def call(self, y_true, y_pred):
-        check_reference(self.reference, y_true)
-        potentials = unpack_alignment(y_pred)
-        alignments = potentials.distribution()
+    def alignment_loss(self, y_true, potentials, alignments):
         p = alignments.marginals()
-        if self.reference == "path":
-            target = alignments.parts(K.cast(y_true, "int32"))["scores"]
-        else:
-            target = K.where(pair_mask(potentials), y_true, K.zeros_like(y_true))
-        target = K.cast(target, p.dtype)
+        target = K.cast(reference_pairs(self.reference, y_true, potentials, alignments), p.dtype)
         both, all_pairs = (K.sum(x, axis=(1, 2)) for x in (p * target, p + target))
         some = all_pairs > 0
         f1 = 2 * both / K.where(some, all_pairs, K.ones_like(all_pairs))
         return K.where(some, 1 - f1, K.zeros_like(f1))
-
-    def get_config(self):
-        return {**super().get_config(), "dtype": self.dtype, "reference": self.reference}
