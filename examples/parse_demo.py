@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from keras_struct import treebank
-from keras_struct.treebank.formats import open_whole
+from keras_struct.layers.whole_files import open_whole
 
 SENTENCES = ["We sequenced the genome of the mouse and compared it with those of other species."]
 ROOT = Path(__file__).resolve().parents[1]

@@ -38,10 +38,10 @@ def main() -> None:
 
     print(f"{'':10s}{'pairs':>7s}{'TM-score':>10s}{'RMSD':>7s}{'lDDT':>7s}")
     for name, alignment in (("ours", ours), ("TM-align", theirs)):
-        is_now = alignment.measures()
+        measures = alignment.measures()
         print(
-            f"{name:10s}{is_now['aligned']:7d}{is_now['tm_score_first']:10.3f}"
-            f"{is_now['rmsd']:7.2f}{is_now['lddt']:7.3f}"
+            f"{name:10s}{measures['aligned']:7d}{measures['tm_score_first']:10.3f}"
+            f"{measures['rmsd']:7.2f}{measures['lddt']:7.3f}"
         )
     shared = protein.pair_scores(ours.pairs, theirs.pairs)
     print(f"\nof the pairs of TM-align {shared['recall']:.0%} are found", end=", ")

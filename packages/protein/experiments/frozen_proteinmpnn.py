@@ -21,7 +21,7 @@ from keras import ops as K
 from rich.progress import track
 
 from keras_struct import layers, protein
-from keras_struct.protein.batches import padded, padded_length
+from keras_struct.protein.batches import batches_by_shape, padded
 from keras_struct.protein.protein_aligner import matched_pairs, path_of_pairs
 
 ALPHABETS = ("3di", "amino_acids")
@@ -29,6 +29,8 @@ STATES, HIDDEN, DIM = 128, 256, 64
 DROPOUT = 0.2
 LONGEST = 512
 BATCH_CELLS = 2**20
+MOST = 16  # pairs of a batch
+QUANTUM = 64  # what padded lengths are multiples of
 
 
 def main() -> None:
@@ -123,27 +125,25 @@ def arrays(pairs, inputs, sizes) -> dict[str, np.ndarray]:
 
 def batches_of(labelled, inputs) -> list[tuple]:
     """Batches of pairs of like sizes: inputs, paths, and weights."""
-    groups: dict[tuple, list] = {}
     mean = float(np.mean([pair.weight for pair in labelled]))
+    chosen = []
     for pair in labelled:
         chains = (pair.alignment.first, pair.alignment.second)
         if len(pair.alignment.pairs) and max(map(len, chains)) <= LONGEST:
-            size = tuple(2 * padded_length(-(-len(chain) // 2)) for chain in chains)
-            groups.setdefault(size, []).append((chains, pair))
+            chosen.append((chains, pair))
+    lengths = [tuple(map(len, chains)) for chains, _ in chosen]
     batches = []
-    for size, members in groups.items():
-        step = max(1, min(16, BATCH_CELLS // (size[0] * size[1])))
-        for start in range(0, len(members), step):
-            part = members[start : start + step]
-            paths = [path_of_pairs(pair.alignment.pairs) for _, pair in part]
-            weights = [pair.weight / mean / len(pair.alignment.pairs) for _, pair in part]
-            batches.append(
-                (
-                    arrays([chains for chains, _ in part], inputs, size),
-                    padded(paths, sum(size) + 1, -1),
-                    np.array(weights, "float32"),
-                )
+    for shape, members in batches_by_shape(lengths, BATCH_CELLS, MOST, QUANTUM):
+        part = [chosen[k] for k in members]
+        paths = [path_of_pairs(pair.alignment.pairs) for _, pair in part]
+        weights = [pair.weight / mean / len(pair.alignment.pairs) for _, pair in part]
+        batches.append(
+            (
+                arrays([chains for chains, _ in part], inputs, shape),
+                padded(paths, sum(shape) + 1, -1),
+                np.array(weights, "float32"),
             )
+        )
     return batches
 
 

@@ -27,7 +27,7 @@ from keras import ops as K
 from rich.progress import track
 
 from keras_struct import layers, ops
-from keras_struct.protein.batches import padded, padded_length
+from keras_struct.protein.batches import batches_by_shape, padded
 from keras_struct.protein.protein_aligner import matched_pairs, path_of_pairs
 
 DIMS = (2, 4, 8, 32)
@@ -39,7 +39,10 @@ LOSSES = {"path": layers.AlignmentCrossEntropy, "f1": layers.AlignmentF1Loss}
 PRIORS = ("softmax", "sinkhorn", "needleman_wunsch", "smith_waterman")
 PRIOR_DIM = 8
 BATCH_CELLS = 2**20
+MOST = 16  # pairs of a batch in training
+QUANTUM = 64  # what padded lengths are multiples of
 LONGEST = 400
+KL_WEIGHT = 1.0  # of the masses of the plan, in units of the temperature
 EPSILON = 1e-7
 
 
@@ -172,22 +175,17 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.pairs, self.matrices = pairs, matrices
         self.generator = np.random.default_rng(seed)
-        self.groups = grouped(pairs)
         self.on_epoch_end()
 
     def __len__(self):
         return len(self.batches)
 
     def on_epoch_end(self):
-        self.batches = []
-        for (n, m), members in self.groups.items():
-            step = max(1, min(16, BATCH_CELLS // (n * m)))
-            order = self.generator.permutation(members)
-            self.batches += [(n, m, order[k : k + step]) for k in range(0, len(order), step)]
+        self.batches = batched(self.pairs, MOST, self.generator.permutation)
         self.generator.shuffle(self.batches)
 
     def __getitem__(self, index):
-        n, m, members = self.batches[index]
+        (n, m), members = self.batches[index]
         x = inputs([self.pairs[k] for k in members], n, m)
         matched = [self.pairs[k][2] for k in members]
         weights = np.array([1.0 if self.matrices else 1 / len(p) for p in matched], "float32")
@@ -199,12 +197,9 @@ class Batches(keras.utils.PyDataset):
         return x, y
 
 
-def grouped(pairs):
-    groups: dict[tuple, list] = {}
-    for k, (first, second, _) in enumerate(pairs):
-        size = tuple(2 * padded_length(-(-len(x) // 2)) for x in (first, second))
-        groups.setdefault(size, []).append(k)
-    return groups
+def batched(pairs, most=None, order=None):
+    lengths = [(len(first), len(second)) for first, second, _ in pairs]
+    return batches_by_shape(lengths, BATCH_CELLS, most, QUANTUM, order)
 
 
 def inputs(pairs, n, m):
@@ -223,14 +218,9 @@ def fit(model, train, loss, epochs, seed, matrices=False):
 
 def outputs(model, pairs):
     """For each pair, by groups: its index, and its output without the padding of the batch."""
-    for (n, m), members in grouped(pairs).items():
-        step = max(1, BATCH_CELLS // (n * m))
-        for start in range(0, len(members), step):
-            batch = members[start : start + step]
-            result = K.convert_to_numpy(
-                model.predict_on_batch(inputs([pairs[k] for k in batch], n, m))
-            )
-            yield from zip(batch, result, strict=True)
+    for (n, m), batch in batched(pairs):
+        x = inputs([pairs[k] for k in batch], n, m)
+        yield from zip(batch, K.convert_to_numpy(model.predict_on_batch(x)), strict=True)
 
 
 def decode(model, pairs):
@@ -263,7 +253,7 @@ def baseline(letters, train, tuning, dev):
 
     def run(opening, extension, shift, pairs):
         found: list = [None] * len(pairs)
-        for (n, m), members in grouped(pairs).items():
+        for (n, m), members in batched(pairs):
             x = inputs([pairs[k] for k in members], n, m)
             lengths = tuple((side > 0).sum(axis=1) for side in x.values())
             scores = matrix[x["first"][:, :, None], x["second"][:, None, :]] - shift
@@ -286,10 +276,10 @@ def baseline(letters, train, tuning, dev):
 
 
 class PairMap(keras.layers.Layer):
-    """Scores of all pairs as independent rows, or as a transport plan with dustbins.
+    """Scores of all pairs as independent rows, or as a transport plan.
 
-    Each residue may stay unmatched, at a learned score: a column more for the softmax of the rows,
-    dustbins of both sides for the plan.
+    Residues may stay unmatched: the softmax has a column more, of a learned score, and the masses
+    of the plan are relaxed.
     """
 
     def __init__(self, prior, **kwargs):
@@ -297,24 +287,18 @@ class PairMap(keras.layers.Layer):
         self.prior = prior
 
     def build(self, scores_shape, first_shape, second_shape):
-        self.unmatched = self.add_weight(shape=(), initializer="zeros", name="unmatched")
+        if self.prior == "softmax":
+            self.unmatched = self.add_weight(shape=(), initializer="zeros", name="unmatched")
 
     def call(self, scores, first, second):
         rows, columns = first > 0, second > 0
+        if self.prior == "sinkhorn":
+            lengths = tuple(K.sum(K.cast(mask, "int32"), axis=1) for mask in (rows, columns))
+            return ops.sinkhorn_plan(scores, lengths, kl_weights=(KL_WEIGHT, KL_WEIGHT))
         valid = rows[:, :, None] & columns[:, None, :]
-        scores = K.where(valid, scores, -1e30)
-        if self.prior == "softmax":
-            other = K.broadcast_to(self.unmatched, K.shape(scores[:, :, :1]))
-            full = K.softmax(K.concatenate([scores, other], axis=2), axis=2)
-            return K.where(valid, full[:, :, :-1], 0.0)
-        # Log-domain transport of unit masses with a dustbin of free mass on either side.
-        u, v = (K.zeros_like(scores[:, :, 0]), K.zeros_like(scores[:, 0, :]))
-        for _ in range(20):
-            other = K.broadcast_to(self.unmatched, K.shape(u))[:, :, None]
-            u = -K.logsumexp(K.concatenate([scores + v[:, None, :], other], axis=2), axis=2)
-            other = K.broadcast_to(self.unmatched, K.shape(v))[:, None, :]
-            v = -K.logsumexp(K.concatenate([scores + u[:, :, None], other], axis=1), axis=1)
-        return K.where(valid, K.exp(scores + u[:, :, None] + v[:, None, :]), 0.0)
+        other = K.broadcast_to(self.unmatched, K.shape(scores[:, :, :1]))
+        full = K.softmax(K.concatenate([K.where(valid, scores, -1e30), other], axis=2), axis=2)
+        return K.where(valid, full[:, :, :-1], 0.0)
 
 
 class Scores(keras.layers.Layer):

@@ -5,14 +5,13 @@ import importlib.util
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 
 import keras
 
 from keras_struct import ops
+from keras_struct.layers.whole_files import whole_folder
 
 
 def export_saved_model(
@@ -71,18 +70,11 @@ def export_saved_model(
         )
     names = list(endpoints) if endpoints is not None else []
     combined = _combine(model, endpoints) if endpoints is not None else model
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        written = temporary / "saved_model"
+    with whole_folder(path) as written:
         if keras.backend.backend() == "tensorflow":
             _write(combined, names, written, verbose)
         else:
-            _write_in_child(combined, names, written, import_modules, verbose, temporary)
-        if path.exists():
-            path.rename(temporary / "replaced")
-        written.rename(path)
-    finally:
-        shutil.rmtree(temporary)
+            _write_in_child(combined, names, written, import_modules, verbose)
     return path
 
 
@@ -134,8 +126,8 @@ def _write(model, names, path, verbose):
         archive.write_out(str(path), verbose=verbose)
 
 
-def _write_in_child(model, names, path, import_modules, verbose, folder):
-    saved = folder / "model.keras"
+def _write_in_child(model, names, path, import_modules, verbose):
+    saved = path.with_name("model.keras")
     model.save(saved)
     request = {
         "model": str(saved),

@@ -1,25 +1,41 @@
-"""Batches of chains of like length."""
+"""Batches of chains, or of pairs of chains, of like length."""
+
+import math
 
 import numpy as np
 
 QUANTUM = 32  # lengths are padded to multiples of it: few shapes, so compiled backends compile few
 
 
-def padded_length(length):
-    """The least multiple of 32 that is not below a length."""
-    return -(-length // QUANTUM) * QUANTUM
+def batches_by_shape(lengths, budget, most=None, quantum=QUANTUM, order=None):
+    """Batches of what has one shape once it is padded to multiples of a quantum.
 
+    Args:
+        lengths: Of each item, a tuple of the lengths of its axes.
+        budget: Most cells of a batch, padding included; one item is always allowed.
+        most: Most items of a batch; None for no limit.
+        quantum: What padded lengths are multiples of.
+        order: Called with the items of one shape, returns them in the order to take them.
 
-def batches_by_size(sizes, budget):
-    """Lists of indices, by increasing size; of each the count times the largest is in budget."""
-    batches: list[list[int]] = []
-    batch: list[int] = []
-    for k in sorted(range(len(sizes)), key=lambda k: sizes[k]):
-        if batch and sizes[k] * (len(batch) + 1) > budget:
-            batches.append(batch)
-            batch = []
-        batch.append(k)
-    return [*batches, batch] if batch else batches
+    Returns:
+        List of (padded lengths, indices of the items), by increasing shape.
+
+    Example:
+
+    >>> from keras_struct.protein.batches import batches_by_shape
+    >>> batches_by_shape([(30, 40), (70, 5), (9, 64)], budget=4096)
+    [((32, 64), [0, 2]), ((96, 32), [1])]
+    """
+    groups: dict[tuple, list] = {}
+    for k, item in enumerate(lengths):
+        groups.setdefault(tuple(-(-n // quantum) * quantum for n in item), []).append(k)
+    batches = []
+    for shape in sorted(groups):
+        members = groups[shape] if order is None else order(groups[shape])
+        step = max(1, budget // math.prod(shape))
+        step = step if most is None else min(step, most)
+        batches += [(shape, members[k : k + step]) for k in range(0, len(members), step)]
+    return batches
 
 
 def padded(arrays, length, value=0):

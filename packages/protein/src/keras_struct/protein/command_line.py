@@ -122,9 +122,9 @@ def load(chosen: argparse.Namespace) -> Any:
 
 
 def run_align(chosen: argparse.Namespace) -> None:
+    from keras_struct.layers.whole_files import open_whole
     from keras_struct.protein import draw, read_chain, write_superposed
     from keras_struct.protein.alignment import FORMATS as WRITERS
-    from keras_struct.protein.whole_files import open_whole
 
     check_folders(chosen.output, chosen.superposed, chosen.picture)
     pair = read_chain(chosen.first), read_chain(chosen.second)
@@ -138,8 +138,8 @@ def run_align(chosen: argparse.Namespace) -> None:
 
 
 def run_search(chosen: argparse.Namespace) -> None:
+    from keras_struct.layers.whole_files import open_whole
     from keras_struct.protein import protein_files, read_chain, search
-    from keras_struct.protein.whole_files import open_whole
 
     check_folders(chosen.output)
     query, files = read_chain(chosen.query), protein_files(chosen.places)
@@ -157,19 +157,20 @@ def run_search(chosen: argparse.Namespace) -> None:
             skipped=skipped,
             progress=lambda done: progress.update(task, completed=done),
         )
-    shown = hits if chosen.top == 0 else hits[: chosen.top]
+    top = chosen.top or len(hits)
+    rows = [_row(hit) for hit in (hits[:top] if chosen.output is None else hits)]
     table = Table(title=f"{query.name}: {len(hits)} chains")
     columns = ["chain", "score", "aligned", "identity", "TM-score", "RMSD", "lDDT", "file"]
     for name in columns:
         table.add_column(name, justify="left" if name in ("chain", "file") else "right")
-    for hit in shown:
-        table.add_row(*_row(hit))
+    for row in rows[:top]:
+        table.add_row(*row)
     Console(emoji=False, markup=False).print(table)
     if chosen.output is not None:
         with open_whole(chosen.output) as stream:
             stream.write("\t".join([*columns, "cigar"]) + "\n")
-            for hit in hits:
-                stream.write("\t".join([*_row(hit), hit.alignment.cigar()]) + "\n")
+            for hit, row in zip(hits, rows, strict=True):
+                stream.write("\t".join([*row, hit.alignment.cigar()]) + "\n")
 
 
 def _row(hit: Any) -> list[str]:

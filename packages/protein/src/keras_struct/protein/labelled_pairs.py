@@ -19,7 +19,7 @@ class LabelledPair:
     weight: float = 1.0
 
 
-def read_labelled_pairs(path, limit=None):
+def read_labelled_pairs(path):
     """The reference alignments of a table.
 
     Args:
@@ -27,7 +27,6 @@ def read_labelled_pairs(path, limit=None):
             structure file, or file and chain as `file:chain`, relative to the table; `first_row`
             and `second_row`, the aligned sequences with `-` for gaps, as TM-align prints them; and
             perhaps `weight`.
-        limit: Most pairs to read; None for all.
 
     Returns:
         List of `LabelledPair`; a chain of several pairs is one object.
@@ -46,8 +45,6 @@ def read_labelled_pairs(path, limit=None):
         if missing:
             raise ValueError(f"Expected columns {COLUMNS} in {path}. Received: without {missing}")
         for row in table:
-            if len(found) == limit:
-                break
             try:
                 for side in ("first", "second"):
                     if row[side] not in chains:

@@ -1,6 +1,6 @@
 """A picture of an alignment map."""
 
-from keras_struct.protein.whole_files import open_whole
+from keras_struct.layers.whole_files import open_whole
 
 
 def draw(alignment, path):

@@ -1,5 +1,6 @@
 """The model that aligns proteins: letters in, alignments out."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -9,9 +10,10 @@ import keras
 import numpy as np
 
 from keras_struct import layers
+from keras_struct.layers.whole_files import whole_folder
 from keras_struct.protein.alignment import Alignment
-from keras_struct.protein.batches import batches_by_size, padded, padded_length
-from keras_struct.protein.residue_encoder import ResidueEncoder, letter_ids
+from keras_struct.protein.batches import batches_by_shape, padded
+from keras_struct.protein.residue_encoder import ALPHABETS, ResidueEncoder, letter_ids
 
 PRESETS = Path(__file__).parent / "presets"
 ENDING = ".keras"
@@ -160,11 +162,9 @@ class ProteinAligner:
             ValueError: If the model needs coordinates that a chain does not have.
         """
         ids = [letter_ids(chain, self.encoder.alphabets) for chain in chains]
-        sizes = [padded_length(len(x)) for x in ids]
         states = [None] * len(chains)
-        for batch in batches_by_size(sizes, batch_residues):
-            inputs = padded([ids[k] for k in batch], max(sizes[k] for k in batch))
-            outputs = self.encoding_model.predict_on_batch(inputs)
+        for (length,), batch in batches_by_shape([(len(x),) for x in ids], batch_residues):
+            outputs = self.encoding_model.predict_on_batch(padded([ids[k] for k in batch], length))
             for row, k in enumerate(batch):
                 states[k] = np.array(outputs[row, : len(ids[k])], "float32")
         return states
@@ -180,32 +180,20 @@ class ProteinAligner:
             Index of the pair, its aligned residues `(N, 2)`, its map `(L1, L2)` and its score.
         """
         lengths = np.array([(len(x), len(y)) for x, y in zip(first, second, strict=True)])
-        sizes = [[padded_length(n) for n in pair] for pair in lengths.tolist()]
-        # Pairs of like shapes share a batch: by rows, then by columns.
-        order = sorted(range(len(sizes)), key=lambda k: sizes[k])
-        groups: dict[tuple, list] = {}
-        for k in order:
-            groups.setdefault(tuple(sizes[k]), []).append(k)
-        for (rows, columns), members in groups.items():
-            step = max(1, batch_cells // (rows * columns))
-            for start in range(0, len(members), step):
-                batch = members[start : start + step]
-                inputs = {}
-                for side, states, size, axis in (
-                    ("first", first, rows, 0),
-                    ("second", second, columns, 1),
-                ):
-                    inputs[side] = padded([states[k] for k in batch], size)
-                    inputs[f"{side}_mask"] = np.arange(size) < lengths[batch, axis, None]
-                outputs = self.matching_model.predict_on_batch(inputs)
-                for row, k in enumerate(batch):
-                    n, m = lengths[k]
-                    yield (
-                        k,
-                        matched_pairs(outputs["path"][row]),
-                        outputs["map"][row, :n, :m],
-                        float(outputs["score"][row]),
-                    )
+        for shape, batch in batches_by_shape(lengths.tolist(), batch_cells):
+            inputs = {}
+            for axis, (side, states) in enumerate((("first", first), ("second", second))):
+                inputs[side] = padded([states[k] for k in batch], shape[axis])
+                inputs[f"{side}_mask"] = np.arange(shape[axis]) < lengths[batch, axis, None]
+            outputs = self.matching_model.predict_on_batch(inputs)
+            for row, k in enumerate(batch):
+                n, m = lengths[k]
+                yield (
+                    k,
+                    matched_pairs(outputs["path"][row]),
+                    outputs["map"][row, :n, :m],
+                    float(outputs["score"][row]),
+                )
 
     def align(self, pairs, maps=False):
         """The best alignments of pairs of chains.
@@ -241,19 +229,13 @@ class ProteinAligner:
         Raises:
             FileExistsError: If the folder exists and `overwrite` is False.
         """
-        import json
-        import shutil
-
-        from keras_struct.protein.residue_encoder import ALPHABETS
-
         path = Path(path)
         if path.exists() and not overwrite:
             raise FileExistsError(
                 "Expected a path that does not exist, or overwrite=True. "
                 f"Received: path={str(path)!r}"
             )
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-            new = Path(folder) / "new"
+        with whole_folder(path) as new:
             new.mkdir()
             for name, model in (("encode", self.encoding_model), ("align", self.matching_model)):
                 layers.export_saved_model(
@@ -261,9 +243,6 @@ class ProteinAligner:
                 )
             letters = {name: ALPHABETS[name] for name in self.encoder.alphabets}
             (new / "alphabets.json").write_text(json.dumps(letters, indent=1) + "\n")
-            if path.exists():
-                shutil.move(path, Path(folder) / "old")
-            os.rename(new, path)
         return path
 
 

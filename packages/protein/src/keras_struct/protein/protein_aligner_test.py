@@ -12,6 +12,7 @@ import pytest
 
 from keras_struct import protein
 from keras_struct.layers import check_layer
+from keras_struct.protein.batches import batches_by_shape
 from keras_struct.protein.command_line import main
 from keras_struct.protein.protein_aligner import matched_pairs, path_of_pairs
 
@@ -72,6 +73,17 @@ def test_the_shipped_models_find_what_tm_align_finds(shipped, chains):
     by_letters = protein.ProteinAligner.from_preset("sequence")
     (ours,) = by_letters.align([tuple(protein.Chain(c.name, c.sequence) for c in (first, second))])
     assert protein.pair_scores(ours.pairs, reference.pairs)["f1"] > 0.8
+
+
+def test_batches_have_one_shape_and_stay_in_the_budget():
+    rng = np.random.default_rng(0)
+    lengths = [tuple(pair) for pair in rng.integers(1, 150, (60, 2)).tolist()]
+    batches = batches_by_shape(lengths, 30_000, most=3, order=lambda x: x[::-1])
+    assert sorted(k for _, batch in batches for k in batch) == list(range(60))
+    for shape, batch in batches:
+        assert {tuple(-(-n // 32) * 32 for n in lengths[k]) for k in batch} == {shape}
+        assert len(batch) == 1 or len(batch) * shape[0] * shape[1] <= 30_000
+        assert len(batch) <= 3 and batch == sorted(batch, reverse=True)
 
 
 def test_pairs_and_paths_are_the_same_thing():
@@ -170,6 +182,11 @@ def test_search_ranks_caches_and_leaves_out_what_is_broken(shipped, chains, tmp_
     again = protein.search(shipped, chains[0], files[:1], cache=tmp_path / "cache")
     assert sum(calls) == 1  # the query
     np.testing.assert_allclose([hit.alignment.score for hit in again], scores, rtol=1e-5)
+    by_name = {hit.alignment.second.name: hit.alignment.second for hit in hits}
+    for hit in again:
+        chain, other = hit.alignment.second, by_name[hit.alignment.second.name]
+        assert (chain.sequence, chain.residue_ids) == (other.sequence, other.residue_ids)
+        np.testing.assert_array_equal(chain.backbone, other.backbone)
     # A damaged entry is made again.
     for entry in (tmp_path / "cache").iterdir():
         entry.write_bytes(b"damaged")
@@ -206,7 +223,10 @@ def test_the_command_trains_and_evaluates(table, tmp_path, capsys):
     assert scores["pairs"] == 2 and set(scores) >= {"precision", "recall", "f1", "lddt"}
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="as from every backend, see export_test")
+@pytest.mark.skipif(
+    BACKEND not in ("tensorflow", "jax"),
+    reason="TensorFlow exports for them from a .keras file as it does for JAX, see export_test",
+)
 def test_exported_models_align_in_plain_tensorflow(shipped, chains, tmp_path):
     shipped.export(tmp_path / "exported")
     letters = [protein.letter_ids(chain, shipped.encoder.alphabets) for chain in chains[:2]]

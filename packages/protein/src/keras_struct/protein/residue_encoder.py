@@ -1,6 +1,7 @@
 """Letters of residues into states."""
 
 import keras
+import numpy as np
 from keras import ops as K
 
 ALPHABETS = {
@@ -144,8 +145,6 @@ def letter_ids(chain, alphabets):
     Raises:
         ValueError: If structural letters are asked of a chain without coordinates.
     """
-    import numpy as np
-
     columns = []
     for name in alphabets:
         letters = chain.sequence if name == "amino_acids" else chain.structural_letters

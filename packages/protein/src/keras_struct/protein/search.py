@@ -2,19 +2,19 @@
 
 import dataclasses
 import hashlib
-import io
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from keras_struct.layers.whole_files import open_whole
 from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.chain import Chain
 from keras_struct.protein.structure_files import is_protein_file, read_chains
-from keras_struct.protein.whole_files import open_whole
 
-BATCH_CHAINS = 256  # encoded, aligned and forgotten together
+BATCH_CHAINS = 256  # encoded and aligned together
+FIELDS = ("name", "sequence", "backbone", "residue_ids", "states")  # of a chain in the cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +35,6 @@ class EncodingCache:
 
     def __init__(self, folder, aligner):
         self.folder = None if folder is None else Path(folder)
-        self.aligner = aligner
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             digest = hashlib.sha256()
@@ -51,17 +50,16 @@ class EncodingCache:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 count = int(stored["count"])
-                fields = [
-                    [stored[f"{name}_{k}"] for name in ("name", "sequence", "backbone", "states")]
-                    for k in range(count)
-                ]
+                fields = [[stored[f"{name}_{k}"] for name in FIELDS] for k in range(count)]
         except (ValueError, KeyError, OSError, zipfile.BadZipFile):
             return None  # of another version, or damaged: it is made again
         chains = [
-            Chain(str(name), str(sequence), None if not backbone.size else backbone)
-            for name, sequence, backbone, _ in fields
+            Chain(str(name), str(sequence), backbone, tuple(ids.tolist()))
+            if backbone.size
+            else Chain(str(name), str(sequence))
+            for name, sequence, backbone, ids, _ in fields
         ]
-        return chains, [states.astype("float32") for *_, states in fields]
+        return chains, [states for *_, states in fields]
 
     def store(self, file, chains, states):
         """Keep the chains and states of a file."""
@@ -70,15 +68,12 @@ class EncodingCache:
             return
         arrays = {"count": np.array(len(chains))}
         for k, (chain, x) in enumerate(zip(chains, states, strict=True)):
-            arrays[f"name_{k}"] = np.array(chain.name)
-            arrays[f"sequence_{k}"] = np.array(chain.sequence)
-            backbone = np.zeros(0) if chain.backbone is None else chain.backbone
-            arrays[f"backbone_{k}"] = backbone
-            arrays[f"states_{k}"] = x
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+            bare = chain.backbone is None
+            backbone, ids = ((), ()) if bare else (chain.backbone, chain.residue_ids)
+            values = (chain.name, chain.sequence, backbone, ids, x)
+            arrays |= {f"{name}_{k}": np.array(v) for name, v in zip(FIELDS, values, strict=True)}
         with open_whole(path, "wb") as stream:
-            stream.write(buffer.getvalue())
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
 
     def _path(self, file):
         if self.folder is None:
@@ -116,7 +111,7 @@ def search(aligner, query, files, cache=None, skipped=None, progress=None):
         files: Paths of protein files, see `protein_files`.
         cache: Folder of what is encoded, made if need be; None for none.
         skipped: Called with file and error for a file that cannot be read; None raises.
-        progress: Called with the number of files done after each batch.
+        progress: Called with the number of files that are encoded, after each.
 
     Returns:
         List of `Hit`, by decreasing score.

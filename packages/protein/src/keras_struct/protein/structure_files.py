@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_struct.layers.whole_files import open_whole
 from keras_struct.protein.chain import BACKBONE, Chain
-from keras_struct.protein.whole_files import open_whole
 
 PDB, CIF, BINARY, FASTA = (
     (".pdb", ".ent"),

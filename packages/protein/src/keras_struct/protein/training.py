@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_struct import layers
-from keras_struct.protein.batches import padded, padded_length
+from keras_struct.protein.batches import batches_by_shape, padded
 from keras_struct.protein.labelled_pairs import read_labelled_pairs
 from keras_struct.protein.protein_aligner import ProteinAligner, path_of_pairs
 from keras_struct.protein.residue_encoder import letter_ids
@@ -15,6 +15,8 @@ from keras_struct.protein.scores import lddt, pair_scores
 
 LOSSES = {"path": layers.AlignmentCrossEntropy, "f1": layers.AlignmentF1Loss}
 MODEL = "model.keras"
+MOST = 32  # pairs of a batch
+COARSE = 64  # what padded lengths are multiples of: coarser than in use, so batches are full
 
 
 def train(
@@ -85,8 +87,7 @@ def train(
     output = Path(output)
     (output / "checkpoint").mkdir(parents=True, exist_ok=True)
     history = output / "history.jsonl"
-    rows = _rows(history)
-    best = max((row.get("f1", 0.0) for row in rows), default=-1.0)
+    best = max((row.get("f1", 0.0) for row in _rows(history)), default=-1.0)
 
     def after_epoch(epoch, logs):
         nonlocal best
@@ -99,7 +100,7 @@ def train(
             aligner.save(output / MODEL)
         progress("  ".join(f"{k} {v:.4f}" if k != "epoch" else f"{k} {v}" for k, v in row.items()))
 
-    progress(f"{batches.count} pairs to train on, {len(dev)} to score")
+    progress(f"{len(batches.examples)} pairs to train on, {len(dev)} to score")
     aligner.model.fit(
         batches,
         epochs=epochs,
@@ -151,6 +152,7 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         chains = {id(c): c for p in pairs for c in (p.alignment.first, p.alignment.second)}
         ids = {key: letter_ids(chain, alphabets) for key, chain in chains.items()}
+        mean = float(np.mean([pair.weight for pair in pairs]))
         self.examples = []
         for pair in pairs:
             first, second = ids[id(pair.alignment.first)], ids[id(pair.alignment.second)]
@@ -158,21 +160,13 @@ class Batches(keras.utils.PyDataset):
             if n and max(len(first), len(second)) <= longest:
                 path = path_of_pairs(pair.alignment.pairs)
                 # The likelihood of a path grows with its length; F1 does not.
-                weight = pair.weight / n if loss == "path" else pair.weight
+                weight = pair.weight / mean / (n if loss == "path" else 1)
                 self.examples.append((first, second, path, weight))
-        self.count = len(self.examples)
-        if not self.count:
+        if not self.examples:
             raise ValueError(
                 f"Expected pairs of chains of at most {longest} residues. Received: none"
             )
-        mean = float(np.mean([pair.weight for pair in pairs]))
-        self.examples = [(*example[:3], example[3] / mean) for example in self.examples]
-        groups: dict[tuple, list] = {}
-        for k, (first, second, *_) in enumerate(self.examples):
-            # Coarser than in use, so that batches are full.
-            size = tuple(padded_length(-(-len(x) // 2)) * 2 for x in (first, second))
-            groups.setdefault(size, []).append(k)
-        self.groups = groups
+        self.lengths = [(len(first), len(second)) for first, second, *_ in self.examples]
         self.budget = budget
         self.generator = np.random.default_rng(seed)
         self.on_epoch_end()
@@ -181,17 +175,13 @@ class Batches(keras.utils.PyDataset):
         return len(self.batches)
 
     def on_epoch_end(self):
-        self.batches = []
-        for (rows, columns), members in self.groups.items():
-            step = max(1, min(32, self.budget // (rows * columns)))
-            order = self.generator.permutation(members)
-            self.batches += [
-                (rows, columns, order[k : k + step]) for k in range(0, len(order), step)
-            ]
+        self.batches = batches_by_shape(
+            self.lengths, self.budget, MOST, COARSE, self.generator.permutation
+        )
         self.generator.shuffle(self.batches)
 
     def __getitem__(self, index):
-        rows, columns, members = self.batches[index]
+        (rows, columns), members = self.batches[index]
         first, second, paths, weights = zip(*[self.examples[k] for k in members], strict=True)
         x = {"first": padded(first, rows), "second": padded(second, columns)}
         return x, padded(paths, rows + columns + 1, -1), np.array(weights, "float32")

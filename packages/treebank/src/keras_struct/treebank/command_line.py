@@ -160,7 +160,8 @@ def read(files: Sequence[str], words: bool) -> Iterator[Any]:
 
 
 def run_parse(chosen: argparse.Namespace) -> None:
-    from keras_struct.treebank.formats import DEFAULTS, FORMATS, open_whole
+    from keras_struct.layers.whole_files import open_whole
+    from keras_struct.treebank.formats import DEFAULTS, FORMATS
     from keras_struct.treebank.parser_task import LOOKAHEAD
 
     files = expand(chosen.files)

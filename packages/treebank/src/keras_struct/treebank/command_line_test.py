@@ -70,18 +70,6 @@ def test_pictures_hold_every_word_and_label(parse):
         assert sum(node.tag.endswith("}path") for node in root.iter()) == len(parse.words)
 
 
-def test_files_appear_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), formats.open_whole(tmp_path / "a.txt") as stream:
-        stream.write("half")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-    with formats.open_whole(tmp_path / "a.txt") as stream:
-        stream.write("whole")
-    assert (tmp_path / "a.txt").read_text() == "whole"
-    with pytest.raises(FileNotFoundError), formats.open_whole(tmp_path / "no" / "a.txt"):
-        pass
-
-
 def test_parse(run, tmp_path):
     (tmp_path / "1.txt").write_text("We left early. They saw it.\n\nWe left.\n")
     (tmp_path / "2.txt").write_text("They left.\n")

@@ -5,14 +5,13 @@ layers of the backbone that stayed frozen come from the installed MiniLM.
 """
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from keras_struct.layers.whole_files import whole_folder
 from keras_struct.treebank.minilm import minilm_backbone, minilm_tokenizer
 from keras_struct.treebank.preprocessor import ParserPreprocessor
 
@@ -53,14 +52,10 @@ def save_compact_preset(parser, folder, about=""):
         "config": {name: config[name] for name in OURS if name in config},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        new = Path(name) / "new"
+    with whole_folder(folder) as new:
         new.mkdir()
         (new / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         save_file(weights, new / WEIGHTS)
-        if folder.exists():
-            os.rename(folder, Path(name) / "old")
-        os.rename(new, folder)
 
 
 def load_compact_preset(cls, folder, load_weights=True):

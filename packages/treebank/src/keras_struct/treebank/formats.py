@@ -1,13 +1,6 @@
-"""Parses as text, and files that appear whole or not at all."""
+"""Parses as text."""
 
-import contextlib
 import json
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
 
 from keras_struct.treebank.drawing import draw
 from keras_struct.treebank.parses import ConstituencyParse, DependencyParse
@@ -36,26 +29,3 @@ def as_json_line(parse: Parse) -> str:
 
 FORMATS = {"brackets": as_brackets, "conllu": as_conllu, "json": as_json_line, "svg": draw}
 DEFAULTS = {"constituency": "brackets", "dependency": "conllu"}
-
-
-@contextlib.contextmanager
-def open_whole(path: str | os.PathLike | None) -> Iterator[IO[str]]:
-    """A text file to write that appears under its name only when all is written; None for stdout.
-
-    Raises:
-        FileNotFoundError: If its folder does not exist, before anything is written.
-    """
-    if path is None:
-        yield sys.stdout
-        return
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"Expected an existing folder. Received: {target.parent}")
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            yield stream
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
