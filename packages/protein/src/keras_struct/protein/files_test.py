@@ -1,13 +1,13 @@
 """Structures and sequences as they come: missing, doubled, modified, zipped, broken."""
 
 import gzip
-import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_struct import protein
+from keras_struct.protein.scores import d0
 
 tmtools = pytest.importorskip("tmtools")
 GLOBINS = Path(tmtools.__file__).parent / "data" / "2gtl.cif"
@@ -76,6 +76,7 @@ def test_modified_residues_belong_to_the_chain_and_ligands_do_not(tmp_path):
     (chain,) = protein.read_chains(write(tmp_path / "a.pdb", lines))
     assert chain.sequence == "GMXA" and chain.residue_ids == ("1", "2", "3", "4")
     assert np.isnan(chain.backbone[:, 4]).all()  # no CB was resolved
+    assert np.isfinite(chain.backbone[:, :4]).all()  # also of the residue that nobody knows
 
 
 def test_the_location_of_the_highest_occupancy_counts(tmp_path):
@@ -90,6 +91,18 @@ def test_the_location_of_the_highest_occupancy_counts(tmp_path):
     assert chain.sequence == "GSA" and chain.residue_ids == ("1", "2", "3B")
     (only_b,) = protein.read_chains(write(tmp_path / "b.pdb", lines[8:12]))
     np.testing.assert_array_equal(chain.backbone[1], only_b.backbone[0])
+
+
+def test_of_two_amino_acids_at_one_place_the_likelier_counts(tmp_path):
+    """Microheterogeneity, as in crambin; atoms of both follow each other or alternate."""
+    serine = residue("SER", 2, alt="A", occupancy=0.4)
+    threonine = residue("THR", 2, alt="B", occupancy=0.6)
+    alternating = [line for pair in zip(serine, threonine, strict=True) for line in pair]
+    for middle in (serine + threonine, alternating):
+        lines = [*residue("GLY", 1), *middle, *residue("ALA", 3)]
+        (chain,) = protein.read_chains(write(tmp_path / "a.pdb", lines))
+        assert chain.sequence == "GTA" and chain.residue_ids == ("1", "2", "3")
+        assert set(chain.atoms.res_name) == {"GLY", "THR", "ALA"}
 
 
 def test_models_are_chosen(tmp_path):
@@ -113,6 +126,7 @@ def test_fasta(tmp_path):
 def test_what_does_not_fit_is_named(tmp_path):
     cases = {
         "twice.pdb": ([*residue("GLY", 1), *residue("SER", 2), *residue("GLY", 1)], "GLY 1 of"),
+        "at_once.pdb": ([*residue("SER", 2), *residue("SER", 2)], "SER 2 of at_once:A twice"),
         "water.pdb": ([atom("O", "HOH", 5, (9, 9, 9), kind="HETATM")], "a protein chain"),
         "broken.cif": (["data_x", "loop_"], "a readable file"),
         "odd.fasta": ([">a", "MK1"], "letters of amino acids in a"),
@@ -152,8 +166,7 @@ def test_superposed_file(tmp_path):
     assert (a.sequence, b.sequence) == (first.sequence, second.sequence)
     np.testing.assert_allclose(a.ca, first.ca, atol=2e-3)
     distance = np.linalg.norm(a.ca[alignment.pairs[:, 0]] - b.ca[alignment.pairs[:, 1]], axis=1)
-    score = (1 / (1 + (distance / importlib.import_module("keras_struct.protein.scores").d0(
-        len(first))) ** 2)).sum() / len(first)  # fmt: skip
+    score = (1 / (1 + (distance / d0(len(first))) ** 2)).sum() / len(first)
     assert abs(score - found.tm_norm_chain1) < 2e-3
     bare = protein.Chain("x", first.sequence)
     with pytest.raises(ValueError, match=r"a chain from a structure.*x"):

@@ -17,7 +17,6 @@ PDB, CIF, BINARY, FASTA = (
     (".fasta", ".fa", ".faa"),
 )
 SUFFIXES = (*PDB, *CIF, *BINARY, *FASTA)
-PEPTIDE = ("N", "CA", "C")
 
 
 def is_protein_file(path):
@@ -127,26 +126,25 @@ def _atoms(data, suffix, model):
     from biotite.structure.io import pdb, pdbx
 
     if suffix in PDB:
-        pdb_file = pdb.PDBFile.read(io.StringIO(data.decode("utf-8", errors="replace")))
-        models, get, file = pdb_file.get_model_count(), pdb_file.get_structure, None
+        file = pdb.PDBFile.read(io.StringIO(data.decode("utf-8", errors="replace")))
+        module = pdb
     else:
-        if suffix in CIF:
-            file = pdbx.CIFFile.read(io.StringIO(data.decode("utf-8")))
-        else:
-            file = pdbx.BinaryCIFFile.read(io.BytesIO(data))
-        models, get = pdbx.get_model_count(file), pdbx.get_structure
+        binary = suffix in BINARY
+        reader = pdbx.BinaryCIFFile if binary else pdbx.CIFFile
+        file = reader.read(io.BytesIO(data) if binary else io.StringIO(data.decode("utf-8")))
+        module = pdbx
+    models = module.get_model_count(file)
     if not 1 <= model <= models:
         raise _Unfit(f"Expected a model from 1 to {models}, not model={model}")
     # Every location is read; _best_locations then chooses among those of a residue.
-    options = {"model": model, "altloc": "all", "extra_fields": ["occupancy"]}
-    return get(**options) if file is None else get(file, **options)
+    return module.get_structure(file, model=model, altloc="all", extra_fields=["occupancy"])
 
 
 def _structure(data, path, suffix, model):
     from biotite import structure
 
     atoms = _atoms(data, suffix, model)
-    atoms = atoms[structure.filter_amino_acids(atoms) | np.isin(atoms.atom_name, PEPTIDE)]
+    atoms = atoms[structure.filter_amino_acids(atoms) | np.isin(atoms.atom_name, BACKBONE)]
     stem = path.name.removesuffix(".gz")
     stem = stem[: len(stem) - len(_suffix(path))]
     chains = []
@@ -160,8 +158,11 @@ def _structure(data, path, suffix, model):
 def _chain(atoms, name, structure):
     from biotite.structure import info
 
-    starts = [*structure.get_residue_starts(atoms), len(atoms)]
-    kept, backbone, letters, ids = [], [], [], []
+    # By number alone: two amino acids may share a place.
+    new = (np.diff(atoms.res_id) != 0) | (atoms.ins_code[1:] != atoms.ins_code[:-1])
+    starts = [0, *(np.flatnonzero(new) + 1).tolist(), len(atoms)]
+    kept, backbone, letters = [], [], []
+    ids: dict[str, None] = {}  # in order
     for start, end in itertools.pairwise(starts):
         residue = _best_locations(atoms[start:end])
         names = residue.atom_name.tolist()
@@ -170,7 +171,7 @@ def _chain(atoms, name, structure):
         carbon = "CA" in names and residue.element[names.index("CA")].upper() in ("C", "")
         if not carbon or (bool(residue.hetero[0]) and not {"N", "C"} <= set(names)):
             continue
-        if label in ids:
+        if label in ids or len(set(names)) < len(names):
             twice = f"{residue.res_name[0]} {label} of {name}"
             raise _Unfit(f"Expected every residue once, not {twice} twice")
         places = {atom: k for k, atom in reversed(list(enumerate(names)))}
@@ -179,7 +180,7 @@ def _chain(atoms, name, structure):
         )
         kept.append(residue)
         letters.append(info.one_letter_code(residue.res_name[0]) or "X")
-        ids.append(label)
+        ids[label] = None
     if not kept:
         return None
     sequence = "".join(letter if len(letter) == 1 else "X" for letter in letters)
@@ -201,12 +202,9 @@ def _best_locations(residue):
     sums = {x: residue.occupancy[locations == x].sum() for x in marked}
     best = max(marked, key=lambda x: sums[x])
     residue = residue[~np.isin(locations, [x for x in marked if x != best])]
+    carbons = residue.res_name[residue.atom_name == "CA"]
     # Two residues may share a place (microheterogeneity); only one has the best location.
-    return (
-        residue[residue.res_name == residue.res_name[residue.atom_name == "CA"][0]]
-        if ("CA" in residue.atom_name)
-        else residue
-    )
+    return residue[residue.res_name == carbons[0]] if len(carbons) else residue
 
 
 def write_superposed(alignment, path):
