@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops
 
 from keras_struct.ops import array, autodiff
@@ -34,7 +35,8 @@ class Dustbin(NamedTuple):
         key: (D,) or (..., D), those of the dustbin among the keys.
         value: (V,) or (..., V), what a query gets that is sent to the dustbin; None for zeros.
         capacities: Masses of both dustbins: of the one among the queries, which takes keys, and of
-            the one among the keys, which takes queries.
+            the one among the keys, which takes queries. Positive numbers, or (...,), without a
+            gradient.
         support: `"spoke"`: on top of the band, every query reaches the dustbin of the keys and
             every key that of the queries, at linear cost. `"block"`: the band is as wide as that,
             as published: all pairs exist.
@@ -43,7 +45,7 @@ class Dustbin(NamedTuple):
     query: Any
     key: Any
     value: Any = None
-    capacities: tuple[float, float] = (1.0, 1.0)
+    capacities: tuple[Any, Any] = (1.0, 1.0)
     support: str = "spoke"
 
 
@@ -263,10 +265,8 @@ class Problem:
             rows, columns = self._before(dustbin.query, rows), self._before(dustbin.key, columns)
             lengths = [n + 1 for n in lengths]
             capacities = pair("dustbin.capacities", dustbin.capacities)
-            if not all(0 < x < float("inf") for x in capacities):
-                raise ValueError(f"Expected finite capacities > 0. Received: {capacities}")
             masses = [
-                ops.concatenate([ops.zeros_like(x[:, :1]) + math.log(c), x], axis=1)
+                ops.concatenate([self._log_capacity(c) + ops.zeros_like(x[:, :1]), x], axis=1)
                 for c, x in zip(capacities, masses, strict=True)
             ]
         size, other = rows.shape[1], columns.shape[1]
@@ -314,6 +314,17 @@ class Problem:
         if len(token.shape) > 1:
             token = ops.reshape(token, (-1, 1, size))
         return ops.concatenate([ops.zeros_like(x[:, :1]) + token, x], axis=1)
+
+    def _log_capacity(self, capacity):
+        number = isinstance(capacity, (int, float))
+        capacity = capacity if number else ops.convert_to_tensor(capacity, dtype=self.dtype)
+        values = capacity if number else concrete(capacity)
+        if values is not None and not np.all((values > 0) & (values < float("inf"))):
+            raise ValueError(f"Expected finite capacities > 0. Received: {values}")
+        if number:
+            return math.log(capacity)
+        capacity = ops.broadcast_to(ops.stop_gradient(capacity), self.batch_shape)
+        return array.log(ops.reshape(capacity, (-1, 1)))
 
     def _log_masses(self, name, mass, size):
         if mass is None:

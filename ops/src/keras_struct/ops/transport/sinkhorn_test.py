@@ -35,7 +35,10 @@ CASES: dict[str, dict] = {
     "unbalanced": {"kl_weights": (2.0, 0.5), "masses": MASSES},
     "half unbalanced": {"kl_weights": (None, 1.5), "band_width": 4},
     "spoke": {"dustbin": ops.Dustbin(QUERY, KEY, VALUE, (3.0, 2.0)), "band_width": 2},
-    "block": {"dustbin": ops.Dustbin(QUERY, KEY, support="block"), "band_width": 2},
+    "block": {
+        "dustbin": ops.Dustbin(QUERY, KEY, None, (np.array([2.0, 3.0, 1.5]), 2), "block"),
+        "band_width": 2,
+    },
     "unbalanced spoke": {
         "dustbin": ops.Dustbin(QUERY, KEY, VALUE),
         "band_width": 2,
@@ -78,7 +81,7 @@ def whole(query, key, value, options):
             for t, x in zip(tokens, (rows, columns, values), strict=True)
         )
         masses = [
-            np.concatenate([np.full((3, 1), math.log(c)), m], axis=1)
+            np.concatenate([np.log(np.broadcast_to(c, 3))[:, None], m], axis=1)
             for c, m in zip(dustbin.capacities, masses, strict=True)
         ]
         lengths, sizes = tuple(n + 1 for n in LENGTHS), sizes + 1
@@ -340,6 +343,7 @@ def test_errors():
         ({"dustbin": ops.Dustbin(np.ones(2), np.ones(2))}, "size 5 for the dustbin"),
         ({"dustbin": ops.Dustbin(QUERY, KEY, support="all")}, "dustbin.support='all'"),
         ({"dustbin": ops.Dustbin(QUERY, KEY, capacities=(0.0, 1.0))}, "capacities > 0"),
+        ({"dustbin": ops.Dustbin(QUERY, KEY, None, (1.0, np.array([1, 0, 2])))}, "capacities > 0"),
         ({"schedule": [(2.0, 0)]}, "steps of the schedule"),
     ):
         with pytest.raises(ValueError, match=message.replace("(", r"\(")):

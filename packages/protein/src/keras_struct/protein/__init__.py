@@ -3,8 +3,10 @@
 from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.chain import Chain
 from keras_struct.protein.convert_proteinmpnn import load_proteinmpnn, proteinmpnn_weights
+from keras_struct.protein.esm_encoder import ESMEncoder
 from keras_struct.protein.labelled_pairs import LabelledPair, read_labelled_pairs
 from keras_struct.protein.picture import draw
+from keras_struct.protein.pretrained_encoder import PretrainedEncoder
 from keras_struct.protein.protein_aligner import AlignmentReadout, ProteinAligner
 from keras_struct.protein.proteinmpnn_encoder import ProteinMPNNEncoder
 from keras_struct.protein.residue_encoder import ResidueEncoder, letter_ids
@@ -20,16 +22,26 @@ from keras_struct.protein.scores import (
 from keras_struct.protein.search import Hit, protein_files, search
 from keras_struct.protein.structure_files import read_chain, read_chains, write_superposed
 from keras_struct.protein.training import evaluate, train
+from keras_struct.protein.transport_aligner import (
+    PlanDecoder,
+    TransportAligner,
+    plan_cross_entropy,
+    plan_f1_loss,
+)
 
 __all__ = [
     "Alignment",
     "AlignmentReadout",
     "Chain",
+    "ESMEncoder",
     "Hit",
     "LabelledPair",
+    "PlanDecoder",
+    "PretrainedEncoder",
     "ProteinAligner",
     "ProteinMPNNEncoder",
     "ResidueEncoder",
+    "TransportAligner",
     "coverage",
     "draw",
     "evaluate",
@@ -38,6 +50,8 @@ __all__ = [
     "letter_ids",
     "load_proteinmpnn",
     "pair_scores",
+    "plan_cross_entropy",
+    "plan_f1_loss",
     "protein_files",
     "proteinmpnn_weights",
     "read_chain",

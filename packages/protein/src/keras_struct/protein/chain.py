@@ -64,20 +64,24 @@ class Chain:
     @property
     def ca(self):
         """`(L, 3)`, angstrom: the CA atoms."""
-        if self.backbone is None:
-            raise ValueError(f"Expected a chain with coordinates. Received: {self.name} without")
-        return self.backbone[:, CA]
+        return with_coordinates(self).backbone[:, CA]
 
     @functools.cached_property
     def structural_letters(self):
         """The 3Di letters of the residues, as Foldseek computes them; `D` where it cannot."""
-        if self.backbone is None:
-            raise ValueError(
-                "Expected a chain with coordinates, which have structural letters. Received: "
-                f"{self.name}, a bare sequence; a model of amino acids aligns those"
-            )
+        backbone = with_coordinates(self).backbone
         import mini3di
 
         encoder = mini3di.Encoder()
-        n, ca, c, _, cb = np.moveaxis(self.backbone, 1, 0)
+        n, ca, c, _, cb = np.moveaxis(backbone, 1, 0)
         return encoder.build_sequence(encoder.encode_atoms(ca, cb, n, c))
+
+
+def with_coordinates(chain) -> Any:
+    """The chain, or a `ValueError` if it is a bare sequence."""
+    if chain.backbone is None:
+        raise ValueError(
+            f"Expected a chain with coordinates. Received: {chain.name}, a bare sequence; a model "
+            "of amino acids aligns those"
+        )
+    return chain

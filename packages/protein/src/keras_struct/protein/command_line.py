@@ -19,6 +19,7 @@ to jax, tensorflow, torch or numpy (numpy does not train).
 FORMATS = ("text", "fasta", "cigar", "json")
 LOSSES = ("path", "f1")
 ALPHABETS = ("3di", "amino_acids")
+STRUCTURES = ("smith_waterman", "needleman_wunsch", "overlap", "sinkhorn")
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,10 +56,17 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--train", nargs="+", required=True, metavar="TSV", help="labelled pairs")
     sub.add_argument("--dev", nargs="+", default=[], metavar="TSV", help="scored each epoch")
     sub.add_argument("--output", type=Path, required=True, help="folder")
+    sub.add_argument("--start", metavar="MODEL", help="a model to go on from, not a new one")
     sub.add_argument("--alphabets", nargs="+", choices=ALPHABETS, default=list(ALPHABETS))
+    sub.add_argument(
+        "--trunk",
+        help="proteinmpnn, or the preset of an ESMBackbone of KerasHub, such as esm2_t6_8M",
+    )
+    sub.add_argument("--fine-tune", action="store_true", help="train the trunk, too")
     sub.add_argument("--dim", type=int, default=64, help="size of the states of residues")
     sub.add_argument("--depth", type=int, default=2, help="convolutions along the chain")
     sub.add_argument("--dropout", type=float, default=0.2)
+    sub.add_argument("--structure", choices=STRUCTURES, default="smith_waterman")
     sub.add_argument("--loss", choices=LOSSES, default="path")
     sub.add_argument("--epochs", type=int, default=10)
     sub.add_argument("--learning-rate", type=float, default=1e-3)
@@ -192,12 +200,34 @@ def _row(hit: Any) -> list[str]:
     ]
 
 
+def new_encoder(chosen: argparse.Namespace) -> Any:
+    """An encoder with the sizes, and the trunk, that the arguments name."""
+    from keras_struct import protein
+
+    sizes = {name: getattr(chosen, name) for name in ("alphabets", "dim", "depth", "dropout")}
+    if chosen.trunk is None:
+        return protein.ResidueEncoder(**sizes)
+    if chosen.trunk == "proteinmpnn":
+        trunk = protein.load_proteinmpnn()
+    else:
+        import keras_hub
+
+        trunk = protein.ESMEncoder(keras_hub.models.ESMBackbone.from_preset(chosen.trunk))
+    return protein.PretrainedEncoder(trunk, **sizes)
+
+
 def run_train(chosen: argparse.Namespace) -> None:
     from keras_struct.protein import ProteinAligner, train
 
-    aligner = ProteinAligner.create(
-        chosen.alphabets, dim=chosen.dim, depth=chosen.depth, dropout=chosen.dropout
-    )
+    if chosen.start is not None:
+        aligner = ProteinAligner.from_preset(chosen.start)
+    else:
+        aligner = ProteinAligner.create(new_encoder(chosen), structure=chosen.structure)
+    trunk = getattr(aligner.encoder, "trunk", None)
+    if trunk is not None:
+        trunk.trainable = chosen.fine_tune
+    elif chosen.fine_tune:
+        raise ValueError("Expected a model with a trunk. Received: --fine-tune and none")
     with progress_bar(TextColumn("epoch")) as progress:
         task = progress.add_task("train", total=chosen.epochs)
 

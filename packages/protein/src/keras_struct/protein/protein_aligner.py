@@ -13,10 +13,12 @@ from keras_struct import layers
 from keras_struct.layers.whole_files import whole_folder
 from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.batches import batches_by_shape, padded
-from keras_struct.protein.residue_encoder import ALPHABETS, ResidueEncoder, letter_ids
+from keras_struct.protein.residue_encoder import ALPHABETS, ResidueEncoder
+from keras_struct.protein.transport_aligner import PlanDecoder, TransportAligner
 
 PRESETS = Path(__file__).parent / "presets"
 ENDING = ".keras"
+SIDES = ("first", "second")
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -56,12 +58,12 @@ class AlignmentReadout(keras.layers.Layer):
 class ProteinAligner:
     """Aligns proteins by learned scores of their residues and learned gaps.
 
-    Both chains go through one `ResidueEncoder`; a local alignment with affine gaps,
-    `layers.Aligner`, is scored on the states. The alignment comes with the probability of each
-    pair over all alignments.
+    Both chains go through one encoder, `ResidueEncoder` or `PretrainedEncoder`; a local alignment
+    with affine gaps, `layers.Aligner`, is scored on the states, or the residues are transported,
+    `TransportAligner`. The alignment comes with the probability of each pair.
 
     Args:
-        model: `keras.Model` of the letters of two chains, as `ProteinAligner.create` makes it.
+        model: `keras.Model` of two chains, as `ProteinAligner.create` makes it.
 
     Example:
 
@@ -80,52 +82,54 @@ class ProteinAligner:
 
     def __init__(self, model):
         self.model = model
-        self.encoder = model.get_layer("encoder")
-        aligner = model.get_layer("aligner")
-        ids = keras.Input((None, len(self.encoder.alphabets)), dtype="int32", name="letters")
-        self.encoding_model = keras.Model(ids, self.encoder(ids), name="encode")
-        states = {
-            side: keras.Input((None, self.encoder.dim), name=side) for side in ("first", "second")
-        }
+        (self.encoder,) = (layer for layer in model.layers if hasattr(layer, "chain_inputs"))
+        self.aligner = model.get_layer("aligner")
+        inputs = chain_inputs(self.encoder.input_specs)
+        self.encoding_model = keras.Model(
+            by_name_or_only(inputs), encoded(self.encoder, inputs), name="encode"
+        )
+        states = {side: keras.Input((None, self.encoder.dim), name=side) for side in SIDES}
         masks = {
             f"{side}_mask": keras.Input((None,), dtype="bool", name=f"{side}_mask")
-            for side in states
+            for side in SIDES
         }
-        packed = aligner(states["first"], states["second"], **masks)
-        self.matching_model = keras.Model(
-            {**states, **masks}, AlignmentReadout()(packed), name="align"
-        )
+        decoder = PlanDecoder() if self.transports else AlignmentReadout()
+        found = decoder(self.aligner(states["first"], states["second"], **masks))
+        self.matching_model = keras.Model({**states, **masks}, found, name="align")
+
+    @property
+    def transports(self):
+        """Whether the map is a transport plan, and no alignment's."""
+        return isinstance(self.aligner, TransportAligner)
 
     @classmethod
     def create(
         cls,
-        alphabets=("3di", "amino_acids"),
-        dim=128,
-        depth=2,
-        kernel_size=9,
-        dropout=0.1,
+        encoder=None,
         gap_open=-3.0,
         gap_extend=-0.3,
         contextual_gaps=True,
         structure="smith_waterman",
     ):
-        """A new model to train; the arguments are those of `ResidueEncoder` and `layers.Aligner`.
+        """A new model to train.
 
-        Its inputs are `first` and `second`, letters `(B, L, len(alphabets))`; it returns packed
-        potentials, for `layers.AlignmentCrossEntropy` and its like.
+        Args:
+            encoder: `ResidueEncoder` or `PretrainedEncoder`; None for the former as it is.
+            gap_open, gap_extend, contextual_gaps: Of `layers.GapPenalties`.
+            structure: Of `layers.Aligner`; or `"sinkhorn"`, a `TransportAligner`, without gaps.
+
+        Returns:
+            `ProteinAligner`. The inputs of its model are those of the encoder for either chain,
+            such as `first_letters` `(B, L1, A)` and `second_letters` `(B, L2, A)`; it returns
+            packed potentials, for `layers.AlignmentCrossEntropy` and its like, or a plan.
         """
-        encoder = ResidueEncoder(alphabets, dim, depth, kernel_size, dropout, name="encoder")
-        aligner = layers.Aligner(
-            structure,
-            gaps=layers.GapPenalties(gap_open, gap_extend, contextual=contextual_gaps),
-            name="aligner",
-        )
-        inputs = {
-            side: keras.Input((None, len(alphabets)), dtype="int32", name=side)
-            for side in ("first", "second")
-        }
-        states = [encoder(inputs[side]) for side in ("first", "second")]
-        return cls(keras.Model(inputs, aligner(*states)))
+        encoder = ResidueEncoder() if encoder is None else encoder
+        if structure == "sinkhorn":
+            aligner = TransportAligner(name="aligner")
+        else:
+            gaps = layers.GapPenalties(gap_open, gap_extend, contextual=contextual_gaps)
+            aligner = layers.Aligner(structure, gaps=gaps, name="aligner")
+        return cls(pair_model(encoder, aligner, encoder.input_specs))
 
     @classmethod
     def from_preset(cls, preset):
@@ -151,23 +155,21 @@ class ProteinAligner:
             self.model.save(Path(folder) / path.name)
             os.replace(Path(folder) / path.name, path)
 
-    def encode(self, chains, batch_residues=16384):
+    def encode(self, chains, batch_residues=None):
         """List of states `(L, dim)`, float32, of chains.
 
         Args:
             chains: List of `Chain`.
-            batch_residues: Most residues, padding included, that are encoded at a time.
+            batch_residues: Most residues, padding included, that are encoded at a time; None for
+                what the encoder holds in some hundred MB.
 
         Raises:
             ValueError: If the model needs coordinates that a chain does not have.
         """
-        ids = [letter_ids(chain, self.encoder.alphabets) for chain in chains]
-        states = [None] * len(chains)
-        for (length,), batch in batches_by_shape([(len(x),) for x in ids], batch_residues):
-            outputs = self.encoding_model.predict_on_batch(padded([ids[k] for k in batch], length))
-            for row, k in enumerate(batch):
-                states[k] = np.array(outputs[row, : len(ids[k])], "float32")
-        return states
+        inputs = [self.encoder.chain_inputs(chain) for chain in chains]
+        return run_in_batches(
+            self.encoding_model, inputs, batch_residues or self.encoder.batch_residues
+        )
 
     def match(self, first, second, batch_cells=2**21):
         """Align encoded chains, lazily and in the order of their size.
@@ -181,10 +183,10 @@ class ProteinAligner:
         """
         lengths = np.array([(len(x), len(y)) for x, y in zip(first, second, strict=True)])
         for shape, batch in batches_by_shape(lengths.tolist(), batch_cells):
-            inputs = {}
-            for axis, (side, states) in enumerate((("first", first), ("second", second))):
-                inputs[side] = padded([states[k] for k in batch], shape[axis])
-                inputs[f"{side}_mask"] = np.arange(shape[axis]) < lengths[batch, axis, None]
+            inputs, rows = {}, batch_rows(batch)
+            for axis, (side, states) in enumerate(zip(SIDES, (first, second), strict=True)):
+                inputs[side] = padded([states[k] for k in rows], shape[axis])
+                inputs[f"{side}_mask"] = np.arange(shape[axis]) < lengths[rows, axis, None]
             outputs = self.matching_model.predict_on_batch(inputs)
             for row, k in enumerate(batch):
                 n, m = lengths[k]
@@ -222,9 +224,10 @@ class ProteinAligner:
     def export(self, path, overwrite=False):
         """Write two SavedModels that run in plain TensorFlow: `path/encode` and `path/align`.
 
-        The first takes letters `(B, L, A)` and returns states; the second takes the states of two
-        batches, `first` and `second`, with `first_mask` and `second_mask`, and returns a dictionary
-        of `path`, `map` and `score`. `path/alphabets.json` says which number is which letter.
+        The first takes what the encoder does, letters `(B, L, A)` or a dictionary, and returns
+        states; the second takes the states of two batches, `first` and `second`, with `first_mask`
+        and `second_mask`, and returns a dictionary of `path`, `map` and `score`.
+        `path/alphabets.json` says which number is which letter.
 
         Raises:
             FileExistsError: If the folder exists and `overwrite` is False.
@@ -244,6 +247,56 @@ class ProteinAligner:
             letters = {name: ALPHABETS[name] for name in self.encoder.alphabets}
             (new / "alphabets.json").write_text(json.dumps(letters, indent=1) + "\n")
         return path
+
+
+def chain_inputs(specs, side=None):
+    """`keras.Input` of every input of a chain, by its name or by side and name."""
+    prefix = "" if side is None else f"{side}_"
+    return {
+        f"{prefix}{name}": keras.Input((None, *shape), dtype=dtype, name=f"{prefix}{name}")
+        for name, (shape, dtype) in specs.items()
+    }
+
+
+def by_name_or_only(inputs):
+    """A dictionary as it is, or the only value of one."""
+    return inputs if len(inputs) > 1 else next(iter(inputs.values()))
+
+
+def encoded(encoder, inputs):
+    """What an encoder makes of its inputs."""
+    return encoder(by_name_or_only(inputs))
+
+
+def pair_model(encoder, aligner, specs):
+    """The model of two chains of which an encoder reads the inputs of some shapes and dtypes."""
+    inputs: dict[str, Any] = {}
+    states = []
+    for side in SIDES:
+        found = chain_inputs(specs, side)
+        inputs |= found
+        states.append(encoded(encoder, dict(zip(specs, found.values(), strict=True))))
+    return keras.Model(inputs, aligner(*states))
+
+
+def run_in_batches(model, inputs, batch_residues):
+    """Of each chain, a dictionary of arrays `(L, ...)`, what the model makes of it, float32."""
+    lengths = [len(next(iter(arrays.values()))) for arrays in inputs]
+    found = [None] * len(inputs)
+    for (length,), batch in batches_by_shape([(n,) for n in lengths], batch_residues):
+        rows = batch_rows(batch)
+        x = {name: padded([inputs[k][name] for k in rows], length) for name in inputs[batch[0]]}
+        outputs = model.predict_on_batch(by_name_or_only(x))
+        for row, k in enumerate(batch):
+            found[k] = np.array(outputs[row, : lengths[k]], "float32")
+    return found
+
+
+def batch_rows(batch):
+    """The items of a batch, the last one again up to a power of two where a shape is compiled."""
+    if keras.backend.backend() not in ("jax", "tensorflow"):
+        return batch
+    return batch + [batch[-1]] * ((1 << (len(batch) - 1).bit_length()) - len(batch))
 
 
 def matched_pairs(path):

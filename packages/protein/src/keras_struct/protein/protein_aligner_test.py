@@ -32,9 +32,18 @@ def shipped():
     return protein.ProteinAligner.from_preset("structure")
 
 
-def small(**options):
+SIZES = {"dim": 8, "depth": 1, "kernel_size": 3}
+
+
+def small(encoder="letters", structure="smith_waterman", frozen=True):
     keras.utils.set_random_seed(0)
-    return protein.ProteinAligner.create(dim=8, depth=1, kernel_size=3, **options)
+    if encoder == "letters":
+        made = protein.ResidueEncoder(**SIZES)
+    else:
+        trunk = protein.ProteinMPNNEncoder(hidden_dim=8, num_layers=1, num_neighbors=6)
+        trunk.trainable = not frozen
+        made = protein.PretrainedEncoder(trunk, **SIZES)
+    return protein.ProteinAligner.create(made, structure=structure)
 
 
 def test_the_encoder_keeps_the_contract_of_layers():
@@ -43,8 +52,11 @@ def test_the_encoder_keeps_the_contract_of_layers():
     check_layer(layer, {"inputs": letters.astype("int32")})
 
 
-def test_padding_and_batch_mates_change_nothing(chains):
-    aligner = small()
+@pytest.mark.parametrize(
+    ("encoder", "structure"), [("letters", "smith_waterman"), ("proteinmpnn", "sinkhorn")]
+)
+def test_padding_and_batch_mates_change_nothing(chains, encoder, structure):
+    aligner = small(encoder, structure)
     together = aligner.encode(chains)
     for chain, states in zip(chains, together, strict=True):
         np.testing.assert_allclose(aligner.encode([chain])[0], states, atol=1e-5)
@@ -114,15 +126,36 @@ def table(tmp_path_factory, chains):
     return folder / "pairs.tsv"
 
 
-# TensorFlow compiles for ten seconds what JAX and PyTorch try in one.
+MODELS: dict[str, tuple[str, dict]] = {
+    "letters": ("path", {}),
+    "f1": ("f1", {}),
+    "frozen trunk": ("path", {"encoder": "proteinmpnn"}),
+    "fine-tuned trunk": ("path", {"encoder": "proteinmpnn", "frozen": False}),
+    "transport": ("path", {"structure": "sinkhorn"}),
+    "transport f1": ("f1", {"structure": "sinkhorn"}),
+}
+
+
+# TensorFlow compiles for ten seconds what PyTorch tries in one.
 @trains
-@pytest.mark.parametrize("loss", ["path", "f1"] if BACKEND == "torch" else ["path"])
-def test_training_learns_and_goes_on_where_it_stopped(table, tmp_path, loss):
+@pytest.mark.parametrize("name", MODELS if BACKEND == "torch" else ["letters"])
+def test_training_learns_and_goes_on_where_it_stopped(table, tmp_path, name):
     lines: list[str] = []
+    loss, model = MODELS[name]
     options = {"loss": loss, "learning_rate": 0.03, "progress": lines.append}
-    epochs = 3 if loss == "path" else 2
-    protein.train([table], [table], tmp_path, small(), epochs=epochs, **options)
-    protein.train([table], [table], tmp_path, small(), epochs=epochs + 1, **options)
+    epochs = 3 if name == "letters" else 2
+    start = small(**model)
+    trunk = getattr(start.encoder, "trunk", None)
+    before = [] if trunk is None else [keras.ops.convert_to_numpy(w) for w in trunk.weights]
+    protein.train([table], [table], tmp_path, start, epochs=epochs, **options)
+    if trunk is not None:
+        moved = [
+            np.abs(keras.ops.convert_to_numpy(w) - old).max() > 0
+            for w, old in zip(trunk.weights, before, strict=True)
+        ]
+        assert any(moved) == trunk.trainable
+        assert ("2 chains" in lines[0] or "3 chains" in lines[0]) != trunk.trainable
+    protein.train([table], [table], tmp_path, small(**model), epochs=epochs + 1, **options)
     history = [json.loads(x) for x in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in history] == list(range(1, epochs + 2))
     assert history[-1]["loss"] < history[0]["loss"]

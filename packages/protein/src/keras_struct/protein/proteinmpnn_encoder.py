@@ -3,6 +3,8 @@
 import keras
 from keras import ops as K
 
+from keras_struct.protein.chain import with_coordinates
+
 ATOMS = ("N", "CA", "C", "O", "CB")
 # The order in which ProteinMPNN lists the distances of an edge.
 DISTANCES = (
@@ -61,8 +63,11 @@ class ProteinMPNNEncoder(keras.layers.Layer):
     ProteinMPNN.
     """
 
+    batch_residues = 1024  # an edge has 400 distances
+
     def __init__(self, hidden_dim=128, num_layers=3, num_neighbors=48, dropout=0.1, **kwargs):
-        super().__init__(**kwargs)
+        # Distances are differences of large numbers: in float32 whatever the layers compute in.
+        super().__init__(autocast=False, **kwargs)
         for name, value, least in (
             ("hidden_dim", hidden_dim, 1),
             ("num_layers", num_layers, 0),
@@ -90,6 +95,19 @@ class ProteinMPNNEncoder(keras.layers.Layer):
         ]
         self.supports_masking = True
 
+    @property
+    def input_specs(self):
+        """Shape of a residue and dtype of the input, by name."""
+        return {"backbone": ((4, 3), "float32")}
+
+    def chain_inputs(self, chain):
+        """The input of a `Chain`, an array `(L, 4, 3)` by name.
+
+        Raises:
+            ValueError: If the chain has no coordinates.
+        """
+        return {"backbone": with_coordinates(chain).backbone[:, :4].astype("float32")}
+
     def build(self, input_shape):
         if len(input_shape) != 4 or input_shape[2] is None or input_shape[2] < 4:
             raise ValueError(
@@ -110,7 +128,6 @@ class ProteinMPNNEncoder(keras.layers.Layer):
             layer.build((batch, length, self.hidden_dim))
 
     def call(self, inputs, mask=None, residue_index=None, chain_index=None, training=None):
-        # Distances are differences of large numbers: in float32 whatever the layers compute in.
         x = K.cast(inputs[:, :, :4], "float32")
         batch, length = K.shape(x)[0], K.shape(x)[1]
         inside = K.all(K.isfinite(x), axis=(2, 3))

@@ -45,6 +45,8 @@ class ResidueEncoder(keras.layers.Layer):
     (1, 7, 16)
     """
 
+    batch_residues = 16384
+
     def __init__(
         self,
         alphabets=("3di", "amino_acids"),
@@ -93,6 +95,15 @@ class ResidueEncoder(keras.layers.Layer):
             )
             for k in range(depth)
         ]
+
+    @property
+    def input_specs(self):
+        """Shape of a residue and dtype of the input, by name."""
+        return {"letters": ((len(self.alphabets),), "int32")}
+
+    def chain_inputs(self, chain):
+        """The input of a `Chain`, an array `(L, len(alphabets))` by name."""
+        return {"letters": letter_ids(chain, self.alphabets)}
 
     def build(self, input_shape):
         if len(input_shape) != 3 or input_shape[-1] != len(self.alphabets):

@@ -9,13 +9,22 @@ import numpy as np
 from keras_struct import layers
 from keras_struct.protein.batches import batches_by_shape, padded
 from keras_struct.protein.labelled_pairs import read_labelled_pairs
-from keras_struct.protein.protein_aligner import ProteinAligner, path_of_pairs
-from keras_struct.protein.residue_encoder import letter_ids
+from keras_struct.protein.pretrained_encoder import STATES
+from keras_struct.protein.protein_aligner import (
+    SIDES,
+    ProteinAligner,
+    chain_inputs,
+    pair_model,
+    path_of_pairs,
+    run_in_batches,
+)
 from keras_struct.protein.scores import lddt, pair_scores
+from keras_struct.protein.transport_aligner import plan_cross_entropy, plan_f1_loss
 
-LOSSES = {"path": layers.AlignmentCrossEntropy, "f1": layers.AlignmentF1Loss}
+LOSSES = {"path": layers.AlignmentCrossEntropy(), "f1": layers.AlignmentF1Loss()}
+PLAN_LOSSES = {"path": plan_cross_entropy, "f1": plan_f1_loss}
 MODEL = "model.keras"
-MOST = 32  # pairs of a batch
+MOST, FEW = 32, 4  # pairs of a batch; of one through a trunk that learns
 COARSE = 64  # what padded lengths are multiples of: coarser than in use, so batches are full
 
 
@@ -75,14 +84,17 @@ def train(
     aligner = ProteinAligner.create() if aligner is None else aligner
     pairs = [pair for file in train_files for pair in read_labelled_pairs(file)][:limit]
     dev = [pair for file in dev_files for pair in read_labelled_pairs(file)]
-    batches = Batches(pairs, aligner.encoder.alphabets, batch_cells, longest, loss, seed)
+    pairs = usable_pairs(pairs, longest)
+    model, inputs = trained_part(aligner, pairs, progress)
+    most = FEW if learning_trunk(aligner.encoder) else MOST
+    batches = Batches(pairs, inputs, batch_cells, most, loss, seed)
     steps = len(batches) * epochs
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=learning_rate, warmup_steps=max(1, steps // 10)
     )
-    aligner.model.compile(
+    model.compile(
         keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0),
-        loss=LOSSES[loss](),
+        loss=(PLAN_LOSSES if aligner.transports else LOSSES)[loss],
     )
     output = Path(output)
     (output / "checkpoint").mkdir(parents=True, exist_ok=True)
@@ -100,8 +112,8 @@ def train(
             aligner.save(output / MODEL)
         progress("  ".join(f"{k} {v:.4f}" if k != "epoch" else f"{k} {v}" for k, v in row.items()))
 
-    progress(f"{len(batches.examples)} pairs to train on, {len(dev)} to score")
-    aligner.model.fit(
+    progress(f"{len(pairs)} pairs to train on, {len(dev)} to score")
+    model.fit(
         batches,
         epochs=epochs,
         verbose=0,
@@ -145,29 +157,61 @@ def _rows(history):
     return [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
 
 
+def usable_pairs(pairs, longest):
+    """Those that have aligned residues, and no chain that is too long."""
+    usable = [
+        pair
+        for pair in pairs
+        if len(pair.alignment.pairs)
+        and max(len(pair.alignment.first), len(pair.alignment.second)) <= longest
+    ]
+    if not usable:
+        raise ValueError(f"Expected pairs of chains of at most {longest} residues. Received: none")
+    return usable
+
+
+def learning_trunk(encoder):
+    """Whether an encoder has a trunk that learns."""
+    return hasattr(encoder, "trunk") and encoder.trunk.trainable
+
+
+def trained_part(aligner, pairs, progress):
+    """The model to train, and by the identity of each chain its inputs.
+
+    A trunk that does not learn is run here, once for each chain, and is no part of the model.
+    """
+    chains = {id(c): c for p in pairs for c in (p.alignment.first, p.alignment.second)}
+    encoder = aligner.encoder
+    specs = encoder.input_specs
+    inputs = [encoder.chain_inputs(chain) for chain in chains.values()]
+    trunk = getattr(encoder, "trunk", None)
+    if trunk is not None and not learning_trunk(encoder):
+        x = chain_inputs(specs)
+        frozen = keras.Model(x, encoder.trunk_states(x))
+        progress(f"{len(chains)} chains to encode")
+        states = run_in_batches(frozen, inputs, trunk.batch_residues)
+        specs = {**encoder.letters.input_specs, STATES: ((trunk.hidden_dim,), "float32")}
+        inputs = [{**x, STATES: y} for x, y in zip(inputs, states, strict=True)]
+        inputs = [{name: x[name] for name in specs} for x in inputs]
+    model = pair_model(encoder, aligner.aligner, specs)
+    return model, dict(zip(chains, inputs, strict=True))
+
+
 class Batches(keras.utils.PyDataset):
     """Batches of pairs of like sizes, in another order each epoch."""
 
-    def __init__(self, pairs, alphabets, budget, longest, loss, seed):
+    def __init__(self, pairs, inputs, budget, most, loss, seed):
         super().__init__()
-        chains = {id(c): c for p in pairs for c in (p.alignment.first, p.alignment.second)}
-        ids = {key: letter_ids(chain, alphabets) for key, chain in chains.items()}
         mean = float(np.mean([pair.weight for pair in pairs]))
         self.examples = []
         for pair in pairs:
-            first, second = ids[id(pair.alignment.first)], ids[id(pair.alignment.second)]
-            n = len(pair.alignment.pairs)
-            if n and max(len(first), len(second)) <= longest:
-                path = path_of_pairs(pair.alignment.pairs)
-                # The likelihood of a path grows with its length; F1 does not.
-                weight = pair.weight / mean / (n if loss == "path" else 1)
-                self.examples.append((first, second, path, weight))
-        if not self.examples:
-            raise ValueError(
-                f"Expected pairs of chains of at most {longest} residues. Received: none"
-            )
-        self.lengths = [(len(first), len(second)) for first, second, *_ in self.examples]
-        self.budget = budget
+            first, second = inputs[id(pair.alignment.first)], inputs[id(pair.alignment.second)]
+            matched = pair.alignment.pairs
+            # The likelihood of a path grows with its length; F1 does not.
+            weight = pair.weight / mean / (len(matched) if loss == "path" else 1)
+            self.examples.append((first, second, path_of_pairs(matched), weight))
+        self.lengths = [(len(p.alignment.first), len(p.alignment.second)) for p in pairs]
+        self.budget, self.most = budget, most
         self.generator = np.random.default_rng(seed)
         self.on_epoch_end()
 
@@ -176,12 +220,16 @@ class Batches(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self.batches = batches_by_shape(
-            self.lengths, self.budget, MOST, COARSE, self.generator.permutation
+            self.lengths, self.budget, self.most, COARSE, self.generator.permutation
         )
         self.generator.shuffle(self.batches)
 
     def __getitem__(self, index):
-        (rows, columns), members = self.batches[index]
-        first, second, paths, weights = zip(*[self.examples[k] for k in members], strict=True)
-        x = {"first": padded(first, rows), "second": padded(second, columns)}
-        return x, padded(paths, rows + columns + 1, -1), np.array(weights, "float32")
+        shape, members = self.batches[index]
+        *chains, paths, weights = zip(*[self.examples[k] for k in members], strict=True)
+        x = {
+            f"{side}_{name}": padded([inputs[name] for inputs in chain], length)
+            for side, chain, length in zip(SIDES, chains, shape, strict=True)
+            for name in chain[0]
+        }
+        return x, padded(paths, sum(shape) + 1, -1), np.array(weights, "float32")
