@@ -28,7 +28,7 @@ from rich.progress import track
 
 from keras_struct import layers, ops
 from keras_struct.protein.batches import batches_by_shape, padded
-from keras_struct.protein.protein_aligner import matched_pairs, path_of_pairs
+from keras_struct.protein.paths import matched_pairs, path_of_pairs
 
 DIMS = (2, 4, 8, 32)
 FROZEN = -10.0

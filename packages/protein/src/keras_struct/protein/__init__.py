@@ -9,6 +9,7 @@ from keras_struct.protein.picture import draw
 from keras_struct.protein.pretrained_encoder import PretrainedEncoder
 from keras_struct.protein.protein_aligner import AlignmentReadout, ProteinAligner
 from keras_struct.protein.proteinmpnn_encoder import ProteinMPNNEncoder
+from keras_struct.protein.refinement import refine
 from keras_struct.protein.residue_encoder import ResidueEncoder, letter_ids
 from keras_struct.protein.scores import (
     coverage,
@@ -57,6 +58,7 @@ __all__ = [
     "read_chain",
     "read_chains",
     "read_labelled_pairs",
+    "refine",
     "rmsd",
     "search",
     "superposition",

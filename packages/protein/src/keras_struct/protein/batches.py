@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 
 QUANTUM = 32  # lengths are padded to multiples of it: few shapes, so compiled backends compile few
@@ -44,3 +45,10 @@ def padded(arrays, length, value=0):
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array
     return out
+
+
+def batch_rows(batch):
+    """The items of a batch, the last one again up to a power of two where a shape is compiled."""
+    if keras.backend.backend() not in ("jax", "tensorflow"):
+        return batch
+    return batch + [batch[-1]] * ((1 << (len(batch) - 1).bit_length()) - len(batch))

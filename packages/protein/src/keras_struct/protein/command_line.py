@@ -19,6 +19,7 @@ to jax, tensorflow, torch or numpy (numpy does not train).
 FORMATS = ("text", "fasta", "cigar", "json")
 LOSSES = ("path", "f1")
 ALPHABETS = ("3di", "amino_acids")
+REFINING = 10  # steps
 STRUCTURES = ("smith_waterman", "needleman_wunsch", "overlap", "sinkhorn")
 
 
@@ -37,9 +38,19 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
             )
         return sub
 
+    def refinable(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--refine",
+            action="store_const",
+            const=REFINING,
+            default=0,
+            help="align anew by the superposition, towards a higher TM-score",
+        )
+
     sub = command("align", "Align two chains.")
     sub.add_argument("first")
     sub.add_argument("second")
+    refinable(sub)
     sub.add_argument("--format", choices=FORMATS, default="text")
     sub.add_argument("--output", type=Path, help="file; default: standard output")
     sub.add_argument("--superposed", type=Path, metavar="PDB", help="both chains, superposed")
@@ -49,6 +60,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("query")
     sub.add_argument("places", nargs="+", metavar="PLACE", help="files and folders")
     sub.add_argument("--cache", type=Path, help="folder that keeps what is encoded; resumes")
+    refinable(sub)
     sub.add_argument("--top", type=int, default=20, help="hits to show (default: 20; 0: all)")
     sub.add_argument("--output", type=Path, help="table of all hits, tab-separated")
 
@@ -76,6 +88,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
     sub = command("evaluate", "Score an aligner on labelled pairs.")
     sub.add_argument("files", nargs="+", metavar="TSV")
+    refinable(sub)
     sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
 
     sub = command("export", "Write SavedModels that encode and align in plain TensorFlow.")
@@ -136,7 +149,7 @@ def run_align(chosen: argparse.Namespace) -> None:
 
     check_folders(chosen.output, chosen.superposed, chosen.picture)
     pair = read_chain(chosen.first), read_chain(chosen.second)
-    (alignment,) = load(chosen).align([pair], maps=chosen.picture is not None)
+    (alignment,) = load(chosen).align([pair], maps=chosen.picture is not None, refine=chosen.refine)
     with open_whole(chosen.output) as stream:
         stream.write(WRITERS[chosen.format](alignment))
     if chosen.superposed is not None:
@@ -147,7 +160,7 @@ def run_align(chosen: argparse.Namespace) -> None:
 
 def run_search(chosen: argparse.Namespace) -> None:
     from keras_struct.layers.whole_files import open_whole
-    from keras_struct.protein import protein_files, read_chain, search
+    from keras_struct.protein import Hit, protein_files, read_chain, refine, search
 
     check_folders(chosen.output)
     query, files = read_chain(chosen.query), protein_files(chosen.places)
@@ -166,7 +179,11 @@ def run_search(chosen: argparse.Namespace) -> None:
             progress=lambda done: progress.update(task, completed=done),
         )
     top = chosen.top or len(hits)
-    rows = [_row(hit) for hit in (hits[:top] if chosen.output is None else hits)]
+    shown = hits[:top] if chosen.output is None else hits
+    if chosen.refine:
+        found = refine([hit.alignment for hit in shown], chosen.refine)
+        shown = [Hit(hit.file, alignment) for hit, alignment in zip(shown, found, strict=True)]
+    rows = [_row(hit) for hit in shown]
     table = Table(title=f"{query.name}: {len(hits)} chains")
     columns = ["chain", "score", "aligned", "identity", "TM-score", "RMSD", "lDDT", "file"]
     for name in columns:
@@ -177,7 +194,7 @@ def run_search(chosen: argparse.Namespace) -> None:
     if chosen.output is not None:
         with open_whole(chosen.output) as stream:
             stream.write("\t".join([*columns, "cigar"]) + "\n")
-            for hit, row in zip(hits, rows, strict=True):
+            for hit, row in zip(shown, rows, strict=True):
                 stream.write("\t".join([*row, hit.alignment.cigar()]) + "\n")
 
 
@@ -256,7 +273,7 @@ def run_evaluate(chosen: argparse.Namespace) -> None:
     from keras_struct.protein import evaluate, read_labelled_pairs
 
     pairs = [pair for file in chosen.files for pair in read_labelled_pairs(file)]
-    scores = evaluate(load(chosen), pairs)
+    scores = evaluate(load(chosen), pairs, chosen.refine)
     if chosen.json:
         print(json.dumps({"pairs": len(pairs), **scores}))
         return

@@ -1,5 +1,6 @@
 """The model that aligns proteins: letters in, alignments out."""
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -12,7 +13,9 @@ import numpy as np
 from keras_struct import layers
 from keras_struct.layers.whole_files import whole_folder
 from keras_struct.protein.alignment import Alignment
-from keras_struct.protein.batches import batches_by_shape, padded
+from keras_struct.protein.batches import batch_rows, batches_by_shape, padded
+from keras_struct.protein.paths import matched_pairs
+from keras_struct.protein.refinement import refine as refined
 from keras_struct.protein.residue_encoder import ALPHABETS, ResidueEncoder
 from keras_struct.protein.transport_aligner import PlanDecoder, TransportAligner
 
@@ -197,18 +200,19 @@ class ProteinAligner:
                     float(outputs["score"][row]),
                 )
 
-    def align(self, pairs, maps=False):
+    def align(self, pairs, maps=False, refine=0):
         """The best alignments of pairs of chains.
 
         Args:
             pairs: List of pairs of `Chain`.
             maps: Whether the alignments keep the marginals of all pairs of residues.
+            refine: Steps of `refine` afterwards, which needs coordinates; 0 for none.
 
         Returns:
             List of `Alignment`, in the order of the pairs.
 
         Raises:
-            ValueError: If the model needs coordinates that a chain does not have.
+            ValueError: If a chain does not have the coordinates that the model, or `refine`, needs.
         """
         chains = list({id(chain): chain for pair in pairs for chain in pair}.values())
         states = {id(c): x for c, x in zip(chains, self.encode(chains), strict=True)}
@@ -216,10 +220,11 @@ class ProteinAligner:
         found: list[Any] = [None] * len(pairs)
         for k, matched, map, score in self.match(first, second):
             probabilities = map[tuple(matched.T)].astype("float64")
-            kept = map.copy() if maps else None
+            kept = map.copy() if maps or refine else None
             first_chain, second_chain = pairs[k]
             found[k] = Alignment(first_chain, second_chain, matched, probabilities, score, kept)
-        return found
+        found = refined(found, refine) if refine else found
+        return found if maps else [dataclasses.replace(a, map=None) for a in found]
 
     def export(self, path, overwrite=False):
         """Write two SavedModels that run in plain TensorFlow: `path/encode` and `path/align`.
@@ -290,32 +295,3 @@ def run_in_batches(model, inputs, batch_residues):
         for row, k in enumerate(batch):
             found[k] = np.array(outputs[row, : lengths[k]], "float32")
     return found
-
-
-def batch_rows(batch):
-    """The items of a batch, the last one again up to a power of two where a shape is compiled."""
-    if keras.backend.backend() not in ("jax", "tensorflow"):
-        return batch
-    return batch + [batch[-1]] * ((1 << (len(batch) - 1).bit_length()) - len(batch))
-
-
-def matched_pairs(path):
-    """Pairs `(N, 2)` of indices that a path of nodes matches."""
-    path = np.asarray(path)
-    nodes = path[path[:, 0] >= 0]
-    steps = (np.diff(nodes, axis=0) == 1).all(axis=1) if len(nodes) else np.zeros(0, bool)
-    return (nodes[1:][steps] - 1).astype("int64").reshape(-1, 2)
-
-
-def path_of_pairs(pairs):
-    """Nodes `(N, 2)` of the local alignment of matched pairs, as `ops.smith_waterman` has them.
-
-    Between two pairs the residues of the first chain are skipped first.
-    """
-    nodes = [tuple(pairs[0])]
-    for i, j in np.asarray(pairs).tolist():
-        x, y = nodes[-1]
-        nodes += [(k, y) for k in range(x + 1, i + 1)]
-        nodes += [(i, k) for k in range(y + 1, j + 1)]
-        nodes.append((i + 1, j + 1))
-    return np.array(nodes, "int32")

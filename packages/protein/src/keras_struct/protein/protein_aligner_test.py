@@ -14,7 +14,7 @@ from keras_struct import protein
 from keras_struct.layers import check_layer
 from keras_struct.protein.batches import batches_by_shape
 from keras_struct.protein.command_line import main
-from keras_struct.protein.protein_aligner import matched_pairs, path_of_pairs
+from keras_struct.protein.paths import matched_pairs, path_of_pairs
 
 tmtools = pytest.importorskip("tmtools")
 GLOBINS = Path(tmtools.__file__).parent / "data" / "2gtl.cif"
@@ -236,7 +236,10 @@ def test_the_command_aligns_and_searches(tmp_path, capsys):
     assert main(["align", *pair, "--format", "json", "--output", str(tmp_path / "a.json")]) == 0
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["aligned"] == len(found["pairs"]) == len(found["probabilities"]) > 130
+    assert main(["align", *pair, "--refine"]) == 0
+    assert "tm score first 0.88" in capsys.readouterr().out
     search = ["search", pair[0], str(GLOBINS), "--top", "3", "--output", str(tmp_path / "h.tsv")]
+    search += ["--refine"]
     assert main(search) == 0
     assert capsys.readouterr().out.count("2gtl:") == 4  # the query and three hits
     rows = (tmp_path / "h.tsv").read_text().splitlines()

@@ -9,13 +9,13 @@ import numpy as np
 from keras_struct import layers
 from keras_struct.protein.batches import batches_by_shape, padded
 from keras_struct.protein.labelled_pairs import read_labelled_pairs
+from keras_struct.protein.paths import path_of_pairs
 from keras_struct.protein.pretrained_encoder import STATES
 from keras_struct.protein.protein_aligner import (
     SIDES,
     ProteinAligner,
     chain_inputs,
     pair_model,
-    path_of_pairs,
     run_in_batches,
 )
 from keras_struct.protein.scores import lddt, pair_scores
@@ -125,18 +125,19 @@ def train(
     return ProteinAligner.from_preset(output / MODEL)
 
 
-def evaluate(aligner, pairs):
+def evaluate(aligner, pairs, refine=0):
     """Mean scores of an aligner on labelled pairs, each weighted as its pair.
 
     Args:
         aligner: `ProteinAligner`.
         pairs: List of `LabelledPair`.
+        refine: Steps of `refine` after it; 0 for none.
 
     Returns:
         Dictionary: `precision`, `recall` and `f1` of the pairs of residues against the reference;
         with coordinates also `lddt` of the alignments, and `reference_lddt` of the references.
     """
-    found = aligner.align([(p.alignment.first, p.alignment.second) for p in pairs])
+    found = aligner.align([(p.alignment.first, p.alignment.second) for p in pairs], refine=refine)
     rows = []
     for ours, pair in zip(found, pairs, strict=True):
         reference = pair.alignment

@@ -8,7 +8,7 @@ import pytest
 
 from keras_struct import protein
 from keras_struct.layers import check_layer
-from keras_struct.protein.protein_aligner import matched_pairs, path_of_pairs
+from keras_struct.protein.paths import matched_pairs, path_of_pairs
 
 numpy = keras.ops.convert_to_numpy
 
