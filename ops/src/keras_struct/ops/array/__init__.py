@@ -19,7 +19,8 @@ Every framework module defines the same names:
 - `get_row(table, i)`: `table[:, i]`
 - `put_row(table, i, row)`: `table[:, i] = row`, and `add_at(table, index, x)`:
   `table[b, index[b]] += x[b]`; both may change `table` in place.
-- `traced(x)`: whether the value is unknown now (jit, graph, vmap).
+- `traced(x)`: whether the value is unknown now (jit, graph, vmap), and `branches(x)`: whether
+  `keras.ops.cond` can decide by such a value all the same
 - `platform(x)`: "cpu", "gpu" or "tpu".
 """
 

@@ -6,6 +6,7 @@ from torch import concatenate, exp, log, logsumexp, matmul, maximum, reshape, ro
 __all__ = [
     "add_at",
     "argmax",
+    "branches",
     "concatenate",
     "contiguous",
     "exp",
@@ -111,6 +112,10 @@ def traced(x):
         or torch._C._functorch.is_functorch_wrapped_tensor(x)
         or isinstance(x, torch._subclasses.FakeTensor)
     )
+
+
+def branches(x):
+    return not traced(x)
 
 
 def platform(x):

@@ -19,10 +19,15 @@ from keras_struct.ops.structure import (
     restore_batch,
     time_mask,
 )
-from keras_struct.ops.transport.tiles import Support, apply_plan, log_sums, modulated_plan
+from keras_struct.ops.transport.tiles import Plan, Support, apply_plan, log_sums
 
 MODES = ("tail", "unrolled", "implicit")
 BLOCK = 128
+KEPT = 2**24  # pairs of a batch whose plans are stored, 64 MiB in float32
+# Steps from one stored plan, and the largest change of a potential for which they are taken.
+CHUNK, LARGEST = 10, 30.0
+LEAST = 5  # steps for which a stored plan pays
+SMALLEST = 1e-30  # sum of a row that is still exact
 # Scores of up to that many pairs, 1 MiB, are one tile: compilers then keep them over all steps.
 WHOLE = 2**18
 
@@ -274,7 +279,9 @@ class Problem:
         block = min(BLOCK, size) if known else BLOCK
         if known and band_width is None:
             block = min(block, max(8, WHOLE // other)) if size * other > WHOLE else size
-        support = Support(band_width, block, spokes)
+        known = known and isinstance(rows.shape[0], int)
+        kept = known and band_width is None and rows.shape[0] * size * other <= KEPT
+        support = Support(band_width, block, spokes, kept)
         self.half = HalfSteps(support, relaxations(kl_weights))
         self.scale = 1.0 / (epsilon * math.sqrt(depth))
         self.sides = rows * self.scale, columns, tuple(masses), tuple(lengths)
@@ -414,6 +421,14 @@ def _step(relax, mass, sums, lengths):
     return array.where(valid, relax * (mass - sums), ops.zeros_like(sums))
 
 
+def _repeated(step, carry, number):
+    """The carry after `step(carry)`, a number of times."""
+    if not number:
+        return carry
+    times = ops.arange(number, dtype="int32")
+    return array.scan(lambda carry, x: (step(carry), ()), carry, (times,), ())[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Solver:
     """Potentials after the steps of a schedule and `steps` more, from zero."""
@@ -426,16 +441,64 @@ class Solver:
         f, g = ops.zeros_like(rows[..., 0]), ops.zeros_like(columns[..., 0])
         for factor, number in (*self.schedule, (1.0, self.steps)):
             sides = rows / factor, columns, masses, lengths
-
-            def step(carry, x, sides=sides):
-                f, g = self._step(sides, carry[1])[1:]
-                return (f, g), ()
-
-            if number:
-                start, times = (f / factor, g / factor), ops.arange(number, dtype="int32")
-                (f, g), _ = array.scan(step, start, (times,), ())
-                f, g = f * factor, g * factor
+            f, g = self._steps(sides, (f / factor, g / factor), number)
+            f, g = f * factor, g * factor
         return f, g
+
+    def _steps(self, sides, start, number):
+        """f and g after a number of steps."""
+        scales = self.half.support.kept and self.half.relax == (1.0, 1.0)
+        if not scales or number < LEAST or not array.branches(sides[0]):
+            return self._plain_steps(sides, start, number)
+        # The first step brings the plan to scale, the last one the potentials to where all end.
+        chunks, rest = divmod(number - 2, CHUNK)
+        found = self._plain_steps(sides, start, 1)
+        found = _repeated(lambda x: self._scaled_steps(sides, x, CHUNK), found, chunks)
+        if rest:
+            found = self._scaled_steps(sides, found, rest)
+        return self._plain_steps(sides, found, 1)
+
+    def _plain_steps(self, sides, start, number):
+        return _repeated(lambda carry: self._step(sides, carry[1])[1:], start, number)
+
+    def _scaled_steps(self, sides, start, number):
+        """Steps that scale the rows and columns of one stored plan: u = a / P v, v = b / P' u.
+
+        Where a factor gets too large for that, the steps are taken in logarithms.
+        """
+        rows, columns, masses, lengths = sides
+        f, g = start[0], start[1]
+        plan = Plan(self.half.support, rows, columns, (f, g), lengths)
+        masses = tuple(map(array.exp, masses))
+        valid = tuple(
+            ops.logical_and(time_mask(n, ops.shape(x)[1]), (other > 0)[:, None])
+            for n, other, x in zip(lengths, lengths[::-1], (f, g), strict=True)
+        )
+
+        def factors(side, sums):
+            """Those of rows or columns with these sums, and whether none is too small."""
+            fits = sums > SMALLEST
+            scaled = ops.logical_and(valid[side], fits)
+            new = masses[side] / array.where(scaled, sums, masses[side])
+            return new, ops.all(ops.logical_or(fits, ops.logical_not(valid[side])))
+
+        def step(carry):
+            _, v, fine = carry
+            v = v / ops.mean(v, axis=1, keepdims=True)  # as `_centred`
+            u, rows_fine = factors(0, plan.times(v[..., None])[..., 0])
+            v, columns_fine = factors(1, plan.transposed_times(u[..., None])[..., 0])
+            return u, v, ops.logical_and(fine, ops.logical_and(rows_fine, columns_fine))
+
+        first = ops.ones_like(f), ops.ones_like(g), ops.convert_to_tensor(True)
+        u, v, fine = _repeated(step, first, number)
+        moves = array.log(u), array.log(v)
+        for move in moves:
+            fine = ops.logical_and(fine, ops.all(ops.abs(move) < LARGEST))
+        return ops.cond(
+            fine,
+            lambda: (f + moves[0], g + moves[1]),
+            lambda: tuple(self._plain_steps(sides, (f, g), number)),
+        )
 
     def _step(self, sides, g):
         """g that the step starts from, and f and g after it."""
@@ -537,7 +600,7 @@ class Tail:
         rows, columns, values = inputs
         fs, gs = self.refine(inputs, context)
         last = fs[-1], gs[-1]
-        return apply_plan(self.half.support, rows, columns, last, values, context[-2:])
+        return Plan(self.half.support, rows, columns, last, context[-2:]).times(values)
 
     def vjp(self, inputs, context, cotangent):
         """Cotangents of the rows, columns and values."""
@@ -547,13 +610,11 @@ class Tail:
         """What `vjp` gives, and the cotangents of the stopped f and g."""
         rows, columns, values = inputs
         mass, other_mass, n1, n2 = context[2:]
-        support, lengths, back = self.half.support, (n1, n2), (n2, n1)
         relax, other_relax = self.half.relax
         fs, gs = self.refine(inputs, context)
         f, g = fs[-1], gs[-1]
-        here, there = (rows, columns, (f, g)), (columns, rows, (g, f))
-        output = apply_plan(support, *here, values, lengths)
-        dvalues = apply_plan(support, *there, cotangent, back)
+        plan = Plan(self.half.support, rows, columns, (f, g), (n1, n2))
+        output, dvalues = plan.times(values), plan.transposed_times(cotangent)
         df, dg = ops.sum(cotangent * output, axis=-1), ops.sum(values * dvalues, axis=-1)
         left, right = [cotangent], [values]
         if self.adjoint_steps is not None:
@@ -564,9 +625,9 @@ class Tail:
             def step(carry, x):
                 df, dg, row, column = carry
                 weight = column_factor * dg
-                df = df - apply_plan(support, *here, weight[..., None], lengths)[..., 0]
+                df = df - plan.times(weight[..., None])[..., 0]
                 other = row_factor * df
-                dg = -apply_plan(support, *there, other[..., None], back)[..., 0]
+                dg = -plan.transposed_times(other[..., None])[..., 0]
                 return (ops.zeros_like(df), dg, row + other, column + weight), ()
 
             start = df, dg, ops.zeros_like(df), ops.zeros_like(dg)
@@ -581,17 +642,16 @@ class Tail:
             weight = array.exp(gs[r] / other_relax - other_mass - g) * other_relax * dg
             left.append(-array.exp(fs[r] - f)[..., None])
             right.append(weight[..., None])
-            sums = apply_plan(support, *here, right[-1], lengths)
+            sums = plan.times(right[-1])
             df = df + (sums * left[-1])[..., 0]
             # Through f of step r.
             weight = array.exp(fs[r] / relax - mass - f) * relax * df
             left.append(-weight[..., None])
             right.append(array.exp(gs[r - 1] - g)[..., None])
-            sums = apply_plan(support, *there, left[-1], back)
+            sums = plan.transposed_times(left[-1])
             df, dg = ops.zeros_like(df), (sums * right[-1])[..., 0]
         left, right = array.concatenate(left, -1), array.concatenate(right, -1)
-        drows = modulated_plan(support, *here, left, right, columns, lengths)
-        dcolumns = modulated_plan(support, *there, right, left, rows, back)
+        drows, dcolumns = plan.modulated(left, right)
         return (drows, dcolumns, dvalues), (df, dg)
 
 

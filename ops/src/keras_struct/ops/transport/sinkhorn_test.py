@@ -182,6 +182,39 @@ def test_second_order_equals_autodiff(name, monkeypatch):
         np.testing.assert_allclose(array(a), array(b), rtol=1e-8, atol=1e-9)
 
 
+STEEP = {"moderate": 1.0, "steep": 60.0}  # factor of the queries
+
+
+@pytest.mark.parametrize("steep", STEEP)
+@pytest.mark.parametrize("name", ["dense", "masses of all", "block"])
+def test_stored_plans_take_the_same_steps_as_tiles(name, steep, monkeypatch):
+    options = CASES[name] if name in CASES else {"masses": MASSES}
+    q, k, v = inputs(padding=0.0)
+    with float64():
+        q, k, v = map(tensor, (q * STEEP[steep], k, v))
+        found = {}
+        for pairs in (sinkhorn.KEPT, 0):
+            monkeypatch.setattr(sinkhorn, "KEPT", pairs)
+            report = ops.sinkhorn(q, k, LENGTHS, steps=27, **options)
+            output = ops.sinkhorn_tail(q, k, v, LENGTHS, base_steps=27, **options)
+            found[pairs] = [array(x) for x in (output, *report)]
+    for stored, tiled in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(stored, tiled, rtol=1e-9, atol=1e-9)
+
+
+@gradients
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"] if BACKEND == "torch" else ["tail"])
+def test_stored_plans_have_the_same_gradients_as_tiles(gradient, monkeypatch):
+    with float64():
+        x = [tensor(a) for a in (*inputs(padding=0.0), np.asarray(EPSILON))]
+        found = []
+        for pairs in (sinkhorn.KEPT, 0):
+            monkeypatch.setattr(sinkhorn, "KEPT", pairs)
+            found.append(fast(grad(loss({}, gradient, base=9)))(*x))
+    for stored, tiled in zip(*found, strict=True):
+        np.testing.assert_allclose(array(stored), array(tiled), atol=1e-9)
+
+
 @gradients
 def test_modes_agree_where_the_iteration_has_converged():
     options = {"kl_weights": (0.3, 0.3), "band_width": 4}

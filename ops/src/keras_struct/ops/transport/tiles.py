@@ -1,8 +1,8 @@
 """Passes over the support of a plan, a block of rows at a time.
 
 The score of a pair is the inner product of the features of its row and of its column, so it is
-computed where it is needed and never stored. A pass over columns is a pass over rows with the two
-sides exchanged.
+computed where it is needed and not stored. A pass over columns is a pass over rows with the two
+sides exchanged. A small plan of all pairs is stored, for then each exponential is taken once.
 
 Letters: B batch, L1 rows, L2 columns, D features; C rows of a block, J columns that they can reach.
 """
@@ -24,11 +24,13 @@ class Support:
         band_width: Half of the width of the band, or None.
         block: Rows of a block, C.
         spokes: Whether the first row and the first column reach everything besides.
+        kept: Whether a `Plan` of it is stored; it has no band then.
     """
 
     band_width: int | None
     block: int
     spokes: bool = False
+    kept: bool = False
 
 
 def log_sums(support, rows, columns, offsets, lengths):
@@ -64,8 +66,62 @@ def modulated_plan(support, rows, columns, potentials, left, right, values, leng
     return _pass(support, body, (rows, columns), potentials, (left,), theirs, lengths, like)
 
 
+class Plan:
+    """`P_ij = exp(rows_i . columns_j + f_i + g_j)`, stored if the support says so, else in tiles.
+
+    Attributes:
+        matrix: (B, L1, L2), or None.
+    """
+
+    def __init__(self, support, rows, columns, potentials, lengths):
+        self.support, self.lengths = support, lengths
+        self.here = rows, columns, potentials
+        self.there = columns, rows, potentials[::-1]
+        self.matrix = None
+        if support.kept:
+            f, g = _within(potentials, lengths)
+            logits = _products(rows, columns) + f[:, :, None] + g[:, None]
+            self.matrix = array.exp_or_zero(logits)
+
+    def times(self, values):
+        """`sum_j P_ij values_j` (B, L1, V)."""
+        if self.matrix is not None:
+            return array.matmul(self.matrix, values)
+        return apply_plan(self.support, *self.here, values, self.lengths)
+
+    def transposed_times(self, values):
+        """`sum_i P_ij values_i` (B, L2, V)."""
+        if self.matrix is not None:
+            return array.matmul(_transposed(self.matrix), values)
+        return apply_plan(self.support, *self.there, values, self.lengths[::-1])
+
+    def modulated(self, left, right):
+        """`sum_j P_ij (left_i . right_j) columns_j` (B, L1, D), and the same of the rows."""
+        if self.matrix is not None:
+            rows, columns, _ = self.here
+            matrix = self.matrix * _products(left, right)
+            return array.matmul(matrix, columns), array.matmul(_transposed(matrix), rows)
+        support, back = self.support, self.lengths[::-1]
+        return (
+            modulated_plan(support, *self.here, left, right, self.here[1], self.lengths),
+            modulated_plan(support, *self.there, right, left, self.there[1], back),
+        )
+
+
+def _transposed(x):
+    return array.transpose(x, (0, 2, 1))
+
+
 def _products(x, y):
-    return array.matmul(x, array.transpose(y, (0, 2, 1)))
+    return array.matmul(x, _transposed(y))
+
+
+def _within(potentials, lengths):
+    """Potentials, with what is beyond a length forbidden."""
+    return tuple(
+        _forbidden(time_mask(n, ops.shape(x)[1]), x)
+        for x, n in zip(potentials, lengths, strict=True)
+    )
 
 
 def _forbidden(allowed, x):
@@ -89,11 +145,7 @@ def _pass(support, body, features, potentials, rows, columns, lengths, like):
     c, w = support.block, support.band_width
     spokes = support.spokes and w is not None
     n1, n2 = (ops.shape(x)[1] for x in features)
-    # What is beyond a length is forbidden by its potential.
-    f, g = (
-        _forbidden(time_mask(n, size), x)
-        for x, n, size in zip(potentials, lengths, (n1, n2), strict=True)
-    )
+    f, g = _within(potentials, lengths)
     ours, theirs = (features[0], f, *rows), (features[1], g, *columns)
     blocks = (n1 + c - 1) // c
     starts, inside = ops.arange(blocks, dtype="int32") * c, ops.arange(c, dtype="int32")
