@@ -1,4 +1,4 @@
-"""Multi-head attention with a transport plan that is never stored."""
+"""Multi-head attention with a transport plan, in tiles."""
 
 import math
 
@@ -19,7 +19,8 @@ class SinkhornTailAttention(keras.layers.MultiHeadAttention):
 
     `keras.layers.MultiHeadAttention` with `ops.sinkhorn_tail` in place of the softmax: every query
     and every key of a head has mass 1. Scores are computed where they are needed: memory is linear
-    in length, forward and backward, and on a band so is time.
+    in length, forward and backward, and on a band so is time. (A small plan without a band is
+    stored, see `ops.sinkhorn_tail`.)
 
     Args:
         num_heads: Number of heads.

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -152,7 +153,8 @@ def sinkhorn_tail(
     there, through which the gradient flows, exactly: no more of the solution is remembered than its
     last potentials. The plan is that after the tail; its rows are not normalised again. Neither the
     forward nor the backward pass stores an array of size L1 x L2: both take tiles of scores, at
-    O((base_steps + tail_steps) · L1 · width) time. Second derivatives are autodiff's.
+    O((base_steps + tail_steps) · L1 · width) time. Only where a batch has no band and at most 2**24
+    pairs are plans kept, 64 MiB in float32, and scaled. Second derivatives are autodiff's.
 
     Args:
         query: (..., L1, D).
@@ -201,6 +203,8 @@ def sinkhorn_tail(
     adjoint_steps = max(1, base_steps) if gradient == "implicit" else None
     tail = Tail(problem.half, tail_steps, adjoint_steps)
     if gradient == "unrolled":
+        # TensorFlow's graph optimizer breaks gradients of loops in a branch once plans are large.
+        solver = dataclasses.replace(solver, scales=keras.backend.backend() != "tensorflow")
         output = autodiff.compiled(Unrolled(solver, tail), "output", inputs, masses, lengths)
     else:
         stopped = ops.stop_gradient(rows), ops.stop_gradient(columns)
@@ -431,11 +435,19 @@ def _repeated(step, carry, number):
 
 @dataclasses.dataclass(frozen=True)
 class Solver:
-    """Potentials after the steps of a schedule and `steps` more, from zero."""
+    """Potentials after the steps of a schedule and `steps` more, from zero.
+
+    Attributes:
+        half: `HalfSteps`.
+        steps: How many.
+        schedule: Pairs of a factor of epsilon and a number of steps.
+        scales: Whether steps may scale a stored plan.
+    """
 
     half: HalfSteps
     steps: int
     schedule: tuple[tuple[float, int], ...] = ()
+    scales: bool = True
 
     def solve(self, rows, columns, masses, lengths):
         f, g = ops.zeros_like(rows[..., 0]), ops.zeros_like(columns[..., 0])
@@ -447,7 +459,7 @@ class Solver:
 
     def _steps(self, sides, start, number):
         """f and g after a number of steps."""
-        scales = self.half.support.kept and self.half.relax == (1.0, 1.0)
+        scales = self.scales and self.half.support.kept and self.half.relax == (1.0, 1.0)
         if not scales or number < LEAST or not array.branches(sides[0]):
             return self._plain_steps(sides, start, number)
         # The first step brings the plan to scale, the last one the potentials to where all end.

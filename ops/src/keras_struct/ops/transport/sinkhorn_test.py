@@ -188,7 +188,7 @@ STEEP = {"moderate": 1.0, "steep": 60.0}  # factor of the queries
 @pytest.mark.parametrize("steep", STEEP)
 @pytest.mark.parametrize("name", ["dense", "masses of all", "block"])
 def test_stored_plans_take_the_same_steps_as_tiles(name, steep, monkeypatch):
-    options = CASES[name] if name in CASES else {"masses": MASSES}
+    options = CASES.get(name, {"masses": MASSES})
     q, k, v = inputs(padding=0.0)
     with float64():
         q, k, v = map(tensor, (q * STEEP[steep], k, v))

@@ -113,13 +113,15 @@ class ProteinAligner:
         gap_extend=-0.3,
         contextual_gaps=True,
         structure="smith_waterman",
+        learn_temperature=False,
     ):
         """A new model to train.
 
         Args:
             encoder: `ResidueEncoder` or `PretrainedEncoder`; None for the former as it is.
             gap_open, gap_extend, contextual_gaps: Of `layers.GapPenalties`.
-            structure: Of `layers.Aligner`; or `"sinkhorn"`, a `TransportAligner`, without gaps.
+            structure, learn_temperature: Of `layers.Aligner`; or `"sinkhorn"`, a
+                `TransportAligner`, without gaps, whose temperature is always learned.
 
         Returns:
             `ProteinAligner`. The inputs of its model are those of the encoder for either chain,
@@ -131,7 +133,9 @@ class ProteinAligner:
             aligner = TransportAligner(name="aligner")
         else:
             gaps = layers.GapPenalties(gap_open, gap_extend, contextual=contextual_gaps)
-            aligner = layers.Aligner(structure, gaps=gaps, name="aligner")
+            aligner = layers.Aligner(
+                structure, gaps=gaps, learn_temperature=learn_temperature, name="aligner"
+            )
         return cls(pair_model(encoder, aligner, encoder.input_specs))
 
     @classmethod

@@ -43,7 +43,7 @@ def small(encoder="letters", structure="smith_waterman", frozen=True):
         trunk = protein.ProteinMPNNEncoder(hidden_dim=8, num_layers=1, num_neighbors=6)
         trunk.trainable = not frozen
         made = protein.PretrainedEncoder(trunk, **SIZES)
-    return protein.ProteinAligner.create(made, structure=structure)
+    return protein.ProteinAligner.create(made, structure=structure, learn_temperature=True)
 
 
 def test_the_encoder_keeps_the_contract_of_layers():
