@@ -46,6 +46,14 @@ def main() -> None:
             found[k] = matched
         return found
 
+    def refined():
+        first, second = ([states[id(pair[k])] for pair in pairs] for k in range(2))
+        alignments: list = [None] * len(pairs)
+        for k, matched, map, _ in aligner.match(first, second):
+            probabilities = map[tuple(matched.T)]
+            alignments[k] = protein.Alignment(*pairs[k], matched, probabilities)
+        return [alignment.pairs for alignment in protein.refine(alignments)]
+
     def tm_align():
         return [
             protein.Alignment.from_rows(a, b, (r.seqxA, r.seqyA)).pairs
@@ -68,6 +76,7 @@ def main() -> None:
     print("| what | pairs/s | F1 |\n|---|---|---|")
     for name, run in (
         ("aligned from states", ours),
+        ("aligned from states and refined", refined),
         ("TM-align", tm_align),
         ("parasail, 3Di letters", striped),
     ):

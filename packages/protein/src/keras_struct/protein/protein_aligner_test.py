@@ -82,6 +82,10 @@ def test_the_shipped_models_find_what_tm_align_finds(shipped, chains):
     (ours,) = shipped.align([(first, second)])
     assert protein.pair_scores(ours.pairs, reference.pairs)["f1"] > 0.9
     assert ours.measures()["tm_score_first"] > 0.97 * found.tm_norm_chain1
+    if BACKEND == "torch":  # the layers are tested on every backend
+        by_backbone = protein.ProteinAligner.from_preset("proteinmpnn")
+        (ours,) = by_backbone.align([(first, second)])
+        assert protein.pair_scores(ours.pairs, reference.pairs)["f1"] > 0.9
     by_letters = protein.ProteinAligner.from_preset("sequence")
     (ours,) = by_letters.align([tuple(protein.Chain(c.name, c.sequence) for c in (first, second))])
     assert protein.pair_scores(ours.pairs, reference.pairs)["f1"] > 0.8
