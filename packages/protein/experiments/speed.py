@@ -51,7 +51,7 @@ def main() -> None:
         alignments: list = [None] * len(pairs)
         for k, matched, map, _ in aligner.match(first, second):
             probabilities = map[tuple(matched.T)]
-            alignments[k] = protein.Alignment(*pairs[k], matched, probabilities)
+            alignments[k] = protein.Alignment(pairs[k][0], pairs[k][1], matched, probabilities)
         return [alignment.pairs for alignment in protein.refine(alignments)]
 
     def tm_align():

@@ -34,7 +34,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
             sub.add_argument(
                 "--model",
                 default="structure",
-                help="structure, sequence (amino acids alone), proteinmpnn, or a .keras file of train",
+                help="structure, sequence (amino acids alone), proteinmpnn, or a .keras file",
             )
         return sub
 

@@ -140,7 +140,7 @@ class ProteinAligner:
 
     @classmethod
     def from_preset(cls, preset):
-        """A shipped model, `"structure"`, `"sequence"` or `"proteinmpnn"`, or one that `save` wrote.
+        """A shipped model, `"structure"`, `"sequence"`, `"proteinmpnn"`, or one that `save` wrote.
 
         Raises:
             ValueError: If there is no such model.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_struct import protein
-from keras_struct.layers import check_layer
+from keras_struct.layers.check_layer import CHECKS, check_layer
 from keras_struct.protein.paths import matched_pairs, path_of_pairs
 
 numpy = keras.ops.convert_to_numpy
@@ -79,7 +79,9 @@ def test_the_losses_count_pairs_and_dustbins():
 def test_the_contract_of_layers():
     inputs = {"first": states(6), "second": states(4, 1)}
     masks = {"first_mask": np.arange(6) < np.array([[6], [4]])}
-    check_layer(protein.TransportAligner(base_steps=3), {**inputs, **masks})
+    # TensorFlow writes the SavedModel for every backend, from the same `.keras` file.
+    checks = CHECKS if keras.backend.backend() == "tensorflow" else CHECKS[:-1]
+    check_layer(protein.TransportAligner(base_steps=3), {**inputs, **masks}, checks=checks)
 
 
 def test_user_errors():
