@@ -16,7 +16,7 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from pfam_sinkhorn.aligner import CONFIGURATIONS, ESMEncoder, PairAligner, losses
+from pfam_sinkhorn.aligner import CONFIGURATIONS, ESMResidues, PairAligner, losses
 from pfam_sinkhorn.families import generated_families, pairs, read_families
 from pfam_sinkhorn.measures import diagonal_map, measures
 
@@ -29,7 +29,7 @@ def train(name, families, longest, steps, batch, output, esm):
 
     settings = CONFIGURATIONS[name]
     keras.utils.set_random_seed(0)
-    model = PairAligner(settings, None if esm is None else ESMEncoder(esm))
+    model = PairAligner(settings, None if esm is None else ESMResidues(esm))
     inputs, targets = pairs(families, steps * batch // EPOCHS, longest, seed=1)
     if settings.objective == "reconstruction":
         targets = np.concatenate([targets, inputs["key"]], axis=1)

@@ -64,18 +64,19 @@ class ResidueEncoder(keras.layers.Layer):
         return self.norms[-1](x) * valid
 
 
-class ESMEncoder(keras.layers.Layer):
-    """KerasHub's `ESMBackbone` of a preset, on residues without the marks of begin and end."""
+class ESMResidues(keras.layers.Layer):
+    """KerasHub's `ESMBackbone` of a preset: (B, L) to (B, L, depth)."""
 
     def __init__(self, preset, **kwargs):
         super().__init__(**kwargs)
         import keras_hub
 
-        self.backbone = keras_hub.models.ESMBackbone.from_preset(preset)
+        from keras_struct import protein
+
+        self.encoder = protein.ESMEncoder(keras_hub.models.ESMBackbone.from_preset(preset))
 
     def call(self, residues):
-        pad = self.backbone.pad_token_id
-        return self.backbone({"token_ids": K.where(residues == PAD, pad, residues)})
+        return self.encoder(K.where(residues == PAD, 0, residues))
 
 
 class PairAligner(keras.Model):

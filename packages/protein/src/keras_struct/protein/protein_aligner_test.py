@@ -262,6 +262,10 @@ def test_the_command_trains_and_evaluates(table, tmp_path, capsys):
     model = capsys.readouterr().out.strip().splitlines()[-1]
     assert main(["evaluate", str(table), "--model", model, "--json"]) == 0
     scores = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    again = ["train", "--train", str(table), "--output", str(tmp_path / "more"), "--epochs", "1"]
+    assert main([*again, "--start", model]) == 0
+    assert main([*again, "--start", model, "--fine-tune"]) == 2
+    assert "Expected a model with a trunk" in capsys.readouterr().err
     assert scores["pairs"] == 2 and set(scores) >= {"precision", "recall", "f1", "lddt"}
 
 
