@@ -38,13 +38,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
             )
         return sub
 
-    def refinable(sub: argparse.ArgumentParser) -> None:
+    def refinable(sub: argparse.ArgumentParser, more: str = "") -> None:
         sub.add_argument(
             "--refine",
             action="store_const",
             const=REFINING,
             default=0,
-            help="align anew by the superposition, towards a higher TM-score",
+            help=f"align anew by the superposition, towards a higher TM-score{more}",
         )
 
     sub = command("align", "Align two chains.")
@@ -60,7 +60,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("query")
     sub.add_argument("places", nargs="+", metavar="PLACE", help="files and folders")
     sub.add_argument("--cache", type=Path, help="folder that keeps what is encoded; resumes")
-    refinable(sub)
+    refinable(sub, "; hits are then ranked by it")
     sub.add_argument("--top", type=int, default=20, help="hits to show (default: 20; 0: all)")
     sub.add_argument("--output", type=Path, help="table of all hits, tab-separated")
 
@@ -183,7 +183,10 @@ def run_search(chosen: argparse.Namespace) -> None:
     if chosen.refine:
         found = refine([hit.alignment for hit in shown], chosen.refine)
         shown = [Hit(hit.file, alignment) for hit, alignment in zip(shown, found, strict=True)]
-    rows = [_row(hit) for hit in shown]
+    measured = [(hit, hit.alignment.measures()) for hit in shown]
+    if chosen.refine:
+        measured.sort(key=lambda pair: -pair[1]["tm_score_first"])
+    rows = [_row(hit, measures) for hit, measures in measured]
     table = Table(title=f"{query.name}: {len(hits)} chains")
     columns = ["chain", "score", "aligned", "identity", "TM-score", "RMSD", "lDDT", "file"]
     for name in columns:
@@ -194,13 +197,11 @@ def run_search(chosen: argparse.Namespace) -> None:
     if chosen.output is not None:
         with open_whole(chosen.output) as stream:
             stream.write("\t".join([*columns, "cigar"]) + "\n")
-            for hit, row in zip(shown, rows, strict=True):
+            for (hit, _), row in zip(measured, rows, strict=True):
                 stream.write("\t".join([*row, hit.alignment.cigar()]) + "\n")
 
 
-def _row(hit: Any) -> list[str]:
-    found = hit.alignment.measures()
-
+def _row(hit: Any, found: dict[str, Any]) -> list[str]:
     def text(name: str, digits: int) -> str:
         value = found.get(name)
         return "-" if value is None else f"{value:.{digits}f}"

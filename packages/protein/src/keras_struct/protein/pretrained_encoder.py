@@ -30,6 +30,9 @@ class PretrainedEncoder(keras.layers.Layer):
     Returns:
         States `(B, L, dim)`, 0 in the padding, with the Keras mask of the residues.
 
+    Raises:
+        ValueError: For arguments that do not fit, see `ResidueEncoder`.
+
     Example:
 
     >>> import pathlib, tmtools

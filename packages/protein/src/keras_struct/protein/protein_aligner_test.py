@@ -250,6 +250,8 @@ def test_the_command_aligns_and_searches(tmp_path, capsys):
     assert capsys.readouterr().out.count("2gtl:") == 4  # the query and three hits
     rows = (tmp_path / "h.tsv").read_text().splitlines()
     assert len(rows) == 16 and rows[0].startswith("chain\tscore")
+    tm_scores = [float(row.split("\t")[4]) for row in rows[1:]]
+    assert tm_scores[0] == 1 and tm_scores == sorted(tm_scores, reverse=True)
     assert main(["align", "none.pdb", pair[1]]) == 2
     assert main(["align", *pair, "--output", str(tmp_path / "none" / "a.json")]) == 2
     assert "Expected an existing folder" in capsys.readouterr().err

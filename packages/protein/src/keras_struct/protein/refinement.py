@@ -75,7 +75,7 @@ def _refined(alignment, first, second, steps):
             found = _superposed(first, second, new, scale)
             if found[0] <= best[0]:
                 break
-            (_, moved), best, pairs = found, found, new
+            best, moved, pairs = found, found[1], new
     distance = np.linalg.norm(first[pairs[:, 0]] - best[1][pairs[:, 1]], axis=1)
     pairs = pairs[distance <= 1.5 * shorter**0.3 + 3.5]
     map = alignment.map
