@@ -37,9 +37,11 @@ def test_protein_alignment(tmp_path):
 
 def test_structure_alignment(tmp_path):
     output = run("structure_alignment.py", "--output", str(tmp_path))
-    rows = [line.split() for line in output.splitlines() if line.startswith(("ours", "TM-align"))]
-    ours, reference = ([float(x) for x in row[1:]] for row in rows)
+    names = ("ours", "refined", "TM-align")
+    rows = [line.split() for line in output.splitlines() if line.startswith(names)]
+    ours, refined, reference = ([float(x) for x in row[1:]] for row in rows)
     assert ours[1] > 0.97 * reference[1] and ours[3] > 0.97 * reference[3]  # TM-score, lDDT
+    assert refined[1] > 0.995 * reference[1]
     assert "the superpositions differ by" in output
     assert float(re.findall(r"differ by (\S+) angstrom", output)[0]) < 1
     assert (tmp_path / "superposed.pdb").stat().st_size and is_png(tmp_path / "map.png")
