@@ -317,8 +317,8 @@ def main() -> int:
         system, setting, file = options.one
         np.savez(file, **measure(system, Setting(**json.loads(setting)), options.rounds))
         return 0
-    words = " ".join(sys.argv[1:])
-    print(f"# Transport\n\n- Command: `python -m ci.bench.transport {words}`".rstrip("` ") + "`")
+    command = " ".join(["python -m ci.bench.transport", *sys.argv[1:]])
+    print(f"# Transport\n\n- Command: `{command}`")
     print("- Two cores, CPU, float32")
     most = options.most_gib * 2**30
     for n in options.sizes:

@@ -39,20 +39,19 @@ def main() -> None:
     states = {id(c): x for c, x in zip(chains, aligner.encode(chains), strict=True)}
     matrix = parasail.matrix_create("ACDEFGHIKLMNPQRSTVWY", 2, -1)
 
-    def ours():
+    def aligned():
         found: list = [None] * len(pairs)
         first, second = ([states[id(pair[k])] for pair in pairs] for k in range(2))
-        for k, matched, *_ in aligner.match(first, second):
-            found[k] = matched
-        return found
-
-    def refined():
-        first, second = ([states[id(pair[k])] for pair in pairs] for k in range(2))
-        alignments: list = [None] * len(pairs)
         for k, matched, map, _ in aligner.match(first, second):
             probabilities = map[tuple(matched.T)]
-            alignments[k] = protein.Alignment(pairs[k][0], pairs[k][1], matched, probabilities)
-        return [alignment.pairs for alignment in protein.refine(alignments)]
+            found[k] = protein.Alignment(pairs[k][0], pairs[k][1], matched, probabilities)
+        return found
+
+    def ours():
+        return [alignment.pairs for alignment in aligned()]
+
+    def refined():
+        return [alignment.pairs for alignment in protein.refine(aligned())]
 
     def tm_align():
         return [

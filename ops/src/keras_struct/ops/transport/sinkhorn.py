@@ -479,8 +479,8 @@ class Solver:
         Where a factor gets too large for that, the steps are taken in logarithms.
         """
         rows, columns, masses, lengths = sides
-        f, g = start[0], start[1]
-        plan = Plan(self.half.support, rows, columns, (f, g), lengths)
+        f, g = start
+        plan = Plan(self.half.support, rows, columns, start, lengths)
         masses = tuple(map(array.exp, masses))
         valid = tuple(
             ops.logical_and(time_mask(n, ops.shape(x)[1]), (other > 0)[:, None])
@@ -509,7 +509,7 @@ class Solver:
         return ops.cond(
             fine,
             lambda: (f + moves[0], g + moves[1]),
-            lambda: tuple(self._plain_steps(sides, (f, g), number)),
+            lambda: self._plain_steps(sides, start, number),
         )
 
     def _step(self, sides, g):

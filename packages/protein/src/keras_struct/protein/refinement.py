@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_struct.protein.scores import LEAST_PAIRS, d0
+from keras_struct.protein.scores import LEAST_PAIRS, d0, fit
 
 GAPS = (-0.6, 0.0)  # the score of a gap in the one round and the other, as in TM-align
 FITS = 10  # of a superposition; each raises its TM-score
@@ -96,19 +96,8 @@ def _superposed(first, second, pairs, scale, weights=None):
     fixed, moving = first[pairs[:, 0]], second[pairs[:, 1]]
     weights = np.ones(len(pairs)) if weights is None else weights
     for _ in range(FITS):
-        rotation, shift = _fit(fixed, moving, weights)
+        rotation, shift = fit(fixed, moving, weights)
         squared = ((moving @ rotation.T + shift - fixed) ** 2).sum(axis=1)
         terms = 1 / (1 + squared / scale**2)
         weights = terms**2
     return terms.sum(), second @ rotation.T + shift
-
-
-def _fit(fixed, moving, weights):
-    """Rotation and translation of weighted least squares, after Kabsch."""
-    weights = (weights / weights.sum())[:, None]
-    centers = [(weights * x).sum(axis=0) for x in (fixed, moving)]
-    u, _, v = np.linalg.svd((moving - centers[1]).T @ (weights * (fixed - centers[0])))
-    if np.linalg.det(u @ v) < 0:
-        u[:, 2] *= -1
-    rotation = (u @ v).T
-    return rotation, centers[0] - rotation @ centers[1]

@@ -25,15 +25,16 @@ def checked_pairs(first, second, pairs, least=1):
     return pairs
 
 
-def _fit(fixed, moving):
-    """Rotation and translation of the least squares."""
-    from biotite import structure
-
-    # Arrays of coordinates: biotite moves the second onto the first.
-    _, transform = structure.superimpose(fixed, moving)
-    rotation = transform.rotation[0]
-    shift = transform.target_translation[0] + rotation @ transform.center_translation[0]
-    return rotation, shift
+def fit(fixed, moving, weights=None):
+    """Rotation and translation of (weighted) least squares, after Kabsch."""
+    weights = np.ones(len(fixed)) if weights is None else weights
+    weights = (weights / weights.sum())[:, None]
+    centers = [(weights * x).sum(axis=0) for x in (fixed, moving)]
+    u, _, v = np.linalg.svd((moving - centers[1]).T @ (weights * (fixed - centers[0])))
+    if np.linalg.det(u @ v) < 0:
+        u[:, 2] *= -1
+    rotation = (u @ v).T
+    return rotation, centers[0] - rotation @ centers[1]
 
 
 def d0(length):
@@ -102,7 +103,7 @@ def _search(first, second, pairs, length):
                 if key in seen:
                     break
                 seen.add(key)
-                rotation, shift = _fit(fixed[chosen], moving[chosen])
+                rotation, shift = fit(fixed[chosen], moving[chosen])
                 distance = np.linalg.norm(moving @ rotation.T + shift - fixed, axis=1)
                 score = float((1 / (1 + (distance / scale) ** 2)).sum() / length)
                 if score > best[0]:
@@ -117,7 +118,7 @@ def rmsd(first, second, pairs):
     """Root mean square distance, in angstrom, of the aligned CA atoms after their best fit."""
     pairs = checked_pairs(first, second, pairs, LEAST_PAIRS)
     fixed, moving = _ca(first)[pairs[:, 0]], _ca(second)[pairs[:, 1]]
-    rotation, shift = _fit(fixed, moving)
+    rotation, shift = fit(fixed, moving)
     return float(np.sqrt(((moving @ rotation.T + shift - fixed) ** 2).sum(axis=1).mean()))
 
 
