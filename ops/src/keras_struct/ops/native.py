@@ -4,10 +4,14 @@ The kernels themselves are compiled by Numba (see `compiled.py`), which is only 
 run.
 """
 
+import contextlib
+import dataclasses
 import importlib.util
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -25,6 +29,67 @@ def rejects(call):
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed (pip install keras-struct-ops[native])"
     return None
+
+
+def rejects_in_xla(call):
+    """As `rejects`, for kernels behind `call`, which programs of JAX can hold."""
+    if call.backend != "jax":
+        return rejects(call)
+    if call.platform != "cpu":
+        return rejects(dataclasses.replace(call, backend="numpy"))
+    if any(size is None for shape in call.shapes for size in shape):
+        return "it needs shapes that are known"
+    if _xla_host().exporting():
+        return "it is a call into Numba, which no other process could load"
+    return rejects(dataclasses.replace(call, backend="numpy", traced=False))
+
+
+def call(sweeps, method, results, *arguments, static=()):
+    """`sweeps.method(*static, *arrays, *results)`, which writes into the results.
+
+    On JAX the call becomes a part of the program that is compiled.
+
+    Args:
+        sweeps: Sweeps, whose `repr` says all about them.
+        method: Name of a method on NumPy arrays, with a batch axis as the first of each.
+        results: Shape and dtype of every result.
+        *arguments: Tensors; doubles may be those of an earlier call.
+        static: First arguments of the method.
+
+    Returns:
+        Tuple of tensors.
+    """
+    function = partial(getattr(sweeps, method), *static)
+    if in_xla():
+        name = f"{type(sweeps).__module__} {sweeps} {method} {static}"
+        return tuple(_xla_host().host_call(name, function, results, arguments))
+    arrays = [np.empty(shape, dtype) for shape, dtype in results]
+    function(*map(as_array, arguments), *arrays)
+    return tuple(map(as_tensor, arrays))
+
+
+def in_xla():
+    """Whether `call` becomes a part of a compiled program."""
+    return keras.backend.backend() == "jax"
+
+
+def dtype_of(x):
+    return keras.backend.standardize_dtype(x.dtype)
+
+
+def constants():
+    """Context in which arrays have values even while JAX traces."""
+    if not in_xla():
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.ensure_compile_time_eval()
+
+
+def _xla_host():
+    from keras_struct.ops.array import xla_host
+
+    return xla_host
 
 
 def on_examples(kernel, batch, cells, plan, *arguments):
@@ -58,7 +123,7 @@ def _threads():
 
 def as_array(x):
     """NumPy array that shares memory with a tensor."""
-    return np.asarray(ops.stop_gradient(x))
+    return x if isinstance(x, np.ndarray) else np.asarray(ops.stop_gradient(x))
 
 
 def as_tensor(x):

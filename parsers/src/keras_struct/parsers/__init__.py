@@ -30,7 +30,7 @@ from keras_struct.parsers.tree_decoder import TreeDecoder
 from keras_struct.parsers.tree_max_margin import TreeMaxMargin
 from keras_struct.parsers.tree_nll import TreeNLL
 from keras_struct.parsers.tree_spans import NULL, chart_spans, tree_from_spans, tree_spans
-from keras_struct.parsers.tree_stripping import strip_functions, strip_traces
+from keras_struct.parsers.tree_stripping import strip_functions, strip_root, strip_traces
 
 __all__ = [
     "NULL",
@@ -65,6 +65,7 @@ __all__ = [
     "read_conllu",
     "read_trees",
     "strip_functions",
+    "strip_root",
     "strip_traces",
     "tree_from_spans",
     "tree_spans",

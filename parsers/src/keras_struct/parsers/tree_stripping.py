@@ -1,6 +1,6 @@
-"""What parsers are not trained on: traces and functions of treebanks."""
+"""What parsers are not trained on: traces, functions and roots of treebanks."""
 
-from keras_struct.parsers.bracket_scores import cut_function
+from keras_struct.parsers.bracket_scores import IGNORED_LABELS, cut_function
 from keras_struct.parsers.tree import Tree, fold
 
 
@@ -51,3 +51,24 @@ def strip_functions(tree):
         return node if node.word is not None else Tree(cut_function(node.label), children)
 
     return fold(tree, strip)
+
+
+def strip_root(tree):
+    """Removes the roots above a sentence that some treebanks have: TOP, ROOT, S1 or an empty label.
+
+    Args:
+        tree: `Tree`.
+
+    Returns:
+        `Tree`; a root over several constituents stays.
+
+    Example:
+
+    >>> from keras_struct.parsers import read_trees, strip_root
+    >>> (tree,) = read_trees(["(S1 (S (VP (VB Go))))"])
+    >>> strip_root(tree)
+    Tree<(S (VP (VB Go)))>
+    """
+    while tree.word is None and tree.label in IGNORED_LABELS and len(tree.children) == 1:
+        (tree,) = tree.children
+    return tree

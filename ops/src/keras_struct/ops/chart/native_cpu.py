@@ -1,7 +1,8 @@
 """Charts on the CPU, compiled by Numba, examples in parallel.
 
-The tape: items (B, K (N + 1)^2) and products (B, P (N + 1)^2) by start and width, and the
-log-partition (B,), all in log space and float64. Results have the dtype of the call.
+The tape, see `kernels.py`: items (B, K cells) and products (B, P cells) by width and start, the
+factors of cuts (B, P cells), the levels of items (B, K (N + 1) + 1), and the log-partition (B,), all in
+float64. Results have the dtype of the call.
 """
 
 import functools
@@ -9,82 +10,95 @@ import functools
 import numpy as np
 from keras import ops
 
+from keras_struct.ops import native
 from keras_struct.ops.chart.sweeps import ChartSweeps
-from keras_struct.ops.native import as_array, as_double, as_tensor, on_examples
 
 
 class NativeChartSweeps(ChartSweeps):
-    """In front of a subclass of `ChartSweeps` without scored products."""
+    """In front of a subclass of `ChartSweeps` with one potential (B, N, N), whose spec has no scored
+    products."""
 
-    traceable = False
+    @property
+    def traceable(self):
+        return native.in_xla()
 
     def forward(self, potentials, context, op):
-        run = _Run(self, potentials, context)
+        batch, n = context[0].shape[0], potentials[0].shape[1]
         items, products = len(self.spec.items), len(self.spec.products)
-        cells = (run.n + 1) ** 2
-        shapes = (run.batch, items * cells), (run.batch, products * cells), (run.batch,)
-        tape = tuple(map(np.empty, shapes))
-        run(run.kernels.inside, run.by_item(potentials), op == "max", *tape)
-        log_partition = ops.convert_to_tensor(tape[-1], dtype=run.dtype)
-        return log_partition, tuple(map(as_tensor, tape))
+        cells = (n + 1) * (n + 2) // 2
+        by_product = (products * cells,)
+        shapes = (items * cells,), by_product, by_product, (items * (n + 1) + 1,), ()
+        results = [((batch, *shape), "float64") for shape in shapes]
+        value = ((batch,), native.dtype_of(potentials[0]))
+        *tape, log_partition = native.call(
+            self, "_inside", [*results, value], *potentials, *context, static=(op,)
+        )
+        return log_partition, tuple(tape)
 
     def backward(self, potentials, context, tape):
-        run = _Run(self, potentials, context)
-        marginals = run.new()
-        run(run.kernels.outside, *run.read(tape), marginals)
-        return run.by_part(marginals)
+        return self._parts("_outside", potentials, context, *tape)
 
     def curvature(self, potentials, context, tape, tangents):
-        run = _Run(self, potentials, context)
-        products = run.new()
-        run(run.kernels.curvature, *run.read(tape), run.by_item(tangents), products)
-        return run.by_part(products)
+        return self._parts("_curvature", potentials, context, *tape, *tangents)
 
     def trace(self, potentials, context, tape, noise):
-        run = _Run(self, potentials, context)
-        shape = (run.batch, run.n, 2 * run.n)
-        draws = np.stack([as_double(noise(shape)) for _ in self.spec.products])
-        used = run.new("bool")
-        run(run.kernels.trace, *run.read(tape), draws, used)
-        return self.event([as_tensor(used[:, k]) for k in self.spec.scored])
+        batch, n = context[0].shape[0], potentials[0].shape[1]
+        draws = [noise((batch, n, 2 * n)) for _ in self.spec.products]
+        used = self._parts("_trace", potentials, context, *tape, *draws, dtype="int32")
+        return self.event(used)
 
+    def _parts(self, method, potentials, context, *arguments, dtype=None):
+        """A method's array for every part."""
+        batch, n = context[0].shape[0], potentials[0].shape[1]
+        result = (batch, n, n), dtype or native.dtype_of(potentials[0])
+        return native.call(self, method, [result], *potentials, *context, *arguments)
 
-class _Run:
-    def __init__(self, sweeps, potentials, context):
+    # On NumPy arrays ---------------------------------------------------------------------------
+
+    def _inside(self, op, scores, lengths, *results):
+        *tape, log_partition = results
+        self._run("inside", lengths, scores.shape[1], _flat(scores), op == "max", *tape)
+        log_partition[:] = tape[-1]
+
+    def _outside(self, scores, lengths, *arrays):
+        *tape, marginals = arrays
+        self._write(marginals, "outside", lengths, *tape)
+
+    def _curvature(self, scores, lengths, *arrays):
+        *tape, tangents, products = arrays
+        self._write(products, "curvature", lengths, *tape, _flat(tangents))
+
+    def _trace(self, scores, lengths, items, products, factors, levels, values, *arrays):
+        *draws, used = arrays
+        draws = native.as_double(np.stack(draws))
+        self._write(used, "trace", lengths, items, levels, values, draws)
+
+    def _write(self, result, kernel, lengths, *arguments):
+        found = np.zeros((len(lengths), result[0].size), "float64")
+        self._run(kernel, lengths, result.shape[1], *arguments, found)
+        result[:] = found.reshape(result.shape)
+
+    def _run(self, kernel, lengths, n, *arguments):
+        """Runs a kernel on all examples."""
         from keras_struct.ops.chart import kernels
 
-        self.sweeps, self.kernels, self.spec = sweeps, kernels, sweeps.spec
-        first, (lengths,) = potentials[0], context
-        self.batch, self.n = lengths.shape[0], first.shape[1]
-        self.dtype = as_array(first).dtype.name
-        self.lengths = np.clip(as_array(lengths), 0, self.n).astype("uint64")
+        lengths = np.clip(lengths, 0, n).astype("uint64")
+        cells = len(lengths) * n**3 // 64
+        function = getattr(kernels, kernel)
+        native.on_examples(function, len(lengths), cells, _plan(self, n), lengths, *arguments)
 
-    def __call__(self, kernel, *arguments):
-        """Runs a kernel on all examples."""
-        cells = self.batch * self.n**3 // 64
-        on_examples(kernel, self.batch, cells, _plan(self.spec, self.n), self.lengths, *arguments)
 
-    def new(self, dtype="float64"):
-        return np.zeros((self.batch, len(self.spec.items), self.n, self.n), dtype)
-
-    def by_item(self, potentials):
-        """(B, K, N, N): scores by item, width and start; 0 for items without."""
-        found = self.new()
-        for k, x in zip(self.spec.scored, self.sweeps.by_width(potentials)[0], strict=True):
-            found[:, k] = as_array(x)
-        return found
-
-    def by_part(self, items):
-        items = [ops.convert_to_tensor(items[:, k], dtype=self.dtype) for k in self.spec.scored]
-        return self.sweeps.by_part(items, [])
-
-    def read(self, tape):
-        x, z, values = map(as_double, tape)
-        return values, x, z
+def _flat(scores):
+    return native.as_double(scores.reshape(len(scores), -1))
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(spec, n):
+def _plan(sweeps, n):
+    """The plan; `by_width` of the numbers of the parts says where the scores of items are."""
     from keras_struct.ops.chart import kernels
 
-    return kernels.plan(spec, n)
+    with native.constants():
+        parts = ops.convert_to_tensor(np.arange(n * n, dtype="float32").reshape(1, n, n))
+        numbers, _ = sweeps.by_width((parts,))
+        places = [np.maximum(native.as_array(x)[0], -1).astype("int32") for x in numbers]
+    return kernels.plan(sweeps.spec, places)

@@ -1,17 +1,19 @@
 """The compiled loops against the portable chart, number by number."""
 
+import contextlib
 import importlib.util
 
 import numpy as np
 import pytest
+from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.ops import native
-from keras_struct.ops.testing import BACKEND, array, grad, tensor
+from keras_struct.ops.testing import BACKEND, array, float64, grad, tensor
 
 pytestmark = pytest.mark.skipif(
-    BACKEND not in ("torch", "numpy") or importlib.util.find_spec("numba") is None,
-    reason="native_cpu runs on PyTorch and NumPy, with Numba",
+    BACKEND == "tensorflow" or importlib.util.find_spec("numba") is None,
+    reason="native_cpu runs on JAX, PyTorch and NumPy, with Numba",
 )
 LENGTHS = np.array([13, 1, 0, 8, 13])
 STRUCTURES = {
@@ -33,6 +35,11 @@ def scores(dtype="float64"):
     return x.astype(dtype), rng.normal(size=x.shape).astype(dtype)
 
 
+def precision(dtype):
+    """On JAX, doubles are either real ones or pairs of uint32."""
+    return float64() if dtype == "float64" else contextlib.nullcontext()
+
+
 def readouts(structure, implementation, dtype="float64"):
     x, direction = scores(dtype)
 
@@ -48,10 +55,10 @@ def readouts(structure, implementation, dtype="float64"):
         "argmax": distribution(tensor(x, dtype), temperature=0).argmax(),
         "topk": d.topk(3).events,
     }
-    if BACKEND == "torch":
+    if BACKEND != "numpy":
         of_map = grad(lambda x: (distribution(x).marginals() * tensor(direction, dtype)).sum())
         found["curvature"] = of_map(tensor(x, dtype))[0]
-        third = grad(lambda x: (of_map(x)[0] * tensor(direction, dtype)).nan_to_num().sum())
+        third = grad(lambda x: K.nan_to_num(of_map(x)[0] * tensor(direction, dtype)).sum())
         found["third order"] = third(tensor(x, dtype))[0]
     return {name: array(x) for name, x in found.items()}
 
@@ -60,7 +67,8 @@ def readouts(structure, implementation, dtype="float64"):
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_native_equals_portable(name, dtype):
     structure = STRUCTURES[name]
-    got, wanted = (readouts(structure, x, dtype) for x in ("native_cpu", "portable"))
+    with precision(dtype):
+        got, wanted = (readouts(structure, x, dtype) for x in ("native_cpu", "portable"))
     rtol, atol = (1e-10, 1e-10) if dtype == "float64" else (1e-7, 2e-4)
     for name in wanted:
         np.testing.assert_allclose(got[name], wanted[name], rtol=rtol, atol=atol, err_msg=name)
@@ -74,8 +82,37 @@ def test_chosen_and_exact_for_great_scores():
     np.testing.assert_allclose(array(d.marginals()), wanted, atol=1e-5)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="of JAX")
+def test_inside_programs_of_jax():
+    """Under `jit` and nested `vmap`, where shared and mapped arguments meet."""
+    import jax
+
+    x, _ = scores("float32")
+    lengths = np.minimum(LENGTHS, 9)
+
+    def marginals(x, lengths):
+        return ops.cky(x, lengths=lengths).marginals()
+
+    wanted = array(marginals(x[:, :9, :9], lengths))
+    np.testing.assert_array_equal(array(jax.jit(marginals)(x[:, :9, :9], lengths)), wanted)
+    one_by_one = jax.vmap(jax.vmap(marginals))(x[None, :, :9, :9], lengths[None])[0]
+    np.testing.assert_array_equal(array(one_by_one), wanted)
+    shared = jax.vmap(marginals, (None, 0))(x[0, :9, :9], np.array([9, 4]))
+    for found, n in zip(array(shared), (9, 4), strict=True):
+        np.testing.assert_array_equal(found, array(marginals(x[0, :9, :9], n)))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="of JAX")
+def test_an_error_inside_programs_of_jax_is_raised(monkeypatch):
+    from keras_struct.ops.chart import native_cpu
+
+    monkeypatch.setattr(native_cpu, "_plan", lambda *_: 1 / 0)
+    with pytest.raises(Exception, match="division by zero"):
+        array(ops.nussinov(np.zeros((3, 7, 7), "float32")).value())
+
+
 def test_in_parallel(monkeypatch):
-    x = tensor(np.random.default_rng(0).normal(size=(19, 12, 12)))
+    x = tensor(np.random.default_rng(0).normal(size=(19, 12, 12)), "float32")
     lengths = np.arange(19) % 13
 
     def marginals():

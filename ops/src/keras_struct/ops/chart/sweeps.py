@@ -36,7 +36,7 @@ class ChartSweeps(Sweeps):
         raise NotImplementedError
 
     def event(self, used):
-        """The event, from which spans (B, W, N) of every scored item are used."""
+        """The event, from the parts (int32, one array per potential) that are used."""
         raise NotImplementedError
 
     def forward(self, potentials, context, op):
@@ -59,7 +59,11 @@ class ChartSweeps(Sweeps):
     def trace(self, potentials, context, tape, noise):
         chart, products, lost, lengths = self._read(potentials, context, tape)
         items, _ = descend(chart, Choice(chart, products, lost, noise), lengths)
-        return self.event([swap(used) > 0.5 for (used,) in items])
+        return self._event([swap(used) > 0.5 for (used,) in items])
+
+    def _event(self, used):
+        """The event, from which spans (B, W, N) of every scored item are used."""
+        return self.event(self.by_part([ops.cast(x, "int32") for x in used], []))
 
     def topk(self, potentials, context, k):
         scores, cuts = self.by_width(potentials)
@@ -67,7 +71,7 @@ class ChartSweeps(Sweeps):
         cuts = iter(map(swap, cuts))
         cuts = [next(cuts) if p.scored else None for p in self.spec.products]
         items, exists = kbest(chart, [swap(x) for x in scores], cuts, context[0], k)
-        events = ops.stack([self.event([swap(item[i]) for item in items]) for i in range(k)])
+        events = ops.stack([self._event([swap(item[i]) for item in items]) for i in range(k)])
         shape = (*ops.shape(exists), *([1] * (len(events.shape) - 2)))
         return array.where(ops.reshape(exists, shape), events, -1), exists
 

@@ -8,10 +8,11 @@ from keras_struct import parsers
 
 
 def read_constituency(path):
-    """The trees of a file of brackets, without traces and functions."""
+    """The trees of a file of brackets, without traces, functions and roots."""
     with open(path, encoding="utf-8") as lines:
         trees = [parsers.strip_traces(tree) for tree in parsers.read_trees(lines, str(path))]
-    return [parsers.strip_functions(tree) for tree in trees if tree is not None]
+    trees = [parsers.strip_functions(tree) for tree in trees if tree is not None]
+    return [parsers.strip_root(tree) for tree in trees]
 
 
 def read_dependency(path):

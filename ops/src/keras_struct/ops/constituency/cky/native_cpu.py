@@ -10,7 +10,7 @@ from keras_struct.ops.constituency.cky.portable import CKYSweeps, LabelledBracke
 def rejects(call):
     if ("splits", True) in call.options:
         return "it has no scores of splits"
-    return native.rejects(call)
+    return native.rejects_in_xla(call)
 
 
 def sweeps(call):

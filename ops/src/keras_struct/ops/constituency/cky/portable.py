@@ -38,7 +38,7 @@ class CKYSweeps(ChartSweeps):
         return (by_ends(items[0]), *map(cuts_by_ends, cuts))
 
     def event(self, used):
-        return array.where(by_ends(used[0], False), 0, -1)
+        return array.where(used[0] > 0, 0, -1)
 
 
 class LabelledBracketings(LabelledSpans):

@@ -32,7 +32,7 @@ class NussinovSweeps(ChartSweeps):
         return (by_ends(items[0]),)
 
     def event(self, used):
-        (pairs,) = self.by_part([ops.cast(used[0], "int32")], [])
+        (pairs,) = used
         both = pairs + ops.swapaxes(pairs, 1, 2)
         partner = ops.cast(array.argmax(both, 2), "int32")
         return array.where(ops.sum(both, axis=2) > 0, partner, -1)

@@ -5,7 +5,7 @@ import dataclasses
 from keras_struct.ops.chart.native_cpu import NativeChartSweeps
 from keras_struct.ops.dependency.eisner.portable import EisnerSweeps
 from keras_struct.ops.labels import LabelledArcs
-from keras_struct.ops.native import rejects
+from keras_struct.ops.native import rejects_in_xla as rejects
 
 __all__ = ["NativeEisnerSweeps", "rejects", "sweeps"]
 

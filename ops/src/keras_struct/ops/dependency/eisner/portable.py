@@ -50,6 +50,6 @@ class EisnerSweeps(ChartSweeps):
         return (below + above + array.where(root, right[:, :1], none),)
 
     def event(self, used):
-        (arcs,) = self.by_part([ops.cast(x, "int32") for x in used], [])
+        (arcs,) = used
         heads = ops.cast(array.argmax(arcs, 2), "int32")
         return array.where(ops.sum(arcs, axis=2) > 0, heads, -1)

@@ -7,11 +7,11 @@ than to write it down. Results have the dtype of the call.
 import dataclasses
 
 import numpy as np
-from keras import ops
 
+from keras_struct.ops import array, native
 from keras_struct.ops.dependency.spanning_tree.portable import SpanningTreeSweeps
 from keras_struct.ops.labels import LabelledArcs
-from keras_struct.ops.native import as_array, as_double, as_tensor, on_examples, rejects
+from keras_struct.ops.native import rejects_in_xla as rejects
 
 __all__ = ["NativeSpanningTreeSweeps", "rejects", "sweeps"]
 
@@ -23,46 +23,69 @@ def sweeps(call):
 
 @dataclasses.dataclass(frozen=True)
 class NativeSpanningTreeSweeps(SpanningTreeSweeps):
-    traceable = False
+    @property
+    def traceable(self):
+        return native.in_xla()
 
     @property
     def differentiable(self):
         return SpanningTreeSweeps(self.single_root)
 
     def forward(self, potentials, context, op):
-        values = np.empty(potentials[0].shape[0])
-        self._run("forward", potentials, context, op == "max", values)
-        hard = np.full(len(values), op == "max", "int32")
-        return _like(values, potentials), (as_tensor(hard),)
+        batch = potentials[0].shape[:1]
+        results = [(batch, native.dtype_of(potentials[0])), (batch, "int32")]
+        value, hard = native.call(
+            self, "_forward", results, *potentials, *context, static=(op == "max",)
+        )
+        return value, (hard,)
 
     def backward(self, potentials, context, tape):
-        marginals = np.zeros(potentials[0].shape)
-        self._run("backward", potentials, context, marginals)
-        return (_like(marginals, potentials),)
+        return self._parts("_backward", potentials, context)
 
     def curvature(self, potentials, context, tape, tangents):
-        products = np.zeros(potentials[0].shape)
-        self._run("curvature", potentials, context, as_double(tangents[0]), products)
-        return (_like(products, potentials),)
+        return self._parts("_curvature", potentials, context, *tangents)
 
     def trace(self, potentials, context, tape, noise):
         batch, n, _ = potentials[0].shape
-        draws = (as_double(noise((n, batch, size))) for size in (n, n, n + 1))
-        heads = np.full((batch, n), -1, "int32")
-        self._run("trace", potentials, context, as_array(tape[0]), *draws, heads)
-        return as_tensor(heads)
+        draws = [array.transpose(noise((n, batch, size)), (1, 0, 2)) for size in (n, n, n + 1)]
+        results = [((batch, n), "int32")]
+        (heads,) = native.call(self, "_trace", results, *potentials, *context, *tape, *draws)
+        return heads
 
-    def _run(self, name, potentials, context, *arguments):
+    def _parts(self, method, potentials, context, *arguments):
+        """A method's array for every arc."""
+        result = potentials[0].shape, native.dtype_of(potentials[0])
+        return native.call(self, method, [result], *potentials, *context, *arguments)
+
+    # On NumPy arrays ---------------------------------------------------------------------------
+
+    def _forward(self, is_max, scores, lengths, values, hard):
+        found = np.empty(len(scores))
+        self._run("forward", scores, lengths, is_max, found)
+        values[:], hard[:] = found, is_max
+
+    def _backward(self, scores, lengths, marginals):
+        found = np.zeros(scores.shape)
+        self._run("backward", scores, lengths, found)
+        marginals[:] = found
+
+    def _curvature(self, scores, lengths, tangents, products):
+        found = np.zeros(scores.shape)
+        self._run("curvature", scores, lengths, native.as_double(tangents), found)
+        products[:] = found
+
+    def _trace(self, scores, lengths, hard, *arrays):
+        *draws, heads = arrays
+        heads[:] = -1
+        draws = (native.as_double(np.moveaxis(x, 0, 1)) for x in draws)
+        self._run("trace", scores, lengths, hard, *draws, heads)
+
+    def _run(self, name, scores, lengths, *arguments):
         """Runs a kernel on all examples."""
         from keras_struct.ops.dependency.spanning_tree import kernels
 
-        scores = as_double(potentials[0])
         batch, n, _ = scores.shape
-        lengths = np.clip(as_array(context[0]), 0, n).astype("uint64")
+        lengths = np.clip(lengths, 0, n).astype("uint64")
         cells = batch * n**3 // 64
-        kernel = getattr(kernels, name)
-        on_examples(kernel, batch, cells, self.single_root, lengths, scores, *arguments)
-
-
-def _like(x, potentials):
-    return ops.convert_to_tensor(x, dtype=as_array(potentials[0]).dtype.name)
+        scores, kernel = native.as_double(scores), getattr(kernels, name)
+        native.on_examples(kernel, batch, cells, self.single_root, lengths, scores, *arguments)
