@@ -63,9 +63,13 @@ def call(sweeps, method, results, *arguments, static=()):
     if in_xla():
         name = f"{type(sweeps).__module__} {sweeps} {method} {static}"
         return tuple(_xla_host().host_call(name, function, results, arguments))
-    arrays = [np.empty(shape, dtype) for shape, dtype in results]
+    arrays = [_new(shape, dtype) for shape, dtype in results]
     function(*map(as_array, arguments), *arrays)
     return tuple(map(as_tensor, arrays))
+
+
+def _new(shape, dtype):
+    return np.empty(shape, dtype)
 
 
 def in_xla():
@@ -127,6 +131,8 @@ def as_array(x):
 
 
 def as_tensor(x):
+    if keras.backend.backend() == "numpy":
+        return x
     return ops.convert_to_tensor(x, dtype=x.dtype.name)
 
 

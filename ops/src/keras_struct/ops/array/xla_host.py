@@ -94,8 +94,13 @@ def _array(buffer):
     shape = tuple(_words(words[5], words[4]))
     dtype = np.dtype(_DTYPES[words[2] & 0xFFFFFFFF])
     size = int(np.prod(shape)) * dtype.itemsize
-    memory = (ctypes.c_uint8 * size).from_address(words[3]) if size else bytearray()
-    return np.frombuffer(memory, dtype).reshape(shape)
+    if not size:
+        return np.empty(shape, dtype)
+    return (
+        np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(words[3]))
+        .view(dtype)
+        .reshape(shape)
+    )
 
 
 def _without_vmap(arrays, ranks):
@@ -115,7 +120,7 @@ def _answer(extension):
     words = _words(extension, 4)
     if words[1] & 0xFFFFFFFF == _METADATA:
         version = (ctypes.c_int32 * 2).from_address(words[3] + 3 * 8)
-        version[:] = 0, 1
+        version[0], version[1] = 0, 1
 
 
 def _error(api, message):

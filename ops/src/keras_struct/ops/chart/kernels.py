@@ -1,26 +1,22 @@
 """The passes over a chart of `spec.py`, width by width, compiled by Numba.
 
-Everything is in float64. The numbers of an example are weights, each over the greatest of its width,
-whose logarithm is its level: a product is a sum over cuts of `factor * left * right`, where all spans
-of a width share the factors of their cuts. So a cut costs two multiplications. Where weights of one
-width differ by more than `LEAST`, and for the maximum, the example is in log space instead: a sum of
-`exp(left + right)`.
+Everything is in float64. The numbers of an example are weights over `exp(slope * width)`, with one
+slope for the example: a product is a plain sum over cuts of `left * right`, and both parts lie in
+memory in the order of the cuts. Where the slope would let weights grow or shrink too far, all are
+scaled anew; where weights are farther than `LEAST` from it at any slope, and for the maximum, the
+example is in log space instead: a sum of `exp(left + right)`.
 
-For one width and one cut, both parts of all spans lie in memory in the order of their starts, and so
-does their product: the inner loops run over starts.
+Letters: K items, P products, N positions; i start, w width, e = i + w end of a span, u width of the
+left part of a cut. Arrays of one example, flat (a view of an array costs more than a few cuts), of
+(N + 1) (N + 2) / 2 cells for each item or product:
 
-Letters: K items, P products, N positions; i start, w width, u width of the left part of a cut. Arrays
-of one example, flat (a view of an array costs more than a few cuts):
+    x   items by start and width: what lies left of a cut is contiguous
+    y   items by end and start: what lies right of a cut is contiguous
+    z   products by width and start
+    q   products by start and width, r by end and start: the probability of a span over its weight
 
-    x      (K, cells)         items by width and start: N + 1 of width 0, N of width 1, ...
-    z      (P, cells)         products by width and start
-    f      (P, cells)         factors of the cuts of a product at width w, by width of the left part,
-                              after those of w - 1: 1 of width 0, 2 of width 1, ...
-    q      (P, cells)         probabilities of products over their weights, by width and start
-    level  (K (N + 1) + 1,)   logarithms of the units of items by width; last, whether there are any
-
-A part of a product gets its share of the probability of the product: `x * sum(f * other part * q)`,
-over all products and widths that it is a part of.
+A part of a product gets its share of the probability of the product, `x * sum(other part * q)` over
+all wider spans: those that it starts, and those that it ends.
 
 All integers inside are unsigned: Numba would test signed ones for Python's negative indices.
 """
@@ -37,9 +33,12 @@ U: Any = np.uint64
 ZERO, ONE, TWO = U(0), U(1), U(2)
 NONE = U(1 << 62)
 NOTHING, UNIT, PRODUCT, WRAPPED = U(0), U(1), U(2), U(3)
-LEAST = 1e-200  # weight of a span beside the greatest of its width
-# Sums and maxima may be taken in any order.
+LEAST, GREATEST = 1e-100, 1e100  # weights: the product of two is still a number
+SMALL, GREAT = 1e-60, 1e60  # of all spans of a width; beyond, the slope is another one
+MOST = 200.0  # magnitude of a score
+# Sums and maxima may be taken in any order. What is called for every span is a part of its caller.
 reordered = numba.njit(**OPTIONS, fastmath=True)
+inlined = numba.njit(**OPTIONS, fastmath=True, inline="always")
 
 
 class Plan(NamedTuple):
@@ -102,22 +101,27 @@ def plan(spec, places):
     )
 
 
-@compiled
-def at(size, k, width, start):
-    """Where a span of item or product k is."""
-    return k * cells_of(size) + width * size - (width * (width - ONE)) // TWO + start
-
-
-@compiled
-def factor_at(size, p, width, left):
-    """Where the factor of a cut is."""
-    return p * cells_of(size) + (width * (width + ONE)) // TWO + left
-
-
-@compiled
+@inlined
 def cells_of(size):
-    """How many spans there are: by width, size, size - 1, ..., 1."""
     return (size * (size + ONE)) // TWO
+
+
+@inlined
+def by_start(size, k, start, width):
+    """Where a span is in rows of size, size - 1, ..., 1 cells."""
+    return k * cells_of(size) + start * size - (start * (start - ONE)) // TWO + width
+
+
+@inlined
+def by_end(size, k, end, start):
+    """Where a span is in rows of 1, 2, ..., size cells."""
+    return k * cells_of(size) + (end * (end + ONE)) // TWO + start
+
+
+@compiled
+def by_width(size, k, width, start):
+    """Where a span is in rows of size, size - 1, ..., 1 cells."""
+    return by_start(size, k, width, start)
 
 
 # One product, all spans of a width ----------------------------------------------------------------
@@ -127,31 +131,32 @@ class Row(NamedTuple):
     """A product at one width.
 
     Attributes:
-        spans: How many spans of the width there are.
+        width: Of the spans.
+        spans: How many there are.
         cuts: How many cuts each has.
+        first: Width of the left part in the first cut.
+        gap: Between the parts.
         closed: Whether the span at start 0 has the first cut only.
+        product: Its number.
         left, right: Items of the parts.
-        first, rest: Widths of the parts in the first cut; in the next they are one more and less.
-        shift: How far on from the start of the left part that of the right one is, in the first cut.
-        here: Where the product of the first span is in z.
-        factor: Where the factor of the first cut is.
+        here: Where the first span is in z.
         size: N + 1.
     """
 
+    width: np.uint64
     spans: np.uint64
     cuts: np.uint64
+    first: np.uint64
+    gap: np.uint64
     closed: bool
+    product: np.uint64
     left: np.uint64
     right: np.uint64
-    first: np.uint64
-    rest: np.uint64
-    shift: np.uint64
     here: np.uint64
-    factor: np.uint64
     size: np.uint64
 
 
-@compiled
+@inlined
 def least_width(plan, k):
     """Of an item as a part of a product."""
     return ZERO if plan.unit[k] == ZERO else ONE
@@ -159,143 +164,157 @@ def least_width(plan, k):
 
 @compiled
 def row_of(plan, p, w, n):
-    size, gap = plan.size, plan.gap[p]
-    first, last = least_width(plan, plan.left[p]), w - gap - least_width(plan, plan.right[p])
-    return Row(
-        n + ONE - w,
-        last + ONE - first,
-        plan.closed[p],
-        plan.left[p],
-        plan.right[p],
-        first,
-        w - gap - first,
-        gap + first,
-        at(size, p, w, ZERO),
-        factor_at(size, p, w, first),
-        size,
-    )
+    size, gap, left, right = plan.size, plan.gap[p], plan.left[p], plan.right[p]
+    first, last = least_width(plan, left), w - gap - least_width(plan, right)
+    here, spans, cuts = by_width(size, p, w, ZERO), n + ONE - w, last + ONE - first
+    return Row(w, spans, cuts, first, gap, plan.closed[p], p, left, right, here, size)
+
+
+@inlined
+def cuts_of(row, i):
+    """Where the parts of the first cut of a span are in x and y, and how many cuts it has."""
+    left = by_start(row.size, row.left, i, row.first)
+    right = by_end(row.size, row.right, i + row.width, i + row.first + row.gap)
+    return left, right, min(row.cuts, ONE) if row.closed and i == ZERO else row.cuts
+
+
+@inlined
+def dot(x, at_x, y, at_y, count):
+    total = 0.0
+    for c in range(count):
+        total += x[at_x + c] * y[at_y + c]
+    return total
+
+
+@inlined
+def dot_of_sums(x, dx, at_x, y, dy, at_y, count):
+    """Rate of `dot`."""
+    total = 0.0
+    for c in range(count):
+        total += dx[at_x + c] * y[at_y + c] + x[at_x + c] * dy[at_y + c]
+    return total
 
 
 @compiled
-def parts(row, c):
-    """Where the parts of cut c of the first span are."""
-    left = at(row.size, row.left, row.first + c, ZERO)
-    return left, at(row.size, row.right, row.rest - c, row.shift + c)
+def is_lost(x, at_x, y, at_y, count):
+    """Whether there is a cut, however small its weight."""
+    found = False
+    for c in range(count):
+        found = found or (x[at_x + c] > 0.0 and y[at_y + c] > 0.0)
+    return found
 
 
-@compiled
-def start_of(row, c):
-    """The first span that has cut c."""
-    return ONE if row.closed and c > ZERO else ZERO
+@reordered
+def weigh(row, x, y, z, slope):
+    """Weights of a product; False if some are too small."""
+    by = np.exp(-slope * row.gap)
+    for i in range(row.spans):
+        left, right, cuts = cuts_of(row, i)
+        total = dot(x, left, y, right, cuts)
+        if total < LEAST * LEAST and is_lost(x, left, y, right, cuts):
+            return False
+        z[row.here + i] = by * total
+    return True
 
 
-@compiled
-def is_scaled(level):
-    return level[len(level) - 1] > 0.0
-
-
-@compiled
-def find_factors(row, level, f):
-    """What the terms of a cut have in common, over the greatest; returns its logarithm."""
+@reordered
+def greatest(x, at_x, y, at_y, count):
     peak = 2.0 * FORBIDDEN
-    left, right = row.left * row.size + row.first, row.right * row.size + row.rest
-    for c in range(row.cuts):
-        f[row.factor + c] = level[left + c] + level[right - c]
-        peak = max(peak, f[row.factor + c])
-    for c in range(row.cuts):
-        x = f[row.factor + c] - peak
-        f[row.factor + c] = exp_or_zero(x) if peak > INFEASIBLE else 0.0
-    return peak if peak > INFEASIBLE else FORBIDDEN
+    for c in range(count):
+        peak = max(peak, x[at_x + c] + y[at_y + c])
+    return peak
+
+
+@compiled
+def exponentiate(x, at_x, y, at_y, count, by, t):
+    """Exponentials of terms, less or more by one number; above 1 they are only by rounding."""
+    for c in range(count):
+        t[c] = min(x[at_x + c] + y[at_y + c] + by, 0.0)
+    for c in range(count):
+        t[c] = exp_or_zero(t[c])
 
 
 @reordered
-def weigh(row, x, z, f):
-    """Weights of a product."""
-    for i in range(row.spans):
-        z[row.here + i] = 0.0
-    for c in range(row.cuts):
-        (left, right), start = parts(row, c), start_of(row, c)
-        factor = f[row.factor + c]
-        for i in range(start, row.spans):
-            z[row.here + i] += factor * x[left + i] * x[right + i]
-
-
-@compiled
-def is_lost(row, x, z):
-    """Whether a span has cuts, but next to no weight."""
-    for i in range(row.spans):
-        if z[row.here + i] < LEAST:
-            for c in range(row.cuts):
-                (left, right), start = parts(row, c), start_of(row, c)
-                if i >= start and x[left + i] > 0.0 and x[right + i] > 0.0:
-                    return True
-    return False
+def total_of(t, count):
+    total = 0.0
+    for c in range(count):
+        total += t[c]
+    return total
 
 
 @reordered
-def find_peaks(row, x, z):
-    """The greatest term of every span."""
-    for i in range(row.spans):
-        z[row.here + i] = 2.0 * FORBIDDEN
-    for c in range(row.cuts):
-        (left, right), start = parts(row, c), start_of(row, c)
-        for i in range(start, row.spans):
-            z[row.here + i] = max(z[row.here + i], x[left + i] + x[right + i])
+def mean_of(t, dx, at_x, dy, at_y, count):
+    total = 0.0
+    for c in range(count):
+        total += t[c] * (dx[at_x + c] + dy[at_y + c])
+    return total
 
 
 @compiled
-def find_logs(row, x, z, t, peaks):
-    """Logarithms of the sums of the exponentials of the terms."""
-    find_peaks(row, x, z)
+def find_logs(row, x, y, z, hard, t):
+    """Logarithms of a product, or maxima."""
     for i in range(row.spans):
-        peaks[i] = z[row.here + i]
-        z[row.here + i] = 0.0
-    for c in range(row.cuts):
-        (left, right), start = parts(row, c), start_of(row, c)
-        for i in range(start, row.spans):
-            t[i] = x[left + i] + x[right + i] - peaks[i]
-        for i in range(start, row.spans):
-            z[row.here + i] += exp_or_zero(t[i])
+        left, right, cuts = cuts_of(row, i)
+        peak = greatest(x, left, y, right, cuts)
+        if not hard and cuts > ZERO:
+            exponentiate(x, left, y, right, cuts, -peak, t)
+            peak += np.log(total_of(t, cuts))
+        z[row.here + i] = peak
+
+
+@reordered
+def find_rates_of_weights(row, x, y, z, slope, dx, dy, dz):
+    """Rates of the logarithms of a product."""
+    by = np.exp(-slope * row.gap)
     for i in range(row.spans):
-        z[row.here + i] = peaks[i] + (np.log(z[row.here + i]) if row.cuts > ZERO else 0.0)
+        left, right, cuts = cuts_of(row, i)
+        rate = dot_of_sums(x, dx, left, y, dy, right, cuts)
+        dz[row.here + i] = by * rate / z[row.here + i] if z[row.here + i] > 0.0 else 0.0
 
 
 @compiled
-def find_rates(row, x, z, scaled, f, dx, dz):
-    """Rates of the logarithms of a product: means over the cuts."""
+def find_rates_of_logs(row, x, y, z, dx, dy, dz, t):
+    """The same in log space, where dx and dy are rates of logarithms."""
     for i in range(row.spans):
-        dz[row.here + i] = 0.0
-    for c in range(row.cuts):
-        (left, right), start = parts(row, c), start_of(row, c)
+        left, right, cuts = cuts_of(row, i)
+        exponentiate(x, left, y, right, cuts, -z[row.here + i], t)
+        dz[row.here + i] = mean_of(t, dx, left, dy, right, cuts)
+
+
+@compiled
+def put(size, k, width, spans, v, x, y):
+    """Values of all spans of a width, by start and by end."""
+    at_x, at_y = by_start(size, k, ZERO, width), by_end(size, k, width, ZERO)
+    for i in range(spans):
+        x[at_x], y[at_y] = v[i], v[i]
+        at_x += size - i
+        at_y += width + i + TWO
+
+
+@compiled
+def divide(row, z, scaled, slope, p, q, r, v):
+    """The probabilities of a product over its weights, or the logarithms of that."""
+    by = np.exp(-slope * row.gap)
+    for i in range(row.spans):
+        total = z[row.here + i]
         if scaled:
-            factor = f[row.factor + c]
-            for i in range(start, row.spans):
-                share = factor * x[left + i] * x[right + i]
-                dz[row.here + i] += share * (dx[left + i] + dx[right + i])
+            v[i] = by * p[i] / total if total > 0.0 else 0.0
         else:
-            for i in range(start, row.spans):
-                term = x[left + i] + x[right + i] - z[row.here + i]
-                share = exp_or_zero(min(term, 0.0))  # more only by rounding of what is forbidden
-                dz[row.here + i] += share * (dx[left + i] + dx[right + i])
-    if scaled:
-        for i in range(row.spans):
-            total = z[row.here + i]
-            dz[row.here + i] *= 1.0 / total if total > 0.0 else 0.0
+            v[i] = np.log(p[i]) - total if p[i] > 0.0 else FORBIDDEN
+    put(row.size, row.product, row.width, row.spans, v, q, r)
 
 
 @compiled
-def divide(row, z, scaled, p, q):
-    """q, what the cuts of a product that has probability p are times to be shares of p."""
+def divide_rates(row, z, scaled, slope, p, dp, dz, dq, dr, v):
+    """The rates of `divide`."""
+    by = np.exp(-slope * row.gap)
     for i in range(row.spans):
-        total = z[row.here + i] if scaled else 1.0
-        q[row.here + i] = p[i] / total if total > 0.0 else 0.0
-
-
-@compiled
-def divide_rates(row, z, scaled, p, dp, dz, dq):
-    for i in range(row.spans):
-        total = z[row.here + i] if scaled else 1.0
-        dq[row.here + i] = (dp[i] - p[i] * dz[row.here + i]) / total if total > 0.0 else 0.0
+        total = z[row.here + i]
+        if scaled:
+            v[i] = by * (dp[i] - p[i] * dz[row.here + i]) / total if total > 0.0 else 0.0
+        else:
+            v[i] = dp[i] / p[i] - dz[row.here + i] if p[i] > 0.0 else 0.0
+    put(row.size, row.product, row.width, row.spans, v, dq, dr)
 
 
 # One item, all spans of a width -------------------------------------------------------------------
@@ -306,17 +325,23 @@ class Made(NamedTuple):
 
     Attributes:
         of: `UNIT`, `PRODUCT`, `WRAPPED` or `NOTHING`.
-        spans: How many spans of the width there are.
-        source: Where that of the first span is, in z or x.
-        here: Where the first span is in x.
+        item: Its number.
+        width: Of the spans.
+        spans: How many there are.
+        source: Product, or wrapped item.
         scored: Whether it has a score.
+        here: Where the first span is by width and start.
+        size: N + 1.
     """
 
     of: np.uint64
+    item: np.uint64
+    width: np.uint64
     spans: np.uint64
     source: np.uint64
-    here: np.uint64
     scored: bool
+    here: np.uint64
+    size: np.uint64
 
 
 @compiled
@@ -326,291 +351,341 @@ def made_of(plan, k, w, n):
     if plan.unit[k] == ONE and w == ONE:
         of = UNIT
     elif plan.product[k] != NONE:
-        of, source = PRODUCT, at(size, plan.product[k], w, ZERO)
+        of, source = PRODUCT, plan.product[k]
     elif w >= TWO:
-        of, source = WRAPPED, at(size, plan.wraps[k], w - TWO, ONE)
-    return Made(of, n + ONE - w, source, at(size, k, w, ZERO), plan.scored[k])
+        of, source = WRAPPED, plan.wraps[k]
+    here = by_width(size, k, w, ZERO)
+    return Made(of, k, w, n + ONE - w, source, plan.scored[k], here, size)
 
 
 @compiled
 def find_inner(made, x, z, nothing, unit, into):
     """What the items are made of."""
     if made.of == PRODUCT:
+        source = by_width(made.size, made.source, made.width, ZERO)
         for i in range(made.spans):
-            into[i] = z[made.source + i]
+            into[i] = z[source + i]
     elif made.of == WRAPPED:
         for i in range(made.spans):
-            into[i] = x[made.source + i]
+            into[i] = x[by_start(made.size, made.source, i + ONE, made.width - TWO)]
     else:
-        into[: made.spans] = unit if made.of == UNIT else nothing
+        for i in range(made.spans):
+            into[i] = unit if made.of == UNIT else nothing
 
 
 @compiled
-def find_scores(made, places, scores, forbidden, into):
+def add_scores(made, places, scores, forbidden, v):
     if made.scored:
         for i in range(made.spans):
-            into[i] = scores[places[i]] if places[i] >= 0 else forbidden
-    else:
-        into[: made.spans] = 0.0
+            v[i] += scores[places[i]] if places[i] >= 0 else forbidden
 
 
 @compiled
-def write_items(made, places, scores, x, z, forbidden, v, s):
-    """Items from what they are made of, plus their scores, in log space."""
-    find_inner(made, x, z, forbidden, 0.0, v)
-    find_scores(made, places, scores, forbidden, s)
-    for i in range(made.spans):
-        x[made.here + i] = v[i] + s[i]
-
-
-@compiled
-def find_exponentials(plan, n, scores, e, peaks):
-    """Exponentials of the scores of all scored items, over the greatest of their width.
-
-    Those that are almost 0 are kept above 0, to be seen.
-    """
+def find_exponentials(plan, n, scores, e):
+    """Exponentials of all scores, by item, width and start; False if some are too large."""
     for k in range(U(len(plan.unit))):
         if not plan.scored[k]:
             continue
         for w in range(ONE, n + ONE):
-            peak, here = 2.0 * FORBIDDEN, at(plan.size, k, w, ZERO)
+            here = by_width(plan.size, k, w, ZERO)
             for i in range(n + ONE - w):
                 place = plan.places[k, w - ONE, i]
-                value = scores[place] if place >= 0 else FORBIDDEN
-                peak = max(peak, value)
-                e[here + i] = value
-            peaks[k * plan.size + w] = peak
-            if peak > INFEASIBLE:
-                for i in range(n + ONE - w):
-                    e[here + i] -= peak
-        first, last = at(plan.size, k, ONE, ZERO), at(plan.size, k + ONE, ZERO, ZERO)
+                e[here + i] = scores[place] if place >= 0 else FORBIDDEN
+                if not -MOST < e[here + i] < MOST and e[here + i] > INFEASIBLE:
+                    return False
+        first, last = by_width(plan.size, k, ONE, ZERO), by_width(plan.size, k + ONE, ZERO, ZERO)
         for j in range(first, last):
-            e[j] = exp_or_zero(max(e[j], -700.0)) if e[j] > INFEASIBLE else 0.0
+            e[j] = exp_or_zero(e[j])
+    return True
 
 
 @reordered
-def weigh_items(made, scored, x, z, e):
-    """Items from what they are made of, times the exponentials of their scores.
-
-    Returns what they are divided by; -1 if some are too small beside others.
-    """
-    here, least, greatest = made.here, 1.0, 0.0
-    if made.of == PRODUCT:
+def times(made, by, e, v):
+    """Weights times one number and the exponentials of scores; the least and the greatest."""
+    least, most = GREATEST, 0.0
+    if made.scored:
         for i in range(made.spans):
-            x[here + i] = z[made.source + i]
-    elif made.of == WRAPPED:
-        for i in range(made.spans):
-            x[here + i] = x[made.source + i]
-    else:
-        for i in range(made.spans):
-            x[here + i] = 1.0 if made.of == UNIT else 0.0
-    if scored:
-        for i in range(made.spans):
-            value = x[here + i] * e[here + i]
-            least = min(least, value if min(x[here + i], e[here + i]) > 0.0 else 1.0)
-            greatest = max(greatest, value)
-            x[here + i] = value
-    else:
-        for i in range(made.spans):
-            least = min(least, x[here + i] if x[here + i] > 0.0 else 1.0)
-            greatest = max(greatest, x[here + i])
-    if least < LEAST * greatest or (least < 1.0 and greatest == 0.0):
-        return -1.0
-    by = 1.0 / greatest if greatest > 0.0 else 0.0
+            v[i] *= e[made.here + i]
     for i in range(made.spans):
-        x[here + i] *= by
-    return greatest
-
-
-class Use(NamedTuple):
-    """An item as a part of a product of one width.
-
-    Attributes:
-        first, last: From which to before which span of the product.
-        factor: Where the factor of the cut is.
-        here: Where the product of the first span is.
-        other: Where the other part of the first span is.
-        mine: How far on the item of the first span is.
-    """
-
-    first: np.uint64
-    last: np.uint64
-    factor: np.uint64
-    here: np.uint64
-    other: np.uint64
-    mine: np.uint64
+        v[i] *= by
+        least = min(least, v[i] if v[i] > 0.0 else GREATEST)
+        most = max(most, v[i])
+    return least, most
 
 
 @compiled
-def use_of(plan, p, on_left, v, o, n):
-    """The use in product p of an item of width v, where the other part has width o."""
-    size, gap = plan.size, plan.gap[p]
-    w, u = v + gap + o, v if on_left else o
-    other = at(size, plan.right[p], o, u + gap) if on_left else at(size, plan.left[p], o, ZERO)
-    first = ONE if plan.closed[p] and u > ZERO else ZERO
-    mine, here = ZERO if on_left else u + gap, at(size, p, w, ZERO)
-    return Use(first, n + ONE - w, factor_at(size, p, w, u), here, other, mine)
-
-
-@compiled
-def gather(plan, k, v, n, x, z, scaled, f, q, got, total):
-    """What an item of width v gets as a part of wider spans."""
-    here, spans = at(plan.size, k, v, ZERO), n + ONE - v
-    for i in range(spans):
-        total[i] = 0.0
-    for side in range(TWO * U(len(plan.left))):
-        p, on_left = side // TWO, side % TWO == ZERO
-        if k != (plan.left[p] if on_left else plan.right[p]):
-            continue
-        least = least_width(plan, plan.right[p] if on_left else plan.left[p])
-        for o in range(least, n + ONE - min(v + plan.gap[p], n + ONE)):
-            use = use_of(plan, p, on_left, v, o, n)
-            if scaled:
-                factor = f[use.factor]
-                for i in range(use.first, use.last):
-                    total[use.mine + i] += factor * (q[use.here + i] * x[use.other + i])
-            else:
-                for i in range(use.first, use.last):
-                    term = x[here + use.mine + i] + x[use.other + i] - z[use.here + i]
-                    total[use.mine + i] += q[use.here + i] * exp_or_zero(min(term, 0.0))
-    for i in range(spans):
-        got[here + i] += total[i] * (x[here + i] if scaled else 1.0)
-
-
-@compiled
-def gather_rates(plan, k, v, n, x, z, scaled, f, q, dx, dq, got, dgot, total, rates):
-    """As `gather`, and the rates of what is found."""
-    here, spans = at(plan.size, k, v, ZERO), n + ONE - v
-    for i in range(spans):
-        total[i], rates[i] = 0.0, 0.0
-    for side in range(TWO * U(len(plan.left))):
-        p, on_left = side // TWO, side % TWO == ZERO
-        if k != (plan.left[p] if on_left else plan.right[p]):
-            continue
-        least = least_width(plan, plan.right[p] if on_left else plan.left[p])
-        for o in range(least, n + ONE - min(v + plan.gap[p], n + ONE)):
-            use = use_of(plan, p, on_left, v, o, n)
-            factor = f[use.factor]
-            for i in range(use.first, use.last):
-                if scaled:
-                    term = factor * x[use.other + i]
-                else:
-                    term = x[here + use.mine + i] + x[use.other + i] - z[use.here + i]
-                    term = exp_or_zero(min(term, 0.0))
-                a = q[use.here + i]
-                total[use.mine + i] += term * a
-                rates[use.mine + i] += term * (dq[use.here + i] + a * dx[use.other + i])
-    for i in range(spans):
-        rate, own = rates[i] + dx[here + i] * total[i], x[here + i] if scaled else 1.0
-        got[here + i] += total[i] * own
-        dgot[here + i] += rate * own
+def at_new_slope(plan, n, width, change, x, y, z):
+    """All weights up to a width over the exponential of the change; False if some do not fit."""
+    size, fits = plan.size, True
+    for w in range(ONE, width + ONE):
+        by = np.exp(-change * w)
+        for k in range(U(len(plan.unit))):
+            for i in range(n + ONE - w):
+                value = by * x[by_start(size, k, i, w)]
+                x[by_start(size, k, i, w)], y[by_end(size, k, i + w, i)] = value, value
+                fits = fits and (value == 0.0 or LEAST < value < GREATEST)
+        for p in range(U(len(plan.left))):
+            for i in range(n + ONE - w):
+                z[by_width(size, p, w, i)] *= by
+    return fits
 
 
 @compiled
 def read_items(made, places, got, found, into):
     """What the items got: for themselves, and for the product or the wrapped item."""
-    if made.scored:
-        for i in range(made.spans):
-            if places[i] >= 0:
-                found[places[i]] = got[made.here + i]
     for i in range(made.spans):
+        p = got[made.here + i]
+        if made.scored and places[i] >= 0:
+            found[places[i]] = p
         if made.of == PRODUCT:
-            into[i] += got[made.here + i]
+            into[i] += p
         elif made.of == WRAPPED:
-            got[made.source + i] += got[made.here + i]
+            got[by_width(made.size, made.source, made.width - TWO, i + ONE)] += p
+
+
+class Uses(NamedTuple):
+    """Item k as a part on one side of product p, for all spans of a width.
+
+    Those from `start` to before `stop` are parts of wider spans at all. Of the span at i:
+
+    Attributes:
+        start, stop: Which spans.
+        other: Item on the other side.
+        least: Least width of the other part.
+        gap: Between the parts.
+        closed: Whether a left part at start 0 must have width 0.
+    """
+
+    start: np.uint64
+    stop: np.uint64
+    other: np.uint64
+    least: np.uint64
+    gap: np.uint64
+    closed: bool
+
+
+@compiled
+def on_the_left(plan, p, v, n):
+    other, gap = plan.right[p], plan.gap[p]
+    least = least_width(plan, other)
+    start = ONE if plan.closed[p] and v > ZERO else ZERO
+    stop = n + ONE - min(v + gap + least, n + ONE)
+    return Uses(start, stop, other, least, gap, plan.closed[p])
+
+
+@compiled
+def on_the_right(plan, p, v, n):
+    other, gap = plan.left[p], plan.gap[p]
+    least = least_width(plan, other)
+    return Uses(gap + least, n + ONE - v, other, least, gap, plan.closed[p])
+
+
+@inlined
+def wider_to_the_right(use, size, p, i, v, n):
+    """Where the other parts are in x and the wholes in q, from narrow to wide, and how many."""
+    end = i + v + use.gap
+    others = by_start(size, use.other, end, use.least)
+    return others, by_start(size, p, i, v + use.gap + use.least), n + ONE - end - use.least
+
+
+@inlined
+def wider_to_the_left(use, size, p, i, v):
+    """Where the other parts are in y and the wholes in r, from wide to narrow, and how many."""
+    first = ONE if use.closed and i > use.gap else ZERO
+    others = by_end(size, use.other, i - use.gap, first)
+    return others, by_end(size, p, i + v, first), i + ONE - use.gap - use.least - first
+
+
+@reordered
+def gather_weights(plan, k, v, n, x, y, q, r, got):
+    """What an item of width v gets as a part of wider spans."""
+    size, here = plan.size, by_width(plan.size, k, v, ZERO)
+    for p in range(U(len(plan.left))):
+        if k == plan.left[p]:
+            use = on_the_left(plan, p, v, n)
+            for i in range(use.start, use.stop):
+                others, wholes, count = wider_to_the_right(use, size, p, i, v, n)
+                total = dot(x, others, q, wholes, count)
+                got[here + i] += total * x[by_start(size, k, i, v)]
+        if k == plan.right[p]:
+            use = on_the_right(plan, p, v, n)
+            for i in range(use.start, use.stop):
+                others, wholes, count = wider_to_the_left(use, size, p, i, v)
+                total = dot(y, others, r, wholes, count)
+                got[here + i] += total * x[by_start(size, k, i, v)]
+
+
+@compiled
+def gather_logs(plan, k, v, n, x, y, q, r, got, t):
+    """The same in log space."""
+    size, here = plan.size, by_width(plan.size, k, v, ZERO)
+    for p in range(U(len(plan.left))):
+        if k == plan.left[p]:
+            use = on_the_left(plan, p, v, n)
+            for i in range(use.start, use.stop):
+                others, wholes, count = wider_to_the_right(use, size, p, i, v, n)
+                exponentiate(x, others, q, wholes, count, x[by_start(size, k, i, v)], t)
+                got[here + i] += total_of(t, count)
+        if k == plan.right[p]:
+            use = on_the_right(plan, p, v, n)
+            for i in range(use.start, use.stop):
+                others, wholes, count = wider_to_the_left(use, size, p, i, v)
+                exponentiate(y, others, r, wholes, count, x[by_start(size, k, i, v)], t)
+                got[here + i] += total_of(t, count)
+
+
+@reordered
+def gather_rates_of_weights(plan, k, v, n, x, y, q, r, dx, dy, dq, dr, dv, got, dgot):
+    """As `gather_weights`, and the rates of it all; dv are those of the logarithms of items."""
+    size, here = plan.size, by_width(plan.size, k, v, ZERO)
+    for p in range(U(len(plan.left))):
+        if k == plan.left[p]:
+            use = on_the_left(plan, p, v, n)
+            for i in range(use.start, use.stop):
+                others, wholes, count = wider_to_the_right(use, size, p, i, v, n)
+                total = dot(x, others, q, wholes, count)
+                rate = dot_of_sums(x, dx, others, q, dq, wholes, count)
+                own = by_start(size, k, i, v)
+                got[here + i] += total * x[own]
+                dgot[here + i] += (rate + dv[own] * total) * x[own]
+        if k == plan.right[p]:
+            use = on_the_right(plan, p, v, n)
+            for i in range(use.start, use.stop):
+                others, wholes, count = wider_to_the_left(use, size, p, i, v)
+                total = dot(y, others, r, wholes, count)
+                rate = dot_of_sums(y, dy, others, r, dr, wholes, count)
+                own = by_start(size, k, i, v)
+                got[here + i] += total * x[own]
+                dgot[here + i] += (rate + dv[own] * total) * x[own]
+
+
+@compiled
+def gather_rates_of_logs(plan, k, v, n, x, y, q, r, dx, dy, dq, dr, got, dgot, t):
+    """The same in log space, where dx are the rates of logarithms."""
+    size, here = plan.size, by_width(plan.size, k, v, ZERO)
+    for p in range(U(len(plan.left))):
+        if k == plan.left[p]:
+            use = on_the_left(plan, p, v, n)
+            for i in range(use.start, use.stop):
+                others, wholes, count = wider_to_the_right(use, size, p, i, v, n)
+                own = by_start(size, k, i, v)
+                exponentiate(x, others, q, wholes, count, x[own], t)
+                total, rate = total_of(t, count), mean_of(t, dx, others, dq, wholes, count)
+                got[here + i] += total
+                dgot[here + i] += rate + dx[own] * total
+        if k == plan.right[p]:
+            use = on_the_right(plan, p, v, n)
+            for i in range(use.start, use.stop):
+                others, wholes, count = wider_to_the_left(use, size, p, i, v)
+                own = by_start(size, k, i, v)
+                exponentiate(y, others, r, wholes, count, x[own], t)
+                total, rate = total_of(t, count), mean_of(t, dy, others, dr, wholes, count)
+                got[here + i] += total
+                dgot[here + i] += rate + dx[own] * total
 
 
 # Whole sweeps -------------------------------------------------------------------------------------
 
 
 @compiled
-def inside(plan, span, lengths, scores, hard, all_x, all_z, all_f, levels, values):
-    """Values, and the tape of all other sweeps."""
-    e, peaks = np.empty(all_x.shape[1]), np.empty(levels.shape[1])
-    t, s = np.empty(plan.size), np.empty(plan.size)
+def inside(plan, span, lengths, scores, hard, all_x, all_z, slopes, values):
+    """Values, and the tape of all other sweeps; slopes (B, 2), the second 1 for weights, else 0."""
+    e, y = np.empty(all_x.shape[1]), np.empty(all_x.shape[1])
+    t, v = np.empty(plan.size), np.empty(plan.size)
     for b in range(U(span[0]), U(span[1])):
-        n, x, z, level = lengths[b], all_x[b], all_z[b], levels[b]
-        if hard or not weights_inside(plan, n, scores[b], x, z, all_f[b], level, e, peaks):
-            level[:] = 0.0
-            logs_inside(plan, n, scores[b], hard, x, z, t, s)
-        value, goal = x[at(plan.size, plan.goal, n, ZERO)], plan.goal * plan.size + n
-        if is_scaled(level):
-            value = np.log(value) + level[goal] if value > 0.0 else FORBIDDEN
+        n, x, z, slope = lengths[b], all_x[b], all_z[b], slopes[b]
+        slope[0], slope[1] = 0.0, 0.0
+        if not hard and find_exponentials(plan, n, scores[b], e):
+            slope[1] = 1.0 if weights_inside(plan, n, x, y, z, e, slope, v) else 0.0
+        if slope[1] == 0.0:
+            logs_inside(plan, n, scores[b], hard, x, y, z, t, v)
+        value = x[by_start(plan.size, plan.goal, ZERO, n)]
+        if slope[1] > 0.0:
+            value = np.log(value) + slope[0] * n if value > 0.0 else FORBIDDEN
         values[b] = (value if value > INFEASIBLE else FORBIDDEN) if n > ZERO else 0.0
 
 
 @compiled
-def begin(plan, n, x, nothing, one):
+def begin(plan, n, x, y, nothing, one):
     """Spans of width 0."""
     for k in range(U(len(plan.unit))):
         for i in range(n + ONE):
-            x[at(plan.size, k, ZERO, i)] = one if plan.unit[k] == ZERO else nothing
+            value = one if plan.unit[k] == ZERO else nothing
+            x[by_start(plan.size, k, i, ZERO)], y[by_end(plan.size, k, i, i)] = value, value
 
 
 @compiled
-def weights_inside(plan, n, scores, x, z, f, level, e, peaks):
-    """False if weights of one width are too different."""
-    of_products = np.empty(len(plan.left))
-    begin(plan, n, x, 0.0, 1.0)
-    level[:] = FORBIDDEN
-    for k in range(U(len(plan.unit))):
-        if plan.unit[k] == ZERO:
-            level[k * plan.size] = 0.0
-    level[len(level) - 1] = 1.0
-    find_exponentials(plan, n, scores, e, peaks)
+def weights_inside(plan, n, x, y, z, e, slope, v):
+    """False if weights are too far from any slope."""
+    size = plan.size
+    begin(plan, n, x, y, 0.0, 1.0)
     for w in range(ONE, n + ONE):
         for step in range(U(len(plan.number))):
             k = plan.number[step]
             if not plan.is_item[step]:
-                row = row_of(plan, k, w, n)
-                of_products[k] = find_factors(row, level, f)
-                weigh(row, x, z, f)
-                if is_lost(row, x, z):
+                if not weigh(row_of(plan, k, w, n), x, y, z, slope[0]):
                     return False
                 continue
-            made, base = made_of(plan, k, w, n), 0.0
-            if made.of == PRODUCT:
-                base = of_products[plan.product[k]]
-            elif made.of == WRAPPED:
-                base = level[plan.wraps[k] * plan.size + w - TWO]
-            by = weigh_items(made, plan.scored[k], x, z, e)
-            if by < 0.0:
+            made = made_of(plan, k, w, n)
+            find_inner(made, x, z, 0.0, 1.0, v)
+            widths = 1.0 if made.of == UNIT else 2.0 if made.of == WRAPPED else 0.0
+            least, most = times(made, np.exp(-slope[0] * widths), e, v)
+            put(size, k, w, made.spans, v, x, y)
+            if most > 0.0 and not SMALL < most < GREAT:
+                # Items of this width that come later are still to be made: they are not scaled.
+                change = np.log(most) / w
+                for later in range(step + ONE, U(len(plan.number))):
+                    if plan.is_item[later]:
+                        v[: made.spans] = 0.0
+                        put(size, plan.number[later], w, made.spans, v, x, y)
+                if not at_new_slope(plan, n, w, change, x, y, z):
+                    return False
+                slope[0] += change
+            elif most > 0.0 and least < LEAST:
                 return False
-            if by > 0.0:
-                peak = peaks[k * plan.size + w] if plan.scored[k] else 0.0
-                level[k * plan.size + w] = base + peak + np.log(by)
     return True
 
 
 @compiled
-def logs_inside(plan, n, scores, hard, x, z, t, peaks):
-    begin(plan, n, x, FORBIDDEN, 0.0)
+def logs_inside(plan, n, scores, hard, x, y, z, t, v):
+    size = plan.size
+    begin(plan, n, x, y, FORBIDDEN, 0.0)
     for w in range(ONE, n + ONE):
         for step in range(U(len(plan.number))):
             k = plan.number[step]
             if plan.is_item[step]:
                 made = made_of(plan, k, w, n)
-                write_items(made, plan.places[k, w - ONE], scores, x, z, FORBIDDEN, t, peaks)
-                continue
-            row = row_of(plan, k, w, n)
-            if hard:
-                find_peaks(row, x, z)
+                find_inner(made, x, z, FORBIDDEN, 0.0, v)
+                add_scores(made, plan.places[k, w - ONE], scores, FORBIDDEN, v)
+                put(size, k, w, made.spans, v, x, y)
             else:
-                find_logs(row, x, z, t, peaks)
+                find_logs(row_of(plan, k, w, n), x, y, z, hard, t)
 
 
 @compiled
-def outside(plan, span, lengths, all_x, all_z, all_f, levels, values, marginals):
+def find_ends(plan, n, x, y):
+    """Items by end and start."""
+    for k in range(U(len(plan.unit))):
+        for i in range(n + ONE):
+            here = by_start(plan.size, k, i, ZERO)
+            for w in range(n + ONE - i):
+                y[by_end(plan.size, k, i + w, i)] = x[here + w]
+
+
+@compiled
+def outside(plan, span, lengths, all_x, all_z, slopes, values, marginals):
     size, steps = plan.size, U(len(plan.number))
-    got, total, into = np.empty(all_x.shape[1]), np.empty(size), np.empty((len(plan.left), size))
-    q = np.empty(all_z.shape[1])
+    y, got = np.empty(all_x.shape[1]), np.empty(all_x.shape[1])
+    q, r = np.empty(all_z.shape[1]), np.empty(all_z.shape[1])
+    into, t = np.empty((len(plan.left), size)), np.empty(size)
     for b in range(U(span[0]), U(span[1])):
-        n, x, z, f, level = lengths[b], all_x[b], all_z[b], all_f[b], levels[b]
+        n, x, z, slope, scaled = lengths[b], all_x[b], all_z[b], slopes[b, 0], slopes[b, 1] > 0.0
         if n == ZERO or values[b] <= INFEASIBLE:
             continue
-        scaled = is_scaled(level)
-        got[:], q[:] = 0.0, 0.0
-        got[at(size, plan.goal, n, ZERO)] = 1.0
+        find_ends(plan, n, x, y)
+        q[:], r[:] = (0.0, 0.0) if scaled else (FORBIDDEN, FORBIDDEN)
+        got[:] = 0.0
+        got[by_width(size, plan.goal, n, ZERO)] = 1.0
         for down in range(n):
             w = n - down
             into[:] = 0.0
@@ -618,36 +693,53 @@ def outside(plan, span, lengths, all_x, all_z, all_f, levels, values, marginals)
                 k = plan.number[steps - back]
                 if plan.is_item[steps - back]:
                     made = made_of(plan, k, w, n)
-                    handed = into[plan.product[k] if made.of == PRODUCT else ZERO]
-                    gather(plan, k, w, n, x, z, scaled, f, q, got, total)
+                    handed = into[made.source if made.of == PRODUCT else ZERO]
+                    if scaled:
+                        gather_weights(plan, k, w, n, x, y, q, r, got)
+                    else:
+                        gather_logs(plan, k, w, n, x, y, q, r, got, t)
                     read_items(made, plan.places[k, w - ONE], got, marginals[b], handed)
                 else:
-                    divide(row_of(plan, k, w, n), z, scaled, into[k], q)
+                    divide(row_of(plan, k, w, n), z, scaled, slope, into[k], q, r, t)
 
 
 @compiled
-def curvature(plan, span, lengths, all_x, all_z, all_f, levels, values, dscores, products):
+def curvature(plan, span, lengths, all_x, all_z, slopes, values, dscores, products):
     size, steps = plan.size, U(len(plan.number))
-    q, dq = np.empty(all_z.shape[1]), np.empty(all_z.shape[1])
-    dx, dz, spare = np.empty(all_x.shape[1]), np.empty_like(q), np.empty(products.shape[1])
-    got, dgot, s, t = np.empty_like(dx), np.empty_like(dx), np.empty(size), np.empty(size)
+    y, dx, dy = np.empty(all_x.shape[1]), np.empty(all_x.shape[1]), np.empty(all_x.shape[1])
+    got, dgot, dv = np.empty_like(y), np.empty_like(y), np.empty_like(y)
+    q, r, dz = np.empty(all_z.shape[1]), np.empty(all_z.shape[1]), np.empty(all_z.shape[1])
+    dq, dr, spare = np.empty_like(q), np.empty_like(r), np.empty(products.shape[1])
     into, dinto = np.empty((len(plan.left), size)), np.empty((len(plan.left), size))
+    t, v = np.empty(size), np.empty(size)
     for b in range(U(span[0]), U(span[1])):
-        n, x, z, f, level = lengths[b], all_x[b], all_z[b], all_f[b], levels[b]
+        n, x, z, slope, scaled = lengths[b], all_x[b], all_z[b], slopes[b, 0], slopes[b, 1] > 0.0
         if n == ZERO or values[b] <= INFEASIBLE:
             continue
-        scaled = is_scaled(level)
-        begin(plan, n, dx, 0.0, 0.0)
+        find_ends(plan, n, x, y)
+        begin(plan, n, dv, dy, 0.0, 0.0)
+        begin(plan, n, dx, dy, 0.0, 0.0)
         for w in range(ONE, n + ONE):
             for step in range(steps):
                 k = plan.number[step]
                 if plan.is_item[step]:
                     made = made_of(plan, k, w, n)
-                    write_items(made, plan.places[k, w - ONE], dscores[b], dx, dz, 0.0, s, t)
+                    find_inner(made, dv, dz, 0.0, 0.0, v)
+                    add_scores(made, plan.places[k, w - ONE], dscores[b], 0.0, v)
+                    put(size, k, w, made.spans, v, dv, dy)
+                    if scaled:
+                        for i in range(made.spans):
+                            v[i] *= x[by_start(size, k, i, w)]
+                    put(size, k, w, made.spans, v, dx, dy)
                 else:
-                    find_rates(row_of(plan, k, w, n), x, z, scaled, f, dx, dz)
-        got[:], dgot[:], q[:], dq[:] = 0.0, 0.0, 0.0, 0.0
-        got[at(size, plan.goal, n, ZERO)] = 1.0
+                    row = row_of(plan, k, w, n)
+                    if scaled:
+                        find_rates_of_weights(row, x, y, z, slope, dx, dy, dz)
+                    else:
+                        find_rates_of_logs(row, x, y, z, dx, dy, dz, t)
+        q[:], r[:] = (0.0, 0.0) if scaled else (FORBIDDEN, FORBIDDEN)
+        got[:], dgot[:], dq[:], dr[:] = 0.0, 0.0, 0.0, 0.0
+        got[by_width(size, plan.goal, n, ZERO)] = 1.0
         for down in range(n):
             w = n - down
             into[:], dinto[:] = 0.0, 0.0
@@ -655,28 +747,33 @@ def curvature(plan, span, lengths, all_x, all_z, all_f, levels, values, dscores,
                 k = plan.number[steps - back]
                 if plan.is_item[steps - back]:
                     made, places = made_of(plan, k, w, n), plan.places[k, w - ONE]
-                    product = plan.product[k] if made.of == PRODUCT else ZERO
-                    gather_rates(plan, k, w, n, x, z, scaled, f, q, dx, dq, got, dgot, s, t)
+                    product = made.source if made.of == PRODUCT else ZERO
+                    tables = plan, k, w, n, x, y, q, r, dx, dy, dq, dr
+                    if scaled:
+                        gather_rates_of_weights(*tables, dv, got, dgot)
+                    else:
+                        gather_rates_of_logs(*tables, got, dgot, t)
                     read_items(made, places, got, spare, into[product])
                     read_items(made, places, dgot, products[b], dinto[product])
                 else:
-                    row, p = row_of(plan, k, w, n), into[k]
-                    divide(row, z, scaled, p, q)
-                    divide_rates(row, z, scaled, p, dinto[k], dz, dq)
+                    row, p, dp = row_of(plan, k, w, n), into[k], dinto[k]
+                    divide(row, z, scaled, slope, p, q, r, t)
+                    divide_rates(row, z, scaled, slope, p, dp, dz, dq, dr, t)
 
 
 @compiled
-def trace(plan, span, lengths, all_x, levels, values, noise, used):
+def trace(plan, span, lengths, all_x, slopes, values, noise, used):
     """One structure, from the whole to its parts; noise (P, B, N, 2 N) as in `outside.Choice`."""
     size, steps = plan.size, U(len(plan.number))
-    needed = np.empty(all_x.shape[1], np.bool_)
+    y, needed = np.empty(all_x.shape[1]), np.empty(all_x.shape[1], np.bool_)
     into = np.empty((len(plan.left), size), np.bool_)
     for b in range(U(span[0]), U(span[1])):
-        n, x, level = lengths[b], all_x[b], levels[b]
+        n, x, scaled = lengths[b], all_x[b], slopes[b, 1] > 0.0
         if n == ZERO or values[b] <= INFEASIBLE:
             continue
+        find_ends(plan, n, x, y)
         needed[:] = False
-        needed[at(size, plan.goal, n, ZERO)] = True
+        needed[by_width(size, plan.goal, n, ZERO)] = True
         for down in range(n):
             w = n - down
             into[:] = False
@@ -686,9 +783,10 @@ def trace(plan, span, lengths, all_x, levels, values, noise, used):
                     row, draws = row_of(plan, k, w, n), noise[k, b, w - ONE]
                     for i in range(row.spans):
                         if into[k, i]:
-                            c = choose(row, i, x, level, draws, i + plan.gap[k])
-                            left, right = parts(row, c)
-                            needed[left + i], needed[right + i] = True, True
+                            u = row.first + choose(row, i, x, y, scaled, draws)
+                            start = i + u + row.gap
+                            needed[by_width(size, row.left, u, i)] = True
+                            needed[by_width(size, row.right, i + w - start, start)] = True
                     continue
                 made, places = made_of(plan, k, w, n), plan.places[k, w - ONE]
                 for i in range(made.spans):
@@ -696,26 +794,23 @@ def trace(plan, span, lengths, all_x, levels, values, noise, used):
                         if made.scored and places[i] >= 0:
                             used[b, places[i]] = True
                         if made.of == PRODUCT:
-                            into[plan.product[k], i] = True
+                            into[made.source, i] = True
                         elif made.of == WRAPPED:
-                            needed[made.source + i] = True
+                            needed[by_width(size, made.source, w - TWO, i + ONE)] = True
 
 
 @compiled
-def choose(row, i, x, level, noise, place):
+def choose(row, i, x, y, scaled, noise):
     """The best cut after noise."""
+    left, right, cuts = cuts_of(row, i)
     best, chosen = 4.0 * FORBIDDEN, ZERO
-    for c in range(row.cuts):
-        left, right = parts(row, c)
-        if i < start_of(row, c):
-            break
-        a, b = x[left + i], x[right + i]
-        if is_scaled(level):
+    for c in range(cuts):
+        a, b = x[left + c], y[right + c]
+        if scaled:
             if a <= 0.0 or b <= 0.0:
                 continue
-            a = np.log(a) + level[row.left * row.size + row.first + c]
-            b = np.log(b) + level[row.right * row.size + row.rest - c]
-        total = a + b + noise[place + row.first + c]
-        if total > best:
-            best, chosen = total, c
+            a, b = np.log(a), np.log(b)
+        score = a + b + noise[i + row.gap + row.first + c]
+        if score > best:
+            best, chosen = score, c
     return chosen

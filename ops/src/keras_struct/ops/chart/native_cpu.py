@@ -1,8 +1,7 @@
 """Charts on the CPU, compiled by Numba, examples in parallel.
 
-The tape, see `kernels.py`: items (B, K cells) and products (B, P cells) by width and start, the
-factors of cuts (B, P cells), the levels of items (B, K (N + 1) + 1), and the log-partition (B,), all in
-float64. Results have the dtype of the call.
+The tape, see `kernels.py`: items (B, K cells), products (B, P cells), slopes (B, 2), and the
+log-partition (B,), all in float64. Results have the dtype of the call.
 """
 
 import functools
@@ -15,8 +14,7 @@ from keras_struct.ops.chart.sweeps import ChartSweeps
 
 
 class NativeChartSweeps(ChartSweeps):
-    """In front of a subclass of `ChartSweeps` with one potential (B, N, N), whose spec has no scored
-    products."""
+    """In front of a subclass of `ChartSweeps` of one potential (B, N, N) and no scored products."""
 
     @property
     def traceable(self):
@@ -26,8 +24,7 @@ class NativeChartSweeps(ChartSweeps):
         batch, n = context[0].shape[0], potentials[0].shape[1]
         items, products = len(self.spec.items), len(self.spec.products)
         cells = (n + 1) * (n + 2) // 2
-        by_product = (products * cells,)
-        shapes = (items * cells,), by_product, by_product, (items * (n + 1) + 1,), ()
+        shapes = (items * cells,), (products * cells,), (2,), ()
         results = [((batch, *shape), "float64") for shape in shapes]
         value = ((batch,), native.dtype_of(potentials[0]))
         *tape, log_partition = native.call(
@@ -68,10 +65,10 @@ class NativeChartSweeps(ChartSweeps):
         *tape, tangents, products = arrays
         self._write(products, "curvature", lengths, *tape, _flat(tangents))
 
-    def _trace(self, scores, lengths, items, products, factors, levels, values, *arrays):
-        *draws, used = arrays
-        draws = native.as_double(np.stack(draws))
-        self._write(used, "trace", lengths, items, levels, values, draws)
+    def _trace(self, scores, lengths, items, products, slopes, values, *arrays):
+        *noise, used = arrays
+        draws = native.as_double(np.stack(noise))
+        self._write(used, "trace", lengths, items, slopes, values, draws)
 
     def _write(self, result, kernel, lengths, *arguments):
         found = np.zeros((len(lengths), result[0].size), "float64")

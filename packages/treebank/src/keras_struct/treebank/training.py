@@ -14,6 +14,7 @@ from keras_struct.treebank.dependency_parser import DependencyParser
 from keras_struct.treebank.evaluation import evaluate
 from keras_struct.treebank.gold_trees import ConstituencyTrees, DependencyTrees, GoldTrees
 from keras_struct.treebank.minilm import minilm_backbone, minilm_tokenizer
+from keras_struct.treebank.parser_task import ParserTask
 from keras_struct.treebank.preprocessor import LEAST_LENGTH, LEAST_WORDS, ParserPreprocessor
 
 UNKNOWN_TAG = "X"
@@ -21,7 +22,7 @@ TAG_WEIGHT = 5.0  # of a mean over words, beside the loss of the tree of a sente
 LONGEST = 128  # words of a sentence in training; longer ones are left out
 JITTER = 4  # subwords by which the sentences of a batch may differ for the sake of variety
 
-KINDS: dict[str, tuple[type[GoldTrees], type]] = {
+KINDS: dict[str, tuple[type[GoldTrees], type[ParserTask]]] = {
     "constituency": (ConstituencyTrees, ConstituencyParser),
     "dependency": (DependencyTrees, DependencyParser),
 }
@@ -42,6 +43,7 @@ def train(
     about="",
     backbone=None,
     preprocessor=None,
+    start=None,
     progress=print,
     **options,
 ):
@@ -66,6 +68,8 @@ def train(
         about: What the treebanks are, stored with the model.
         backbone: Another backbone than MiniLM; then the model is stored by `save_to_preset`.
         preprocessor: Its preprocessor.
+        start: Another parser of this kind, or its preset, to begin with: the weights that have the
+            same shapes, and those of the labels and tags that both have.
         progress: Called with a line of text after each epoch.
         **options: Of `ConstituencyParser` or `DependencyParser`.
 
@@ -109,6 +113,8 @@ def train(
     if compact:
         backbone, preprocessor = minilm_backbone(), ParserPreprocessor(minilm_tokenizer())
     parser = task(backbone, preprocessor, labels=labels.labels, tags=tags.labels, **options)
+    if start is not None:
+        start_from(parser, task.from_preset(start) if isinstance(start, (str, Path)) else start)
     freeze(backbone, frozen_layers)
     progress(
         f"{len(gold)} sentences to train on, {len(dev)} to score; {len(labels)} labels, "
@@ -156,6 +162,43 @@ def train(
         ],
     )
     return parser
+
+
+def start_from(parser, other):
+    """Give a parser the weights of another one, those of labels and tags by their names.
+
+    Raises:
+        ValueError: If their weights have other names.
+    """
+    theirs = {w.path: keras.ops.convert_to_numpy(w) for w in other.weights}
+    for weight in parser.weights:
+        if "seed_generator" in weight.path:
+            continue
+        if weight.path not in theirs:
+            raise ValueError(f"Expected a parser to start from with weights {weight.path!r}.")
+        value = theirs[weight.path]
+        if value.shape != tuple(weight.shape):
+            names = [
+                (x.tags if weight.path.startswith("tags/") else x.labels) for x in (parser, other)
+            ]
+            value = _by_names(keras.ops.convert_to_numpy(weight), value, *names)
+        weight.assign(value)
+
+
+def _by_names(ours, theirs, our_names, their_names):
+    """Ours, with theirs where both have a name; one axis is that of the names."""
+    sizes = zip(ours.shape, theirs.shape, strict=True)
+    wanted = (len(our_names), len(their_names))
+    axes = [axis for axis, size in enumerate(sizes) if size == wanted]
+    if len(axes) != 1:
+        raise ValueError(
+            f"Expected weights of shape {ours.shape}, labels aside. Received: shape={theirs.shape}"
+        )
+    ours, theirs = np.moveaxis(ours, axes[0], 0).copy(), np.moveaxis(theirs, axes[0], 0)
+    for number, name in enumerate(our_names):
+        if name in their_names:
+            ours[number] = theirs[their_names.index(name)]
+    return np.moveaxis(ours, 0, axes[0])
 
 
 def freeze(backbone, layers):

@@ -2,12 +2,14 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
 from keras_struct import parsers, treebank
 from keras_struct.ops.testing import BACKEND, HAS_GRADIENTS
 from keras_struct.treebank.tiny import tiny_backbone, tiny_preprocessor, tiny_sentences
+from keras_struct.treebank.training import start_from
 
 COMPILED = BACKEND in ("jax", "tensorflow")
 PRONOUNS = {"we", "they", "it"}
@@ -111,3 +113,28 @@ def test_batches_hold_every_sentence_once_in_another_order_each_epoch():
         x, y = batches[index]
         words = (y["tags"] >= 0).sum(axis=1)
         assert (x["padding_mask"].sum(axis=1) == words + 2).all()
+
+
+def test_a_start_gives_the_weights_of_the_labels_and_tags_that_both_have():
+    def parser(labels, tags, **options):
+        backbone = tiny_backbone()
+        return treebank.ConstituencyParser(backbone, tiny_preprocessor(), labels, tags, **options)
+
+    def values(parser):
+        return {w.path: keras.ops.convert_to_numpy(w) for w in parser.weights}
+
+    old = parser(["@", "NP", "S", "VP"], ["DT", "NN", "VB"])
+    new = parser(["@", "S", "X"], ["DT", "XX"])
+    before, theirs = values(new), values(old)
+    start_from(new, old)
+    ours = values(new)
+    kernel = "tree/biaffine/kernel"
+    np.testing.assert_array_equal(ours[kernel][:, :2], theirs[kernel][:, [0, 2]])
+    np.testing.assert_array_equal(ours[kernel][:, 2], before[kernel][:, 2])
+    np.testing.assert_array_equal(ours["tags/kernel"][:, 0], theirs["tags/kernel"][:, 0])
+    np.testing.assert_array_equal(ours["tags/kernel"][:, 1], before["tags/kernel"][:, 1])
+    rest = [path for path in ours if path != kernel and not path.startswith("tags/")]
+    for path in rest:
+        np.testing.assert_array_equal(ours[path], theirs[path])
+    with pytest.raises(ValueError, match="labels aside"):
+        start_from(new, parser(["@", "S", "X"], ["DT", "XX"], boundary_dim=7))

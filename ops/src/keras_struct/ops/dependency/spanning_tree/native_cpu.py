@@ -75,9 +75,9 @@ class NativeSpanningTreeSweeps(SpanningTreeSweeps):
         products[:] = found
 
     def _trace(self, scores, lengths, hard, *arrays):
-        *draws, heads = arrays
+        *noise, heads = arrays
         heads[:] = -1
-        draws = (native.as_double(np.moveaxis(x, 0, 1)) for x in draws)
+        draws = [native.as_double(np.moveaxis(x, 0, 1)) for x in noise]
         self._run("trace", scores, lengths, hard, *draws, heads)
 
     def _run(self, name, scores, lengths, *arguments):
