@@ -136,6 +136,25 @@ def test_inside_programs_of_jax():
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="of JAX")
+def test_programs_to_be_saved_are_portable():
+    tf = pytest.importorskip("tensorflow")
+    from jax.experimental import jax2tf
+
+    choices = []
+
+    def value(x):
+        d = ops.cky(x)
+        choices.append(d.choice)
+        return d.value()
+
+    x = scores("float32")[0][:1]
+    saved = tf.function(jax2tf.convert(value))
+    np.testing.assert_allclose(saved(x).numpy(), array(value(x)), rtol=1e-6)
+    assert [choice.name for choice in choices] == ["portable", "native_cpu"]
+    assert "no other process could load" in str(choices[0])
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="of JAX")
 def test_an_error_inside_programs_of_jax_is_raised(monkeypatch):
     from keras_struct.ops.chart import native_cpu
 
