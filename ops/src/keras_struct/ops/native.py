@@ -4,7 +4,6 @@ The kernels themselves are compiled by Numba (see `compiled.py`), which is only 
 run.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -51,7 +50,8 @@ def call(sweeps, method, results, *arguments, static=()):
 
     Args:
         sweeps: Sweeps, whose `repr` says all about them.
-        method: Name of a method on NumPy arrays, with a batch axis as the first of each.
+        method: Name of a method on NumPy arrays, with a batch axis as the first of each; it may use
+            nothing of the framework, which may be waiting for it with its only thread.
         results: Shape and dtype of every result.
         *arguments: Tensors; doubles may be those of an earlier call.
         static: First arguments of the method.
@@ -79,15 +79,6 @@ def in_xla():
 
 def dtype_of(x):
     return keras.backend.standardize_dtype(x.dtype)
-
-
-def constants():
-    """Context in which arrays have values even while JAX traces."""
-    if not in_xla():
-        return contextlib.nullcontext()
-    import jax
-
-    return jax.ensure_compile_time_eval()
 
 
 def _xla_host():

@@ -7,7 +7,6 @@ log-partition (B,), all in float64. Results have the dtype of the call.
 import functools
 
 import numpy as np
-from keras import ops
 
 from keras_struct.ops import native
 from keras_struct.ops.chart.sweeps import ChartSweeps
@@ -19,6 +18,10 @@ class NativeChartSweeps(ChartSweeps):
     @property
     def traceable(self):
         return native.in_xla()
+
+    def places(self, n):
+        """Where in a flat (N, N) the scores of every scored item are, at [w - 1, i]; else -1."""
+        raise NotImplementedError
 
     def forward(self, potentials, context, op):
         batch, n = context[0].shape[0], potentials[0].shape[1]
@@ -89,13 +92,21 @@ def _flat(scores):
     return native.as_double(scores.reshape(len(scores), -1))
 
 
+def places_of_spans(n):
+    """Where span (i, j) of an array (N, N) is, at [w - 1, i]; -1 where there is none."""
+    start, end, exists = ends_by_width(n)
+    return np.where(exists, start * n + end, -1)
+
+
+def ends_by_width(n):
+    """First and last position of the spans at [w - 1, i], and which there are."""
+    last, start = np.indices((n, n))
+    last += start
+    return start, last, last < n
+
+
 @functools.lru_cache(maxsize=64)
 def _plan(sweeps, n):
-    """The plan; `by_width` of the numbers of the parts says where the scores of items are."""
     from keras_struct.ops.chart import kernels
 
-    with native.constants():
-        parts = ops.convert_to_tensor(np.arange(n * n, dtype="float32").reshape(1, n, n))
-        numbers, _ = sweeps.by_width((parts,))
-        places = [np.maximum(native.as_array(x)[0], -1).astype("int32") for x in numbers]
-    return kernels.plan(sweeps.spec, places)
+    return kernels.plan(sweeps.spec, sweeps.places(n))

@@ -2,6 +2,9 @@
 
 import contextlib
 import importlib.util
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -133,6 +136,31 @@ def test_inside_programs_of_jax():
     shared = jax.vmap(marginals, (None, 0))(x[0, :9, :9], np.array([9, 4]))
     for found, n in zip(array(shared), (9, 4), strict=True):
         np.testing.assert_array_equal(found, array(marginals(x[0, :9, :9], n)))
+
+
+ONE_CORE = """
+import os
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+import jax, numpy
+from keras_struct import ops
+x = numpy.ones((3, 9, 9), "float32")
+print(jax.jit(lambda x: ops.cky(x).value())(x), jax.jit(lambda x: ops.spanning_tree(x).value())(x))
+"""
+
+
+@pytest.mark.skipif(BACKEND != "jax" or not hasattr(os, "sched_setaffinity"), reason="of JAX")
+def test_on_one_core():
+    """Where the only thread of XLA is that which waits for the call."""
+    subprocess.run([sys.executable, "-c", ONE_CORE], check=True, timeout=240)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_places_are_those_of_the_portable_chart(name):
+    sweeps = STRUCTURES[name](tensor(np.zeros((1, 5, 5)), "float32"))._sweeps
+    numbers = tensor(np.arange(25).reshape(1, 5, 5), "float32")
+    wanted, _ = sweeps.by_width((numbers,))
+    for places, x in zip(sweeps.places(5), wanted, strict=True):
+        np.testing.assert_array_equal(places, np.maximum(array(x)[0], -1))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="of JAX")

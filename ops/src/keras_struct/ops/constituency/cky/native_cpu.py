@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_struct.ops import native
-from keras_struct.ops.chart.native_cpu import NativeChartSweeps
+from keras_struct.ops.chart.native_cpu import NativeChartSweeps, places_of_spans
 from keras_struct.ops.constituency.cky.portable import CKYSweeps, LabelledBracketings
 
 
@@ -23,3 +23,6 @@ class NativeCKYSweeps(NativeChartSweeps, CKYSweeps):
     @property
     def differentiable(self):
         return CKYSweeps(self.splits)
+
+    def places(self, n):
+        return [places_of_spans(n)]

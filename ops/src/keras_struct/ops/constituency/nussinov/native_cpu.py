@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_struct.ops.chart.native_cpu import NativeChartSweeps
+from keras_struct.ops.chart.native_cpu import NativeChartSweeps, places_of_spans
 from keras_struct.ops.constituency.nussinov.portable import NussinovSweeps
 from keras_struct.ops.native import rejects_in_xla as rejects
 
@@ -18,3 +18,6 @@ class NativeNussinovSweeps(NativeChartSweeps, NussinovSweeps):
     @property
     def differentiable(self):
         return NussinovSweeps()
+
+    def places(self, n):
+        return [places_of_spans(n)]
