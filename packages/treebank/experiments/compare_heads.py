@@ -95,6 +95,7 @@ def main():
                 epochs=chosen.epochs,
                 limit=chosen.limit,
                 progress=lambda line: None,
+                decoding="tree",
                 **more,
             )
             minutes = (time.perf_counter() - start) / 60

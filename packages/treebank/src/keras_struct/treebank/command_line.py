@@ -88,6 +88,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--start", metavar="MODEL", help="shipped name or folder to begin with")
     sub.add_argument("--loss", choices=("nll", "max_margin", "local"), default="nll")
     sub.add_argument("--structure", choices=("eisner", "spanning_tree"), default="eisner")
+    sub.add_argument(
+        "--decoding",
+        choices=("tree", "minimum_risk"),
+        default="minimum_risk",
+        help="the best tree, or that with the most expected correct parts (the default)",
+    )
     sub.add_argument("--seed", type=int, default=0)
     policy(sub)
     sub.add_argument("--limit", type=int, help="sentences to train on")
@@ -225,6 +231,7 @@ def run_train(chosen: argparse.Namespace) -> None:
 
     set_policy(chosen)
     options = {"structure": chosen.structure} if chosen.kind == "dependency" else {}
+    options["decoding"] = chosen.decoding
     columns = (TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("train", total=chosen.epochs)

@@ -17,7 +17,16 @@ from keras_struct.treebank.preprocessor import ParserPreprocessor
 
 SHIPPED = Path(__file__).parent / "presets"
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
-OURS = ("labels", "tags", "dropout", "boundary_dim", "structure", "arc_dim", "relation_dim")
+OURS = (
+    "labels",
+    "tags",
+    "dropout",
+    "decoding",
+    "boundary_dim",
+    "structure",
+    "arc_dim",
+    "relation_dim",
+)
 
 
 def preset_folder(preset):

@@ -21,6 +21,8 @@ class ConstituencyParser(ParserTask):
         tags: Names of the part-of-speech tags.
         boundary_dim: See `CKYParser`.
         dropout: Rate for the states of words and of their projections.
+        decoding: `"minimum_risk"`, the tree with the most expected correct spans, or `"tree"`, the
+            best one; see `TreeDecoder`.
         **kwargs: `name`.
 
     Call arguments:
@@ -50,22 +52,31 @@ class ConstituencyParser(ParserTask):
     (['we', 'left'], 2, ['we', 'left'])
 
     Source: Kitaev, Cao and Klein (2019), Multilingual constituency parsing with self-attention and
-    pre-training; Zhang, Zhou and Li (2020), Fast and accurate neural CRF constituency parsing.
+    pre-training; Zhang, Zhou and Li (2020), Fast and accurate neural CRF constituency parsing;
+    Goodman (1996), Parsing algorithms and metrics.
     """
 
     presets: ClassVar[dict[str, dict[str, str]]] = {
         "constituency_en": {
-            "description": "English constituency trees, trained on biomedical articles (CRAFT)."
+            "description": "English constituency trees, trained on biomedical texts (CRAFT)."
         }
     }
 
     def __init__(
-        self, backbone, preprocessor, labels, tags, boundary_dim=128, dropout=0.2, **kwargs
+        self,
+        backbone,
+        preprocessor,
+        labels,
+        tags,
+        boundary_dim=128,
+        dropout=0.2,
+        decoding="minimum_risk",
+        **kwargs,
     ):
         if NULL not in labels:
             raise ValueError(f"Expected {NULL!r} among the labels. Received: labels={labels}")
         head = CKYParser(len(labels), boundary_dim=boundary_dim, dropout=dropout, name="tree")
-        super().__init__(backbone, preprocessor, head, labels, tags, dropout, **kwargs)
+        super().__init__(backbone, preprocessor, head, labels, tags, dropout, decoding, **kwargs)
         self.boundary_dim = boundary_dim
 
     def result(self, words, tree, tags, marginals):

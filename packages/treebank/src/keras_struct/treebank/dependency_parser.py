@@ -26,6 +26,8 @@ class DependencyParser(ParserTask):
         arc_dim: See `EisnerParser`.
         relation_dim: See `EisnerParser`.
         dropout: Rate for the states of words and of their projections.
+        decoding: `"minimum_risk"`, the tree with the most expected correct arcs, or `"tree"`, the
+            best one; see `TreeDecoder`.
         **kwargs: `name`.
 
     Call arguments:
@@ -73,6 +75,7 @@ class DependencyParser(ParserTask):
         arc_dim=256,
         relation_dim=96,
         dropout=0.2,
+        decoding="minimum_risk",
         **kwargs,
     ):
         if structure not in STRUCTURES:
@@ -82,7 +85,7 @@ class DependencyParser(ParserTask):
         head = STRUCTURES[structure](
             len(labels), arc_dim=arc_dim, relation_dim=relation_dim, dropout=dropout, name="tree"
         )
-        super().__init__(backbone, preprocessor, head, labels, tags, dropout, **kwargs)
+        super().__init__(backbone, preprocessor, head, labels, tags, dropout, decoding, **kwargs)
         self.structure, self.arc_dim, self.relation_dim = structure, arc_dim, relation_dim
 
     def result(self, words, tree, tags, marginals):

@@ -18,6 +18,7 @@ from keras_struct.treebank.word_pooling import WordPooling
 BATCH_TOKENS = 2048
 MAX_WORDS = 600
 LOOKAHEAD = 2048
+DECODINGS = ("tree", "minimum_risk")
 ENDS = frozenset(".!?;:,")
 
 
@@ -34,13 +35,16 @@ class ParserTask(keras_hub.models.Task):
         labels: Names of the labels or relations.
         tags: Names of the part-of-speech tags.
         dropout: Rate for the states of words.
+        decoding: `"tree"`, the best tree, or `"minimum_risk"`, see `TreeDecoder`.
         **kwargs: `name`.
     """
 
     backbone_cls = keras_hub.models.BertBackbone
     preprocessor_cls = ParserPreprocessor
 
-    def __init__(self, backbone, preprocessor, head, labels, tags, dropout, **kwargs):
+    def __init__(self, backbone, preprocessor, head, labels, tags, dropout, decoding, **kwargs):
+        if decoding not in DECODINGS:
+            raise ValueError(f"Expected one of {DECODINGS}. Received: decoding={decoding!r}")
         pooling = WordPooling(name="word_pooling")
         word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
         tag_scores = keras.layers.Dense(len(tags), name="tags", dtype="float32")
@@ -62,6 +66,7 @@ class ParserTask(keras_hub.models.Task):
         self.preprocessor = preprocessor
         self.scores_of_states = scores
         self.labels, self.tags, self.dropout = list(labels), list(tags), dropout
+        self.decoding = decoding
         self._models = {}
 
     def __call__(self, *args, **kwargs):
@@ -85,7 +90,8 @@ class ParserTask(keras_hub.models.Task):
         """
         if probabilities not in self._models:
             packed, tags = self.output["tree"], self.output["tags"]
-            outputs = {"tree": TreeDecoder()(packed), "tags": keras.ops.argmax(tags, axis=-1)}
+            tree = TreeDecoder(self.decoding)(packed)
+            outputs = {"tree": tree, "tags": keras.ops.argmax(tags, axis=-1)}
             if probabilities:
                 outputs["marginals"] = TreeDecoder("marginals")(packed)
             self._models[probabilities] = keras.Model(self.input, outputs)
@@ -191,6 +197,7 @@ class ParserTask(keras_hub.models.Task):
             "labels": self.labels,
             "tags": self.tags,
             "dropout": self.dropout,
+            "decoding": self.decoding,
         }
 
     @classmethod
