@@ -15,7 +15,10 @@ def _can_cache():
 OPTIONS = {"nogil": True, "cache": _can_cache(), "error_model": "numpy"}
 _ROUNDING = {"contract", "nsz", "arcp"}  # no reassociation: it would undo the rounding of exp
 compiled = numba.njit(**OPTIONS, fastmath=_ROUNDING)
-inlined = numba.njit(**OPTIONS, fastmath=_ROUNDING, inline="always")
+inlined = numba.njit(**OPTIONS, fastmath=_ROUNDING, inline="always")  # with the caller's fastmath
+reordered = numba.njit(
+    **OPTIONS, fastmath=True
+)  # sums and maxima in any order; no exp_or_zero here
 
 
 _LOG2_E = 1.4426950408889634

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_struct.ops.sweeps import Sweeps
+
 SMALL = 1 << 16  # cells of a batch that are not worth a thread
 CHUNKS = 4  # pieces of the batch for each thread: ragged examples take unequal times
 
@@ -34,13 +36,28 @@ def rejects_in_xla(call):
     """As `rejects`, for kernels behind `call`, which programs of JAX can hold."""
     if call.backend != "jax":
         return rejects(call)
-    if call.platform != "cpu":
-        return rejects(dataclasses.replace(call, backend="numpy"))
+    reason = rejects(dataclasses.replace(call, backend="numpy", traced=False))
+    if reason is not None:
+        return reason
     if any(size is None for shape in call.shapes for size in shape):
         return "it needs shapes that are known"
     if _xla_host().exporting():
         return "it is a call into Numba, which no other process could load"
-    return rejects(dataclasses.replace(call, backend="numpy", traced=False))
+    return None
+
+
+class NativeSweeps(Sweeps):
+    """Sweeps by methods on NumPy arrays, with one potential (B, N, N)."""
+
+    @property
+    def traceable(self):
+        return in_xla()
+
+    def parts(self, method, potentials, context, *arguments, dtype=None):
+        """A method's array with a number for every part; by default of the potential's dtype."""
+        batch, n = context[0].shape[0], potentials[0].shape[1]
+        result = (batch, n, n), dtype or dtype_of(potentials[0])
+        return call(self, method, [result], *potentials, *context, *arguments)
 
 
 def call(sweeps, method, results, *arguments, static=()):

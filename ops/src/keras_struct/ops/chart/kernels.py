@@ -23,10 +23,9 @@ All integers inside are unsigned: Numba would test signed ones for Python's nega
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
-from keras_struct.ops.compiled import OPTIONS, compiled, exp_or_zero
+from keras_struct.ops.compiled import compiled, exp_or_zero, inlined, reordered
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 U: Any = np.uint64
@@ -36,9 +35,6 @@ NOTHING, UNIT, PRODUCT, WRAPPED = U(0), U(1), U(2), U(3)
 LEAST, GREATEST = 1e-100, 1e100  # weights: the product of two is still a number
 SMALL, GREAT = 1e-60, 1e60  # of all spans of a width; beyond, the slope is another one
 MOST = 200.0  # magnitude of a score
-# Sums and maxima may be taken in any order. What is called for every span is a part of its caller.
-reordered = numba.njit(**OPTIONS, fastmath=True)
-inlined = numba.njit(**OPTIONS, fastmath=True, inline="always")
 
 
 class Plan(NamedTuple):
@@ -444,9 +440,9 @@ def read_items(made, places, got, found, into):
 
 
 class Uses(NamedTuple):
-    """Item k as a part on one side of product p, for all spans of a width.
+    """An item as the left or the right part of a product, for all spans of a width.
 
-    Those from `start` to before `stop` are parts of wider spans at all. Of the span at i:
+    Those from `start` to before `stop` are parts of wider spans at all.
 
     Attributes:
         start, stop: Which spans.
@@ -465,123 +461,120 @@ class Uses(NamedTuple):
 
 
 @compiled
-def on_the_left(plan, p, v, n):
-    other, gap = plan.right[p], plan.gap[p]
+def uses_of(plan, p, on_left, v, n):
+    other, gap, closed = plan.right[p] if on_left else plan.left[p], plan.gap[p], plan.closed[p]
     least = least_width(plan, other)
-    start = ONE if plan.closed[p] and v > ZERO else ZERO
-    stop = n + ONE - min(v + gap + least, n + ONE)
-    return Uses(start, stop, other, least, gap, plan.closed[p])
-
-
-@compiled
-def on_the_right(plan, p, v, n):
-    other, gap = plan.left[p], plan.gap[p]
-    least = least_width(plan, other)
-    return Uses(gap + least, n + ONE - v, other, least, gap, plan.closed[p])
+    if on_left:
+        start = ONE if closed and v > ZERO else ZERO
+        stop = n + ONE - min(v + gap + least, n + ONE)
+    else:
+        start, stop = gap + least, n + ONE - v
+    return Uses(start, stop, other, least, gap, closed)
 
 
 @inlined
-def wider_to_the_right(use, size, p, i, v, n):
-    """Where the other parts are in x and the wholes in q, from narrow to wide, and how many."""
-    end = i + v + use.gap
-    others = by_start(size, use.other, end, use.least)
-    return others, by_start(size, p, i, v + use.gap + use.least), n + ONE - end - use.least
+def wider(use, size, p, on_left, i, v, n):
+    """Of the span at i, where the other parts and the wholes are, and how many.
+
+    Of a left part they are in x and q, from narrow to wide; of a right one in y and r, from wide to
+    narrow.
+    """
+    if on_left:
+        end = i + v + use.gap
+        others = by_start(size, use.other, end, use.least)
+        wholes = by_start(size, p, i, v + use.gap + use.least)
+        count = n + ONE - end - use.least
+    else:
+        first = ONE if use.closed and i > use.gap else ZERO
+        others = by_end(size, use.other, i - use.gap, first)
+        wholes = by_end(size, p, i + v, first)
+        count = i + ONE - use.gap - use.least - first
+    return others, wholes, count
+
+
+# One side is a function that its callers contain: there the side is known, and no span asks for it.
 
 
 @inlined
-def wider_to_the_left(use, size, p, i, v):
-    """Where the other parts are in y and the wholes in r, from wide to narrow, and how many."""
-    first = ONE if use.closed and i > use.gap else ZERO
-    others = by_end(size, use.other, i - use.gap, first)
-    return others, by_end(size, p, i + v, first), i + ONE - use.gap - use.least - first
+def gather_side(plan, k, p, on_left, v, n, a, b, x, got):
+    here, use = by_width(plan.size, k, v, ZERO), uses_of(plan, p, on_left, v, n)
+    for i in range(use.start, use.stop):
+        others, wholes, count = wider(use, plan.size, p, on_left, i, v, n)
+        total = dot(a, others, b, wholes, count)
+        got[here + i] += total * x[by_start(plan.size, k, i, v)]
 
 
 @reordered
 def gather_weights(plan, k, v, n, x, y, q, r, got):
     """What an item of width v gets as a part of wider spans."""
-    size, here = plan.size, by_width(plan.size, k, v, ZERO)
     for p in range(U(len(plan.left))):
         if k == plan.left[p]:
-            use = on_the_left(plan, p, v, n)
-            for i in range(use.start, use.stop):
-                others, wholes, count = wider_to_the_right(use, size, p, i, v, n)
-                total = dot(x, others, q, wholes, count)
-                got[here + i] += total * x[by_start(size, k, i, v)]
+            gather_side(plan, k, p, True, v, n, x, q, x, got)
         if k == plan.right[p]:
-            use = on_the_right(plan, p, v, n)
-            for i in range(use.start, use.stop):
-                others, wholes, count = wider_to_the_left(use, size, p, i, v)
-                total = dot(y, others, r, wholes, count)
-                got[here + i] += total * x[by_start(size, k, i, v)]
+            gather_side(plan, k, p, False, v, n, y, r, x, got)
+
+
+@inlined
+def gather_side_of_logs(plan, k, p, on_left, v, n, a, b, x, got, t):
+    here, use = by_width(plan.size, k, v, ZERO), uses_of(plan, p, on_left, v, n)
+    for i in range(use.start, use.stop):
+        others, wholes, count = wider(use, plan.size, p, on_left, i, v, n)
+        exponentiate(a, others, b, wholes, count, x[by_start(plan.size, k, i, v)], t)
+        got[here + i] += total_of(t, count)
 
 
 @compiled
 def gather_logs(plan, k, v, n, x, y, q, r, got, t):
     """The same in log space."""
-    size, here = plan.size, by_width(plan.size, k, v, ZERO)
     for p in range(U(len(plan.left))):
         if k == plan.left[p]:
-            use = on_the_left(plan, p, v, n)
-            for i in range(use.start, use.stop):
-                others, wholes, count = wider_to_the_right(use, size, p, i, v, n)
-                exponentiate(x, others, q, wholes, count, x[by_start(size, k, i, v)], t)
-                got[here + i] += total_of(t, count)
+            gather_side_of_logs(plan, k, p, True, v, n, x, q, x, got, t)
         if k == plan.right[p]:
-            use = on_the_right(plan, p, v, n)
-            for i in range(use.start, use.stop):
-                others, wholes, count = wider_to_the_left(use, size, p, i, v)
-                exponentiate(y, others, r, wholes, count, x[by_start(size, k, i, v)], t)
-                got[here + i] += total_of(t, count)
+            gather_side_of_logs(plan, k, p, False, v, n, y, r, x, got, t)
+
+
+@inlined
+def gather_side_rates(plan, k, p, on_left, v, n, a, da, b, db, x, dv, got, dgot):
+    here, use = by_width(plan.size, k, v, ZERO), uses_of(plan, p, on_left, v, n)
+    for i in range(use.start, use.stop):
+        others, wholes, count = wider(use, plan.size, p, on_left, i, v, n)
+        total = dot(a, others, b, wholes, count)
+        rate = dot_of_sums(a, da, others, b, db, wholes, count)
+        own = by_start(plan.size, k, i, v)
+        got[here + i] += total * x[own]
+        dgot[here + i] += (rate + dv[own] * total) * x[own]
 
 
 @reordered
 def gather_rates_of_weights(plan, k, v, n, x, y, q, r, dx, dy, dq, dr, dv, got, dgot):
     """As `gather_weights`, and the rates of it all; dv are those of the logarithms of items."""
-    size, here = plan.size, by_width(plan.size, k, v, ZERO)
     for p in range(U(len(plan.left))):
         if k == plan.left[p]:
-            use = on_the_left(plan, p, v, n)
-            for i in range(use.start, use.stop):
-                others, wholes, count = wider_to_the_right(use, size, p, i, v, n)
-                total = dot(x, others, q, wholes, count)
-                rate = dot_of_sums(x, dx, others, q, dq, wholes, count)
-                own = by_start(size, k, i, v)
-                got[here + i] += total * x[own]
-                dgot[here + i] += (rate + dv[own] * total) * x[own]
+            gather_side_rates(plan, k, p, True, v, n, x, dx, q, dq, x, dv, got, dgot)
         if k == plan.right[p]:
-            use = on_the_right(plan, p, v, n)
-            for i in range(use.start, use.stop):
-                others, wholes, count = wider_to_the_left(use, size, p, i, v)
-                total = dot(y, others, r, wholes, count)
-                rate = dot_of_sums(y, dy, others, r, dr, wholes, count)
-                own = by_start(size, k, i, v)
-                got[here + i] += total * x[own]
-                dgot[here + i] += (rate + dv[own] * total) * x[own]
+            gather_side_rates(plan, k, p, False, v, n, y, dy, r, dr, x, dv, got, dgot)
+
+
+@inlined
+def gather_side_rates_of_logs(plan, k, p, on_left, v, n, a, da, b, db, x, dx, got, dgot, t):
+    here, use = by_width(plan.size, k, v, ZERO), uses_of(plan, p, on_left, v, n)
+    for i in range(use.start, use.stop):
+        others, wholes, count = wider(use, plan.size, p, on_left, i, v, n)
+        own = by_start(plan.size, k, i, v)
+        exponentiate(a, others, b, wholes, count, x[own], t)
+        total, rate = total_of(t, count), mean_of(t, da, others, db, wholes, count)
+        got[here + i] += total
+        dgot[here + i] += rate + dx[own] * total
 
 
 @compiled
 def gather_rates_of_logs(plan, k, v, n, x, y, q, r, dx, dy, dq, dr, got, dgot, t):
     """The same in log space, where dx are the rates of logarithms."""
-    size, here = plan.size, by_width(plan.size, k, v, ZERO)
     for p in range(U(len(plan.left))):
         if k == plan.left[p]:
-            use = on_the_left(plan, p, v, n)
-            for i in range(use.start, use.stop):
-                others, wholes, count = wider_to_the_right(use, size, p, i, v, n)
-                own = by_start(size, k, i, v)
-                exponentiate(x, others, q, wholes, count, x[own], t)
-                total, rate = total_of(t, count), mean_of(t, dx, others, dq, wholes, count)
-                got[here + i] += total
-                dgot[here + i] += rate + dx[own] * total
+            gather_side_rates_of_logs(plan, k, p, True, v, n, x, dx, q, dq, x, dx, got, dgot, t)
         if k == plan.right[p]:
-            use = on_the_right(plan, p, v, n)
-            for i in range(use.start, use.stop):
-                others, wholes, count = wider_to_the_left(use, size, p, i, v)
-                own = by_start(size, k, i, v)
-                exponentiate(y, others, r, wholes, count, x[own], t)
-                total, rate = total_of(t, count), mean_of(t, dy, others, dr, wholes, count)
-                got[here + i] += total
-                dgot[here + i] += rate + dx[own] * total
+            gather_side_rates_of_logs(plan, k, p, False, v, n, y, dy, r, dr, x, dx, got, dgot, t)
 
 
 # Whole sweeps -------------------------------------------------------------------------------------

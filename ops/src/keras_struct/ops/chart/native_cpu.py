@@ -12,12 +12,8 @@ from keras_struct.ops import native
 from keras_struct.ops.chart.sweeps import ChartSweeps
 
 
-class NativeChartSweeps(ChartSweeps):
+class NativeChartSweeps(native.NativeSweeps, ChartSweeps):
     """In front of a subclass of `ChartSweeps` of one potential (B, N, N) and no scored products."""
-
-    @property
-    def traceable(self):
-        return native.in_xla()
 
     def places(self, n):
         """Where in a flat (N, N) the scores of every scored item are, at [w - 1, i]; else -1."""
@@ -36,22 +32,16 @@ class NativeChartSweeps(ChartSweeps):
         return log_partition, tuple(tape)
 
     def backward(self, potentials, context, tape):
-        return self._parts("_outside", potentials, context, *tape)
+        return self.parts("_outside", potentials, context, *tape)
 
     def curvature(self, potentials, context, tape, tangents):
-        return self._parts("_curvature", potentials, context, *tape, *tangents)
+        return self.parts("_curvature", potentials, context, *tape, *tangents)
 
     def trace(self, potentials, context, tape, noise):
         batch, n = context[0].shape[0], potentials[0].shape[1]
         draws = [noise((batch, n, 2 * n)) for _ in self.spec.products]
-        used = self._parts("_trace", potentials, context, *tape, *draws, dtype="int32")
+        used = self.parts("_trace", potentials, context, *tape, *draws, dtype="int32")
         return self.event(used)
-
-    def _parts(self, method, potentials, context, *arguments, dtype=None):
-        """A method's array for every part."""
-        batch, n = context[0].shape[0], potentials[0].shape[1]
-        result = (batch, n, n), dtype or native.dtype_of(potentials[0])
-        return native.call(self, method, [result], *potentials, *context, *arguments)
 
     # On NumPy arrays ---------------------------------------------------------------------------
 

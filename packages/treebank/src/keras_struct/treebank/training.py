@@ -98,6 +98,8 @@ def train(
         )
     keras.utils.set_random_seed(seed)
     treebank, task = KINDS[kind]
+    if isinstance(start, (str, Path)):
+        start = task.from_preset(start)
     gold = [tree for file in train_files for tree in treebank.read(file)][:limit]
     gold = [
         tree
@@ -114,7 +116,7 @@ def train(
         backbone, preprocessor = minilm_backbone(), ParserPreprocessor(minilm_tokenizer())
     parser = task(backbone, preprocessor, labels=labels.labels, tags=tags.labels, **options)
     if start is not None:
-        start_from(parser, task.from_preset(start) if isinstance(start, (str, Path)) else start)
+        start_from(parser, start)
     freeze(backbone, frozen_layers)
     progress(
         f"{len(gold)} sentences to train on, {len(dev)} to score; {len(labels)} labels, "

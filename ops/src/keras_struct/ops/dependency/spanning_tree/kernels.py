@@ -18,17 +18,14 @@ All integers inside are unsigned: Numba would test signed ones for Python's nega
 
 from typing import Any
 
-import numba
 import numpy as np
 
-from keras_struct.ops.compiled import OPTIONS, compiled, exp_or_zero, inlined
+from keras_struct.ops.compiled import compiled, exp_or_zero, inlined, reordered
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.scaled import EMPTY, LN2, LOG2_E
 
 U: Any = np.uint64
 ZERO, ONE, TWO, THREE = map(U, range(4))
-# Sums and maxima over a row may be taken in any order.
-reordered = numba.njit(**OPTIONS, fastmath=True)
 
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _BIAS = 1.5 * 2.0**52 + 1023.0  # x + _BIAS has the bits of the exponent of 2**x at its end

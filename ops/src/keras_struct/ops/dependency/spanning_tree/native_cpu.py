@@ -22,11 +22,7 @@ def sweeps(call):
 
 
 @dataclasses.dataclass(frozen=True)
-class NativeSpanningTreeSweeps(SpanningTreeSweeps):
-    @property
-    def traceable(self):
-        return native.in_xla()
-
+class NativeSpanningTreeSweeps(native.NativeSweeps, SpanningTreeSweeps):
     @property
     def differentiable(self):
         return SpanningTreeSweeps(self.single_root)
@@ -40,10 +36,10 @@ class NativeSpanningTreeSweeps(SpanningTreeSweeps):
         return value, (hard,)
 
     def backward(self, potentials, context, tape):
-        return self._parts("_backward", potentials, context)
+        return self.parts("_backward", potentials, context)
 
     def curvature(self, potentials, context, tape, tangents):
-        return self._parts("_curvature", potentials, context, *tangents)
+        return self.parts("_curvature", potentials, context, *tangents)
 
     def trace(self, potentials, context, tape, noise):
         batch, n, _ = potentials[0].shape
@@ -51,11 +47,6 @@ class NativeSpanningTreeSweeps(SpanningTreeSweeps):
         results = [((batch, n), "int32")]
         (heads,) = native.call(self, "_trace", results, *potentials, *context, *tape, *draws)
         return heads
-
-    def _parts(self, method, potentials, context, *arguments):
-        """A method's array for every arc."""
-        result = potentials[0].shape, native.dtype_of(potentials[0])
-        return native.call(self, method, [result], *potentials, *context, *arguments)
 
     # On NumPy arrays ---------------------------------------------------------------------------
 
