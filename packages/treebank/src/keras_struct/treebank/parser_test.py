@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_struct import parsers, treebank
-from keras_struct.ops.testing import BACKEND
+from keras_struct.ops.testing import BACKEND, array
 from keras_struct.treebank.preprocessor import ParserPreprocessor
 from keras_struct.treebank.tiny import WORDS, tiny_backbone, tiny_parser, tiny_sentences
 
@@ -71,6 +71,18 @@ def test_an_endless_stream_is_read_as_far_as_needed(parser):
         [word] for word in WORDS[:4]
     ]
     assert len(taken) == 6
+
+
+@pytest.mark.parametrize("decoding", ["tree", "minimum_risk"])
+def test_decoding_is_that_of_the_tree_decoder(decoding):
+    parser = tiny_parser("constituency", decoding=decoding)
+    arrays = parser.preprocessor(tiny_sentences(6, 7))
+    packed = keras.Model(parser.input, parser.output["tree"])(arrays)
+    trees = parser.inference_model()(arrays)["tree"]
+    np.testing.assert_array_equal(array(trees), array(parsers.TreeDecoder(decoding)(packed)))
+    assert parser.get_config()["decoding"] == decoding
+    with pytest.raises(ValueError, match="Received: decoding='best'"):
+        tiny_parser("dependency", decoding="best")
 
 
 def test_a_long_sentence_is_parsed_in_pieces(parser):
