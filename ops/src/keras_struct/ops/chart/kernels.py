@@ -627,9 +627,9 @@ def weights_inside(plan, n, x, y, z, e, slope, v):
             if most > 0.0 and not SMALL < most < GREAT:
                 # Items of this width that come later are still to be made: they are not scaled.
                 change = np.log(most) / w
+                v[: made.spans] = 0.0
                 for later in range(step + ONE, U(len(plan.number))):
                     if plan.is_item[later]:
-                        v[: made.spans] = 0.0
                         put(size, plan.number[later], w, made.spans, v, x, y)
                 if not at_new_slope(plan, n, w, change, x, y, z):
                     return False

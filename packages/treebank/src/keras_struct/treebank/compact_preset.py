@@ -47,7 +47,7 @@ def save_compact_preset(parser, folder, about=""):
         about: What it was trained on, for its readers.
     """
     folder = Path(folder)
-    frozen = _frozen(parser)
+    frozen = frozen_weights(parser)
     weights = {  # contiguous: safetensors writes memory as it lies
         w.path: np.ascontiguousarray(keras.ops.convert_to_numpy(w), "float16")
         for w in parser.weights
@@ -93,7 +93,7 @@ def load_compact_preset(cls, folder, load_weights=True):
     return parser
 
 
-def _frozen(parser):
+def frozen_weights(parser):
     """Paths of the weights of the backbone that are still MiniLM's."""
     backbone = parser.backbone
     layers = [layer for layer in backbone.layers if not layer.trainable]

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_struct import parsers
 from keras_struct.treebank.batches import batches_by_length, padded_size
-from keras_struct.treebank.compact_preset import save_compact_preset
+from keras_struct.treebank.compact_preset import frozen_weights, save_compact_preset
 from keras_struct.treebank.constituency_parser import ConstituencyParser
 from keras_struct.treebank.dependency_parser import DependencyParser
 from keras_struct.treebank.evaluation import evaluate
@@ -22,6 +22,13 @@ TAG_WEIGHT = 5.0  # of a mean over words, beside the loss of the tree of a sente
 LONGEST = 128  # words of a sentence in training; longer ones are left out
 JITTER = 4  # subwords by which the sentences of a batch may differ for the sake of variety
 
+# Weights with an axis of labels or tags: which names, and the axis.
+BY_NAME = {
+    "tags/kernel": ("tags", 1),
+    "tags/bias": ("tags", 0),
+    "tree/biaffine/kernel": ("labels", 1),
+    "tree/relation_scores/kernel": ("labels", 1),
+}
 KINDS: dict[str, tuple[type[GoldTrees], type[ParserTask]]] = {
     "constituency": (ConstituencyTrees, ConstituencyParser),
     "dependency": (DependencyTrees, DependencyParser),
@@ -115,9 +122,9 @@ def train(
     if compact:
         backbone, preprocessor = minilm_backbone(), ParserPreprocessor(minilm_tokenizer())
     parser = task(backbone, preprocessor, labels=labels.labels, tags=tags.labels, **options)
-    if start is not None:
-        start_from(parser, start)
     freeze(backbone, frozen_layers)
+    if start is not None:
+        start_from(parser, start, kept=frozen_weights(parser) if compact else ())
     progress(
         f"{len(gold)} sentences to train on, {len(dev)} to score; {len(labels)} labels, "
         f"{len(tags)} tags; frozen layers run once over all sentences"
@@ -166,41 +173,50 @@ def train(
     return parser
 
 
-def start_from(parser, other):
+def start_from(parser, other, kept=()):
     """Give a parser the weights of another one, those of labels and tags by their names.
 
+    Args:
+        parser: `ConstituencyParser` or `DependencyParser`.
+        other: Another one with the same sizes, labels and tags aside.
+        kept: Paths of the weights that must be the same already.
+
     Raises:
-        ValueError: If their weights have other names.
+        ValueError: If the other parser has not all weights of the parser, or other sizes.
     """
     theirs = {w.path: keras.ops.convert_to_numpy(w) for w in other.weights}
     for weight in parser.weights:
-        if "seed_generator" in weight.path:
+        path, ours = weight.path, keras.ops.convert_to_numpy(weight)
+        if "seed_generator" in path:
             continue
-        if weight.path not in theirs:
-            raise ValueError(f"Expected a parser to start from with weights {weight.path!r}.")
-        value = theirs[weight.path]
-        if value.shape != tuple(weight.shape):
-            names = [
-                (x.tags if weight.path.startswith("tags/") else x.labels) for x in (parser, other)
-            ]
-            value = _by_names(keras.ops.convert_to_numpy(weight), value, *names)
+        value = theirs.get(path)
+        if path in BY_NAME and value is not None:
+            names, axis = BY_NAME[path]
+            value = _by_names(ours, value, axis, getattr(parser, names), getattr(other, names))
+        if value is None or value.shape != ours.shape:
+            shape = None if value is None else value.shape
+            raise ValueError(
+                f"Expected a start with weights {path} of shape {ours.shape}, labels aside. "
+                f"Received: shape={shape}"
+            )
+        if path in kept and not np.array_equal(value, ours):
+            raise ValueError(
+                "Expected a start with the same frozen layers; train with fewer of them. "
+                f"Received: other weights {path}"
+            )
         weight.assign(value)
 
 
-def _by_names(ours, theirs, our_names, their_names):
-    """Ours, with theirs where both have a name; one axis is that of the names."""
-    sizes = zip(ours.shape, theirs.shape, strict=True)
-    wanted = (len(our_names), len(their_names))
-    axes = [axis for axis, size in enumerate(sizes) if size == wanted]
-    if len(axes) != 1:
-        raise ValueError(
-            f"Expected weights of shape {ours.shape}, labels aside. Received: shape={theirs.shape}"
-        )
-    ours, theirs = np.moveaxis(ours, axes[0], 0).copy(), np.moveaxis(theirs, axes[0], 0)
-    for number, name in enumerate(our_names):
-        if name in their_names:
-            ours[number] = theirs[their_names.index(name)]
-    return np.moveaxis(ours, 0, axes[0])
+def _by_names(ours, theirs, axis, our_names, their_names):
+    """Their weights in the order of our names; ours where they do not have the name."""
+    ours, theirs = np.moveaxis(ours, axis, 0), np.moveaxis(theirs, axis, 0)
+    rows = [
+        theirs[their_names.index(name)] if name in their_names else ours[number]
+        for number, name in enumerate(our_names)
+    ]
+    if len({row.shape for row in rows}) > 1:
+        return theirs
+    return np.moveaxis(np.stack(rows), 0, axis)
 
 
 def freeze(backbone, layers):

@@ -116,25 +116,35 @@ def test_batches_hold_every_sentence_once_in_another_order_each_epoch():
 
 
 def test_a_start_gives_the_weights_of_the_labels_and_tags_that_both_have():
-    def parser(labels, tags, **options):
-        backbone = tiny_backbone()
-        return treebank.ConstituencyParser(backbone, tiny_preprocessor(), labels, tags, **options)
+    def parser(kind, labels, tags, **options):
+        task = treebank.ConstituencyParser if kind == "constituency" else treebank.DependencyParser
+        return task(tiny_backbone(), tiny_preprocessor(), labels, tags, **options)
 
     def values(parser):
         return {w.path: keras.ops.convert_to_numpy(w) for w in parser.weights}
 
-    old = parser(["@", "NP", "S", "VP"], ["DT", "NN", "VB"])
-    new = parser(["@", "S", "X"], ["DT", "XX"])
-    before, theirs = values(new), values(old)
-    start_from(new, old)
-    ours = values(new)
-    kernel = "tree/biaffine/kernel"
-    np.testing.assert_array_equal(ours[kernel][:, :2], theirs[kernel][:, [0, 2]])
-    np.testing.assert_array_equal(ours[kernel][:, 2], before[kernel][:, 2])
-    np.testing.assert_array_equal(ours["tags/kernel"][:, 0], theirs["tags/kernel"][:, 0])
-    np.testing.assert_array_equal(ours["tags/kernel"][:, 1], before["tags/kernel"][:, 1])
-    rest = [path for path in ours if path != kernel and not path.startswith("tags/")]
-    for path in rest:
-        np.testing.assert_array_equal(ours[path], theirs[path])
+    for kind, kernel in (
+        ("constituency", "tree/biaffine/kernel"),
+        ("dependency", "tree/relation_scores/kernel"),
+    ):
+        old = parser(kind, ["@", "NP", "S"], ["DT", "NN", "VB"])
+        # As many labels, in another order; fewer tags.
+        new = parser(kind, ["@", "S", "X"], ["VB", "XX"])
+        before, theirs = values(new), values(old)
+        start_from(new, old)
+        ours = values(new)
+        np.testing.assert_array_equal(ours[kernel][:, :2], theirs[kernel][:, [0, 2]])
+        np.testing.assert_array_equal(ours[kernel][:, 2], before[kernel][:, 2])
+        np.testing.assert_array_equal(ours["tags/kernel"][:, 0], theirs["tags/kernel"][:, 2])
+        np.testing.assert_array_equal(ours["tags/kernel"][:, 1], before["tags/kernel"][:, 1])
+        for path in ours:
+            if path != kernel and not path.startswith("tags/"):
+                np.testing.assert_array_equal(ours[path], theirs[path])
     with pytest.raises(ValueError, match="labels aside"):
-        start_from(new, parser(["@", "S", "X"], ["DT", "XX"], boundary_dim=7))
+        start_from(new, parser("dependency", ["@", "S", "X"], ["VB"], relation_dim=7))
+    with pytest.raises(ValueError, match="labels aside"):
+        start_from(new, parser("constituency", ["@", "S", "X"], ["VB"]))
+    frozen = "token_embedding/embeddings"
+    assert frozen in values(new)
+    with pytest.raises(ValueError, match="the same frozen layers"):
+        start_from(new, parser("dependency", ["@", "S", "X"], ["VB"]), kept=[frozen])
