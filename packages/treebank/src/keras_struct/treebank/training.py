@@ -1,5 +1,6 @@
 """Training of parsers on treebanks."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_struct import parsers
+from keras_struct.layers.whole_files import open_whole
 from keras_struct.treebank.batches import batches_by_length, padded_size
 from keras_struct.treebank.compact_preset import frozen_weights, save_compact_preset
 from keras_struct.treebank.constituency_parser import ConstituencyParser
@@ -84,7 +86,8 @@ def train(
         The trained parser.
 
     Raises:
-        ValueError: For arguments that do not fit, before anything is read.
+        ValueError: For arguments that do not fit, before anything is read; if `output` holds the
+            checkpoint of another training.
         FileNotFoundError: If a file does not exist, the same.
     """
     losses = {
@@ -125,6 +128,9 @@ def train(
     freeze(backbone, frozen_layers)
     if start is not None:
         start_from(parser, start, kept=frozen_weights(parser) if compact else ())
+    output = Path(output)
+    (output / "checkpoint").mkdir(parents=True, exist_ok=True)
+    _claim(output / "training.json", kind, parser)
     progress(
         f"{len(gold)} sentences to train on, {len(dev)} to score; {len(labels)} labels, "
         f"{len(tags)} tags; frozen layers run once over all sentences"
@@ -146,8 +152,6 @@ def train(
         loss={"tree": losses[loss](), "tags": _TagLoss()},
         loss_weights={"tree": 1.0, "tags": TAG_WEIGHT},
     )
-    output = Path(output)
-    (output / "checkpoint").mkdir(parents=True, exist_ok=True)
     history = output / "history.jsonl"
 
     def after_epoch(epoch, logs):
@@ -171,6 +175,34 @@ def train(
         ],
     )
     return parser
+
+
+def _claim(path, kind, parser):
+    """Write what a checkpoint belongs to, or refuse to go on with one of another training.
+
+    The frozen layers are not in the checkpoint: under others its weights would mean nothing.
+    """
+    frozen = hashlib.sha256()
+    for weight in parser.backbone.non_trainable_weights:
+        frozen.update(weight.path.encode())
+        frozen.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
+    ours = {
+        "kind": kind,
+        "labels": list(parser.labels),
+        "tags": list(parser.tags),
+        "frozen layers": frozen.hexdigest(),
+    }
+    if not path.exists():
+        with open_whole(path) as stream:
+            json.dump(ours, stream, indent=1)
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    different = [name for name, value in ours.items() if theirs.get(name) != value]
+    if different:
+        raise ValueError(
+            "Expected a folder without a training, or one to go on with: the same kind of parser, "
+            f"labels, tags and frozen layers. Received: output={str(path.parent)!r} with other "
+            f"{' and '.join(different)}"
+        )
 
 
 def start_from(parser, other, kept=()):

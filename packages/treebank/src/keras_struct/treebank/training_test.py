@@ -41,13 +41,14 @@ def dependency_file(path):
     return path
 
 
-def options(tmp_path, **more):
+def options(tmp_path, seed=1, **more):
+    keras.utils.set_random_seed(seed)  # the same backbone each time, as a preset would be
     return {
         "output": tmp_path / "run",
         "backbone": tiny_backbone(),
         "preprocessor": tiny_preprocessor(),
         "frozen_layers": 1,
-        "learning_rate": 3e-2,
+        "learning_rate": 1e-2,
         "batch_tokens": 70,
         "progress": lambda line: None,
         "dropout": 0.0,
@@ -76,6 +77,9 @@ def test_training_learns_and_goes_on_where_it_stopped(kind, tmp_path):
     again = type(parser).from_preset(str(tmp_path / "run" / "model"))
     words = tiny_sentences(5, 5)
     assert again(words) == parser(words)
+    # The checkpoint does not hold the frozen layers, so another backbone cannot go on with it.
+    with pytest.raises(ValueError, match="with other frozen layers"):
+        treebank.train(kind, [file], [], epochs=25, **options(tmp_path, seed=2))
 
 
 def test_arguments(tmp_path):
