@@ -185,7 +185,7 @@ def _claim(path, kind, parser):
     frozen = hashlib.sha256()
     for weight in parser.backbone.non_trainable_weights:
         frozen.update(weight.path.encode())
-        frozen.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
+        frozen.update(keras.ops.convert_to_numpy(weight).tobytes())
     ours = {
         "kind": kind,
         "labels": list(parser.labels),
