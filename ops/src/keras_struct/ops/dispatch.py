@@ -19,6 +19,7 @@ import os
 ENVIRONMENT = "KERAS_STRUCT_IMPLEMENTATION"
 
 NATIVE = ("native_cpu", "portable", "reference")
+CHART = ("native_cpu", "graph_cpu", "portable", "reference")
 ALIGNMENT = ("native_cpu", "portable", "checkpointed", "reference")
 
 # For each structure: the folder, and the implementations from fastest to most general. The NumPy
@@ -39,10 +40,10 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "osa": ("alignment", ALIGNMENT),
     "damerau": ("alignment", ("portable", "checkpointed", "reference")),
     "lcs": ("alignment", ALIGNMENT),
-    "cky": ("constituency.cky", NATIVE),
+    "cky": ("constituency.cky", CHART),
     "pcfg": ("constituency.pcfg", ("portable", "reference")),
-    "nussinov": ("constituency.nussinov", NATIVE),
-    "eisner": ("dependency.eisner", NATIVE),
+    "nussinov": ("constituency.nussinov", CHART),
+    "eisner": ("dependency.eisner", CHART),
     "spanning_tree": ("dependency.spanning_tree", NATIVE),
 }
 
@@ -63,6 +64,7 @@ class Call:
         shapes: Shape of every canonical potential, None where unknown.
         options: Every option that changes the meaning or the algorithm, as sorted pairs.
         traced: Whether the values are unknown at this time (jit, graph, vmap).
+        xla: Whether XLA compiles the call, so that no shape may depend on a value.
     """
 
     op: str
@@ -72,6 +74,7 @@ class Call:
     shapes: tuple[tuple[int | None, ...], ...]
     options: tuple[tuple[str, object], ...]
     traced: bool
+    xla: bool = False
 
     def option(self, name):
         return dict(self.options)[name]

@@ -202,6 +202,7 @@ def make_call(structure, canonical):
         shapes=tuple(tuple(static_shape(x)) for x in canonical),
         options=tuple(sorted(structure.options().items())),
         traced=array.traced(first),
+        xla=array.in_xla(),
     )
 
 

@@ -21,6 +21,7 @@ Every framework module defines the same names:
   `table[b, index[b]] += x[b]`; both may change `table` in place.
 - `traced(x)`: whether the value is unknown now (jit, graph, vmap), and `branches(x)`: whether
   `keras.ops.cond` can decide by such a value all the same
+- `in_xla()`: whether XLA compiles what runs now, so that no shape may depend on a value
 - `platform(x)`: "cpu", "gpu" or "tpu".
 """
 

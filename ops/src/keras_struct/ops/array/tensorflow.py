@@ -3,6 +3,7 @@
 import tensorflow as tf
 from tensorflow import exp, matmul, maximum, reshape, round, stack, transpose, where
 from tensorflow.math import log
+from tensorflow.python.ops import control_flow_util  # no public way to ask for XLA
 
 __all__ = [
     "add_at",
@@ -13,6 +14,7 @@ __all__ = [
     "exp",
     "exp_or_zero",
     "get_row",
+    "in_xla",
     "log",
     "logsumexp",
     "matmul",
@@ -129,6 +131,10 @@ def traced(x):
 
 def branches(x):
     return True  # tf.cond
+
+
+def in_xla():
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def platform(x):

@@ -1,6 +1,5 @@
-"""The compiled loops against the portable chart, number by number."""
+"""The loops that Numba compiles: their memory, their slopes, and inside programs of JAX."""
 
-import contextlib
 import importlib.util
 import os
 import subprocess
@@ -8,76 +7,16 @@ import sys
 
 import numpy as np
 import pytest
-from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.ops import native
-from keras_struct.ops.testing import BACKEND, array, float64, grad, tensor
+from keras_struct.ops.chart.chart_test import LENGTHS, STRUCTURES, scores
+from keras_struct.ops.testing import BACKEND, array, tensor
 
 pytestmark = pytest.mark.skipif(
     BACKEND == "tensorflow" or importlib.util.find_spec("numba") is None,
     reason="native_cpu runs on JAX, PyTorch and NumPy, with Numba",
 )
-LENGTHS = np.array([13, 1, 0, 8, 13])
-STRUCTURES = {
-    "cky": ops.cky,
-    "nussinov": ops.nussinov,
-    "eisner": ops.eisner,
-    "single root": lambda arcs, **options: ops.eisner(arcs, single_root=True, **options),
-}
-
-
-def scores(dtype="float64"):
-    """Scores with forbidden parts, an example without any structure, and NaN in the padding."""
-    rng = np.random.default_rng(0)
-    x = 3 * rng.normal(size=(5, 13, 13))
-    x[3, 2, 5] = x[0, 4, 4:6] = -np.inf
-    x[4] = -np.inf
-    for row, n in zip(x, LENGTHS, strict=True):
-        row[n:], row[:, n:] = np.nan, np.nan
-    return x.astype(dtype), rng.normal(size=x.shape).astype(dtype)
-
-
-def precision(dtype):
-    """On JAX, doubles are either real ones or pairs of uint32."""
-    return float64() if dtype == "float64" else contextlib.nullcontext()
-
-
-def readouts(structure, implementation, dtype="float64"):
-    x, direction = scores(dtype)
-
-    def distribution(x, temperature=0.7):
-        return structure(x, lengths=LENGTHS, temperature=temperature, implementation=implementation)
-
-    d = distribution(tensor(x, dtype))
-    found = {
-        "value": d.value(),
-        "marginals": d.marginals(),
-        "entropy": d.entropy(),
-        "samples": d.sample(3, 4),
-        "argmax": distribution(tensor(x, dtype), temperature=0).argmax(),
-        "topk": d.topk(3).events,
-    }
-    if BACKEND != "numpy":
-        of_map = grad(lambda x: (distribution(x).marginals() * tensor(direction, dtype)).sum())
-        found["curvature"] = of_map(tensor(x, dtype))[0]
-        third = grad(lambda x: K.nan_to_num(of_map(x)[0] * tensor(direction, dtype)).sum())
-        found["third order"] = third(tensor(x, dtype))[0]
-    return {name: array(x) for name, x in found.items()}
-
-
-# On JAX, where the portable chart is compiled for seconds, each structure once.
-CASES = [(name, dtype) for name in STRUCTURES for dtype in ("float64", "float32")]
-
-
-@pytest.mark.parametrize(("name", "dtype"), CASES[:: 3 if BACKEND == "jax" else 1])
-def test_native_equals_portable(name, dtype):
-    structure = STRUCTURES[name]
-    with precision(dtype):
-        got, wanted = (readouts(structure, x, dtype) for x in ("native_cpu", "portable"))
-    rtol, atol = (1e-10, 1e-10) if dtype == "float64" else (1e-7, 2e-4)
-    for name in wanted:
-        np.testing.assert_allclose(got[name], wanted[name], rtol=rtol, atol=atol, err_msg=name)
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="memory is XLA's")
@@ -108,14 +47,6 @@ def test_slopes_and_where_none_fits():
                     array(wanted.marginals()),
                     atol=1e-4 * max(1, scale / 50),
                 )
-
-
-def test_chosen_and_exact_for_great_scores():
-    x = 1e4 * np.random.default_rng(0).normal(size=(2, 40, 40)).astype("float32")
-    d = ops.eisner(tensor(x, "float32"))
-    assert d.choice.name == "native_cpu"
-    wanted = array(ops.eisner(tensor(x, "float32"), temperature=0).marginals())
-    np.testing.assert_allclose(array(d.marginals()), wanted, atol=1e-5)
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="of JAX")
@@ -202,10 +133,3 @@ def test_in_parallel(monkeypatch):
     monkeypatch.setattr(native, "_threads", lambda: 3)
     monkeypatch.setattr(native, "SMALL", 0)
     np.testing.assert_array_equal(marginals(), alone)
-
-
-def test_scores_of_splits_are_for_the_portable_chart():
-    x = np.zeros((1, 4, 4), "float32")
-    d = ops.cky(x, splits=np.zeros((1, 4, 4, 4), "float32"))
-    assert d.choice.name == "portable"
-    assert "no scores of splits" in str(d.choice)

@@ -70,7 +70,8 @@ def train(
         epochs: How often to see every sentence.
         learning_rate: Highest learning rate of AdamW, reached after a tenth of the steps.
         batch_tokens: Most subwords of a batch.
-        frozen_layers: How many of the layers of the backbone stay as they are, at least 1.
+        frozen_layers: How many layers of the backbone stay as they are, and its embeddings with
+            them; None trains all of another backbone than MiniLM.
         loss: `"nll"`, `"max_margin"` or `"local"`, the baseline without a structure.
         seed: Seed of everything.
         limit: Most sentences to train on; None for all.
@@ -106,6 +107,12 @@ def train(
             f"Expected files to train on, and epochs. Received: train_files={train_files}, "
             f"epochs={epochs}"
         )
+    compact = backbone is None
+    if compact and frozen_layers is None:
+        raise ValueError(
+            "Expected a number of frozen layers for MiniLM, whose embeddings are not stored. "
+            "Received: frozen_layers=None"
+        )
     keras.utils.set_random_seed(seed)
     treebank, task = KINDS[kind]
     if isinstance(start, (str, Path)):
@@ -121,7 +128,6 @@ def train(
     tags = parsers.LabelVocabulary.of(
         [tag for tree in gold for tag in treebank.tags(tree)], [UNKNOWN_TAG], unknown=UNKNOWN_TAG
     )
-    compact = backbone is None
     if compact:
         backbone, preprocessor = minilm_backbone(), ParserPreprocessor(minilm_tokenizer())
     parser = task(backbone, preprocessor, labels=labels.labels, tags=tags.labels, **options)
@@ -252,10 +258,13 @@ def _by_names(ours, theirs, axis, our_names, their_names):
 
 
 def freeze(backbone, layers):
-    """Make the embeddings and the lowest layers of a backbone not trainable."""
-    if not 1 <= layers <= len(backbone.transformer_layers):
+    """Make the embeddings and the lowest layers of a backbone not trainable; None: nothing."""
+    backbone.trainable = True
+    if layers is None:
+        return
+    if not 0 <= layers <= len(backbone.transformer_layers):
         raise ValueError(
-            f"Expected 1 to {len(backbone.transformer_layers)} frozen layers. "
+            f"Expected 0 to {len(backbone.transformer_layers)} frozen layers. "
             f"Received: frozen_layers={layers}"
         )
     upper = {id(layer) for layer in backbone.transformer_layers[layers:]}
@@ -264,22 +273,38 @@ def freeze(backbone, layers):
 
 
 def upper_model(parser, frozen_layers):
-    """The model from the states of the frozen layers to the outputs of a parser; weights shared."""
+    """The model from the states of the frozen layers to the outputs of a parser; weights shared.
+
+    Where nothing is frozen, from subwords (B, L, 1).
+    """
     backbone = parser.backbone
-    states = keras.Input((None, backbone.hidden_dim), name="states")
+    width, dtype = (1, "int32") if frozen_layers is None else (backbone.hidden_dim, "float32")
+    states = keras.Input((None, width), dtype=dtype, name="states")
     mask = keras.Input((None,), dtype="int32", name="padding_mask")
     places = keras.Input((None, 2), dtype="int32", name="places")
-    x = states
-    for layer in backbone.transformer_layers[frozen_layers:]:
-        x = layer(x, padding_mask=mask)
+    if frozen_layers is None:
+        token_ids = states[:, :, 0]
+        segment_ids = keras.ops.zeros_like(token_ids)
+        x = backbone({"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": mask})
+        x = x["sequence_output"]
+    else:
+        x = states
+        for layer in backbone.transformer_layers[frozen_layers:]:
+            x = layer(x, padding_mask=mask)
     inputs = {"states": states, "padding_mask": mask, "places": places}
     return keras.Model(inputs, parser.scores_of_states(x, places))
 
 
 def _encode(parser, sentences, frozen_layers):
-    """For each sentence the states of the frozen layers, in half precision, and its places."""
+    """For each sentence the states of the frozen layers, in half precision, and its places.
+
+    Where nothing is frozen, its subwords instead of states.
+    """
     backbone, preprocessor = parser.backbone, parser.preprocessor
-    lower = keras.Model(backbone.input, backbone.transformer_layers[frozen_layers - 1].output)
+    layers = backbone.transformer_layers
+    if frozen_layers is not None:
+        upper = layers[frozen_layers:]
+        lower = keras.Model(backbone.input, upper[0].input[0] if upper else layers[-1].output)
     sizes = [sum(map(len, preprocessor.subwords(words))) + 2 for words in sentences]
     encoded = [None] * len(sentences)
     # Sentences of several windows are left out.
@@ -288,7 +313,10 @@ def _encode(parser, sentences, frozen_layers):
         batch = [short[k] for k in batch]
         arrays = preprocessor.arrays([sentences[i] for i in batch], few_shapes=True)
         places, length = arrays.pop("places"), arrays["token_ids"].shape[1]
-        states = keras.ops.convert_to_numpy(lower.predict_on_batch(arrays)).astype("float16")
+        if frozen_layers is None:
+            states = arrays["token_ids"][:, :, None]
+        else:
+            states = keras.ops.convert_to_numpy(lower.predict_on_batch(arrays)).astype("float16")
         for row, i in enumerate(batch):
             words = len(sentences[i])
             encoded[i] = states[row, : sizes[i]], places[row, :words] - row * length
@@ -323,10 +351,11 @@ class _Batches(keras.utils.PyDataset):
             padded_size(max(len(self.encoded[i][k]) for i in batch), least)
             for k, least in enumerate((LEAST_LENGTH, LEAST_WORDS))
         )
-        width = self.encoded[batch[0]][0].shape[1]
+        first = self.encoded[batch[0]][0]
+        dtype = "float32" if first.dtype == "float16" else first.dtype
         pairs = self.targets[batch[0]].shape[1]
         x = {
-            "states": np.zeros((len(batch), length, width), "float32"),
+            "states": np.zeros((len(batch), length, first.shape[1]), dtype),
             "padding_mask": np.zeros((len(batch), length), "int32"),
             "places": np.full((len(batch), words, 2), -1, "int32"),
         }

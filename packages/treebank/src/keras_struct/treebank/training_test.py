@@ -96,6 +96,28 @@ def test_arguments(tmp_path):
         treebank.train("constituency", [good], [], loss="l2", **options(tmp_path))
     with pytest.raises(ValueError, match="frozen_layers=3"):
         treebank.train("constituency", [good], [], **options(tmp_path, frozen_layers=3))
+    with pytest.raises(ValueError, match="frozen_layers=None"):
+        treebank.train(
+            "constituency", [good], [], **options(tmp_path, frozen_layers=None, backbone=None)
+        )
+
+
+@pytest.mark.skipif(not HAS_GRADIENTS, reason="the NumPy backend has no gradients")
+@pytest.mark.parametrize("frozen_layers", [None, 0, 2])
+def test_what_is_frozen_stays_and_all_else_is_trained(frozen_layers, tmp_path):
+    chosen = options(tmp_path, frozen_layers=frozen_layers)
+    before = {w.path: keras.ops.convert_to_numpy(w) for w in chosen["backbone"].weights}
+    file = dependency_file(tmp_path / "gold")
+    parser = treebank.train("dependency", [file], [], epochs=1, **chosen)
+    changed = {
+        w.path.split("/")[0]
+        for w in parser.backbone.weights
+        if not np.array_equal(before[w.path], keras.ops.convert_to_numpy(w))
+    }
+    layers = {"transformer_layer_0", "transformer_layer_1"}
+    embeddings = {"token_embedding", "position_embedding", "segment_embedding"}
+    wanted = {None: layers | embeddings | {"embeddings_layer_norm"}, 0: layers, 2: set()}
+    assert changed == wanted[frozen_layers]
 
 
 def test_batches_hold_every_sentence_once_in_another_order_each_epoch():
