@@ -1,7 +1,8 @@
 """Trains a parser over a small encoder without pretrained weights, and scores it.
 
-    python packages/treebank/experiments/scratch_encoder.py constituency craft/train.mrg craft/dev.mrg
-    python packages/treebank/experiments/scratch_encoder.py dependency ewt/train.conllu ewt/dev.conllu
+    cd packages/treebank/experiments
+    python scratch_encoder.py constituency craft/train.mrg craft/dev.mrg
+    python scratch_encoder.py dependency ewt/train.conllu ewt/dev.conllu
 
 Prints the scores after each epoch, see RESULTS.md. The subwords are those of MiniLM.
 """

@@ -85,6 +85,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--learning-rate", type=float, default=4e-4)
     sub.add_argument("--batch-tokens", type=int, default=1200, help="subwords of a batch")
     sub.add_argument("--frozen-layers", type=int, default=3)
+    sub.add_argument("--rank", type=int, help="of the changes that are stored (default: full)")
     sub.add_argument("--start", metavar="MODEL", help="shipped name or folder to begin with")
     sub.add_argument("--loss", choices=("nll", "max_margin", "local"), default="nll")
     sub.add_argument("--structure", choices=("eisner", "spanning_tree"), default="eisner")
@@ -255,6 +256,7 @@ def run_train(chosen: argparse.Namespace) -> None:
             limit=chosen.limit,
             about=chosen.about,
             start=chosen.start,
+            rank=chosen.rank,
             progress=report,
             **options,
         )

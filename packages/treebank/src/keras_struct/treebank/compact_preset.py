@@ -1,7 +1,8 @@
 """Parsers over MiniLM in a few megabytes: only what training changed is stored, in half precision.
 
 A compact preset is a folder of `config.json` and `weights.safetensors`. The embeddings and the
-layers of the backbone that stayed frozen come from the installed MiniLM.
+layers of the backbone that stayed frozen come from the installed MiniLM. The matrices of the other
+layers are stored as they are, or as a product of two thin ones, to be added to MiniLM's.
 """
 
 import json
@@ -17,6 +18,7 @@ from keras_struct.treebank.preprocessor import ParserPreprocessor
 
 SHIPPED = Path(__file__).parent / "presets"
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+LEFT, RIGHT = " left", " right"  # factors of a change, after the path of the matrix
 OURS = (
     "labels",
     "tags",
@@ -37,7 +39,7 @@ def preset_folder(preset):
     return None
 
 
-def save_compact_preset(parser, folder, about=""):
+def save_compact_preset(parser, folder, about="", rank=None):
     """Store a parser over MiniLM, whole or not at all.
 
     Args:
@@ -45,14 +47,23 @@ def save_compact_preset(parser, folder, about=""):
             layers still have the weights of MiniLM.
         folder: Path; a compact preset that is there is replaced.
         about: What it was trained on, for its readers.
+        rank: Of what is kept of the change of every matrix of the backbone, the best such
+            approximation (Eckart and Young, 1936); None to store the matrices.
     """
     folder = Path(folder)
     frozen = frozen_weights(parser)
-    weights = {  # contiguous: safetensors writes memory as it lies
-        w.path: np.ascontiguousarray(keras.ops.convert_to_numpy(w), "float16")
-        for w in parser.weights
-        if w.path not in frozen and "seed_generator" not in w.path
-    }
+    weights = {}
+    for w in parser.weights:
+        if w.path not in frozen and "seed_generator" not in w.path:
+            weights[w.path] = keras.ops.convert_to_numpy(w)
+    if rank is not None:
+        for w in minilm_backbone(parser.backbone.num_layers).weights:
+            if w.path in weights and w.path.endswith("/kernel"):
+                change = weights.pop(w.path) - keras.ops.convert_to_numpy(w)
+                left, right = _factors(change, rank)
+                weights[w.path + LEFT], weights[w.path + RIGHT] = left, right
+    # Contiguous: safetensors writes memory as it lies.
+    weights = {path: np.ascontiguousarray(x, "float16") for path, x in weights.items()}
     config = parser.get_config()
     config = {
         "class": type(parser).__name__,
@@ -85,12 +96,25 @@ def load_compact_preset(cls, folder, load_weights=True):
     if load_weights:
         weights = load_file(Path(folder) / WEIGHTS)
         variables = {w.path: w for w in parser.weights}
+        weights = {path: value.astype("float32") for path, value in weights.items()}
+        for path in [path.removesuffix(LEFT) for path in weights if path.endswith(LEFT)]:
+            change = weights.pop(path + LEFT) @ weights.pop(path + RIGHT)
+            before = keras.ops.convert_to_numpy(variables[path])
+            weights[path] = before + change.reshape(before.shape)
         unknown = sorted(set(weights) - set(variables))
         if unknown:
             raise ValueError(f"Expected weights of this parser. Received: {unknown[:3]}")
         for path, value in weights.items():
-            variables[path].assign(value.astype("float32"))
+            variables[path].assign(value)
     return parser
+
+
+def _factors(x, rank):
+    """Two matrices whose product is nearest to an array, seen as the squarest matrix."""
+    rows = min(np.cumprod(x.shape[:-1]), key=lambda rows: abs(rows - x.size // rows))
+    u, s, v = np.linalg.svd(x.reshape(rows, -1), full_matrices=False)
+    root = np.sqrt(s[:rank])
+    return u[:, :rank] * root, root[:, None] * v[:rank]
 
 
 def frozen_weights(parser):

@@ -17,15 +17,19 @@ pytestmark = pytest.mark.skipif(
 WORDS = ["The", "old", "man", "saw", "a", "dog", "in", "the", "garden", "."]
 
 
-def test_what_is_stored_comes_back(tmp_path):
-    parser = treebank.DependencyParser(
-        treebank.minilm_backbone(),
+def new_parser(num_layers=6):
+    return treebank.DependencyParser(
+        treebank.minilm_backbone(num_layers),
         treebank.ParserPreprocessor(treebank.minilm_tokenizer()),
         labels=["root", "dep"],
         tags=["X", "NOUN"],
         arc_dim=8,
         relation_dim=8,
     )
+
+
+def test_what_is_stored_comes_back(tmp_path):
+    parser = new_parser()
     freeze(parser.backbone, 5)
     treebank.save_compact_preset(parser, tmp_path / "preset", about="nothing")
     assert sum(f.stat().st_size for f in (tmp_path / "preset").iterdir()) < 5e6
@@ -37,6 +41,36 @@ def test_what_is_stored_comes_back(tmp_path):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6, err_msg=one.path)
     with pytest.raises(ValueError, match="Expected a ConstituencyParser"):
         treebank.ConstituencyParser.from_preset(str(tmp_path / "preset"))
+
+
+def test_changes_of_low_rank(tmp_path):
+    parser = new_parser(num_layers=1)
+    freeze(parser.backbone, 0)
+    rng = np.random.default_rng(0)
+    changes = {}
+    for w in parser.backbone.transformer_layers[0].weights:
+        if w.path.endswith("/kernel"):  # (384, heads, 32), (heads, 32, 384) or a matrix
+            rows = 384 if w.shape[0] == 12 else w.shape[0]
+            change = rng.normal(size=(rows, 2)) @ rng.normal(size=(2, np.prod(w.shape) // rows))
+            changes[w.path] = change.reshape(w.shape) / 10
+            w.assign_add(changes[w.path])
+    assert len(changes) == 6
+    sizes = []
+    for rank in (None, 2, 1):
+        treebank.save_compact_preset(parser, tmp_path / "preset", rank=rank)
+        sizes.append(sum(f.stat().st_size for f in (tmp_path / "preset").iterdir()))
+        again = treebank.DependencyParser.from_preset(str(tmp_path / "preset"))
+        errors = {
+            one.path: np.abs(keras.ops.convert_to_numpy(one) - keras.ops.convert_to_numpy(other))
+            for one, other in zip(parser.weights, again.weights, strict=True)
+        }
+        for path, error in errors.items():
+            if rank != 1 or path not in changes:
+                assert error.max() < 2e-3, path
+            else:  # half of the change is missing
+                size = np.sqrt(np.mean(changes[path] ** 2))
+                assert 0.3 < np.sqrt(np.mean(error**2)) / size < 0.9
+    assert sizes[1] < sizes[0] / 10
 
 
 def test_the_shipped_dependency_parser():

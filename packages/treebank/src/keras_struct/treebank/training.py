@@ -53,6 +53,7 @@ def train(
     backbone=None,
     preprocessor=None,
     start=None,
+    rank=None,
     progress=print,
     **options,
 ):
@@ -80,6 +81,8 @@ def train(
         preprocessor: Its preprocessor.
         start: Another parser of this kind, or its preset, to begin with: the weights that have the
             same shapes, and those of the labels and tags that both have.
+        rank: Of the changes of MiniLM's matrices that are stored, see `save_compact_preset`. Scores
+            after an epoch are those of the whole changes.
         progress: Called with a line of text after each epoch.
         **options: Of `ConstituencyParser` or `DependencyParser`.
 
@@ -166,7 +169,7 @@ def train(
         with history.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         if compact:
-            save_compact_preset(parser, output / "model", about)
+            save_compact_preset(parser, output / "model", about, rank)
         else:
             parser.save_to_preset(str(output / "model"))
         progress("  ".join(f"{k} {v:.4f}" if k != "epoch" else f"{k} {v}" for k, v in row.items()))
