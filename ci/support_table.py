@@ -35,8 +35,8 @@ def table():
         "Every structure has value, log-partition, marginals of every potential, argmax, exact "
         "samples, top-k, entropy, log-probability, cross-entropy and KL, at any temperature "
         "(0 included). Readouts are differentiable twice on JAX, TensorFlow and PyTorch; NumPy has "
-        "no gradients. `native_cpu` needs Numba and a CPU, `graph_cpu` TensorFlow without XLA and a "
-        "CPU. `checkpointed` trades time for memory "
+        "no gradients. `native_cpu` needs Numba and a CPU, `graph_cpu` TensorFlow without XLA and "
+        "a CPU. `checkpointed` trades time for memory "
         "(one pair of 8,192 tokens trains in under 2 GB); `reference` is the NumPy float64 oracle.",
     ]
     return "\n".join(lines)
