@@ -158,6 +158,28 @@ def test_decoded_trees(structure):
         np.testing.assert_allclose(marginals[b].sum(), counts, rtol=1e-5)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_minimum_risk_where_a_label_does_not_count(threshold):
+    with float64():
+        _, packed = potentials("cky")
+        decoder = parsers.TreeDecoder("minimum_risk", 0.5, 0, threshold, dtype="float64")
+        found = array(decoder(packed))
+    decoder = parsers.TreeDecoder.from_config(decoder.get_config())
+    assert (decoder.null_label, decoder.threshold) == (0, threshold)
+    for b, objects in enumerate(trees(packed)):
+        p = np.exp([score / 0.5 for score, _ in objects])
+        probability: dict = {}
+        for (_, tree), weight in zip(objects, p / p.sum(), strict=True):
+            for part in map(tuple, tree[tree[:, 0] >= 0]):
+                probability[part] = probability.get(part, 0.0) + weight
+
+        def worth(tree, probability=probability):
+            parts = map(tuple, tree[tree[:, 0] >= 0].tolist())
+            return sum(probability[part] - threshold for part in parts if part[2] != 0)
+
+        np.testing.assert_allclose(worth(found[b]), max(worth(tree) for _, tree in objects))
+
+
 def test_a_target_that_is_no_tree_has_an_infinite_loss():
     _, packed = potentials("eisner")
     crossing = np.array(ARCS)

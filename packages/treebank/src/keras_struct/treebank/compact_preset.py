@@ -24,6 +24,8 @@ OURS = (
     "tags",
     "dropout",
     "decoding",
+    "temperature",
+    "threshold",
     "boundary_dim",
     "structure",
     "arc_dim",

@@ -23,6 +23,9 @@ class ConstituencyParser(ParserTask):
         dropout: Rate for the states of words and of their projections.
         decoding: `"minimum_risk"`, the tree with the most expected correct spans, or `"tree"`, the
             best one; see `TreeDecoder`.
+        temperature: For minimum risk, the probabilities are those at this temperature; above 1 for
+            a parser that is too sure of itself.
+        threshold: For minimum risk, a span counts its probability less this.
         **kwargs: `name`.
 
     Call arguments:
@@ -53,7 +56,8 @@ class ConstituencyParser(ParserTask):
 
     Source: Kitaev, Cao and Klein (2019), Multilingual constituency parsing with self-attention and
     pre-training; Zhang, Zhou and Li (2020), Fast and accurate neural CRF constituency parsing;
-    Goodman (1996), Parsing algorithms and metrics.
+    Goodman (1996), Parsing algorithms and metrics; Lipton, Elkan and Naryanaswamy (2014), Optimal
+    thresholding of classifiers to maximize F1 measure.
     """
 
     presets: ClassVar[dict[str, dict[str, str]]] = {
@@ -71,13 +75,23 @@ class ConstituencyParser(ParserTask):
         boundary_dim=128,
         dropout=0.2,
         decoding="minimum_risk",
+        temperature=1.0,
+        threshold=0.4,
         **kwargs,
     ):
         if NULL not in labels:
             raise ValueError(f"Expected {NULL!r} among the labels. Received: labels={labels}")
         head = CKYParser(len(labels), boundary_dim=boundary_dim, dropout=dropout, name="tree")
-        super().__init__(backbone, preprocessor, head, labels, tags, dropout, decoding, **kwargs)
+        of_tree = {
+            "temperature": temperature,
+            "null_label": list(labels).index(NULL),
+            "threshold": threshold,
+        }
+        super().__init__(
+            backbone, preprocessor, head, labels, tags, dropout, decoding, of_tree, **kwargs
+        )
         self.boundary_dim = boundary_dim
+        self.temperature, self.threshold = temperature, threshold
 
     def result(self, words, tree, tags, marginals):
         rows = [(s, e, k) for s, e, k in tree.tolist() if s >= 0 and self.labels[k] != NULL]
@@ -104,4 +118,9 @@ class ConstituencyParser(ParserTask):
         )
 
     def get_config(self):
-        return {**super().get_config(), "boundary_dim": self.boundary_dim}
+        return {
+            **super().get_config(),
+            "boundary_dim": self.boundary_dim,
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+        }

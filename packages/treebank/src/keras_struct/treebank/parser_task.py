@@ -36,13 +36,25 @@ class ParserTask(keras_hub.models.Task):
         tags: Names of the part-of-speech tags.
         dropout: Rate for the states of words.
         decoding: `"tree"`, the best tree, or `"minimum_risk"`, see `TreeDecoder`.
+        decoder_options: Its other options.
         **kwargs: `name`.
     """
 
     backbone_cls = keras_hub.models.BertBackbone
     preprocessor_cls = ParserPreprocessor
 
-    def __init__(self, backbone, preprocessor, head, labels, tags, dropout, decoding, **kwargs):
+    def __init__(
+        self,
+        backbone,
+        preprocessor,
+        head,
+        labels,
+        tags,
+        dropout,
+        decoding,
+        decoder_options=None,
+        **kwargs,
+    ):
         if decoding not in DECODINGS:
             raise ValueError(f"Expected one of {DECODINGS}. Received: decoding={decoding!r}")
         pooling = WordPooling(name="word_pooling")
@@ -66,7 +78,7 @@ class ParserTask(keras_hub.models.Task):
         self.preprocessor = preprocessor
         self.scores_of_states = scores
         self.labels, self.tags, self.dropout = list(labels), list(tags), dropout
-        self.decoding = decoding
+        self.decoding, self.decoder_options = decoding, decoder_options or {}
         self._models = {}
 
     def __call__(self, *args, **kwargs):
@@ -90,7 +102,7 @@ class ParserTask(keras_hub.models.Task):
         """
         if probabilities not in self._models:
             packed, tags = self.output["tree"], self.output["tags"]
-            tree = TreeDecoder(self.decoding)(packed)
+            tree = TreeDecoder(self.decoding, **self.decoder_options)(packed)
             outputs = {"tree": tree, "tags": keras.ops.argmax(tags, axis=-1)}
             if probabilities:
                 outputs["marginals"] = TreeDecoder("marginals")(packed)

@@ -75,12 +75,14 @@ def test_an_endless_stream_is_read_as_far_as_needed(parser):
 
 @pytest.mark.parametrize("decoding", ["tree", "minimum_risk"])
 def test_decoding_is_that_of_the_tree_decoder(decoding):
-    parser = tiny_parser("constituency", decoding=decoding)
+    parser = tiny_parser("constituency", decoding=decoding, temperature=0.5, threshold=0.3)
+    wanted = parsers.TreeDecoder(decoding, 0.5, parser.labels.index(parsers.NULL), 0.3)
     arrays = parser.preprocessor(tiny_sentences(6, 7))
     packed = keras.Model(parser.input, parser.output["tree"])(arrays)
     trees = parser.inference_model()(arrays)["tree"]
-    np.testing.assert_array_equal(array(trees), array(parsers.TreeDecoder(decoding)(packed)))
-    assert parser.get_config()["decoding"] == decoding
+    np.testing.assert_array_equal(array(trees), array(wanted(packed)))
+    config = parser.get_config()
+    assert (config["decoding"], config["temperature"], config["threshold"]) == (decoding, 0.5, 0.3)
     with pytest.raises(ValueError, match="Received: decoding='best'"):
         tiny_parser("dependency", decoding="best")
 
