@@ -1,5 +1,6 @@
 """Raw text in, trees out: English constituency and dependency parsers on KerasHub backbones."""
 
+from keras_struct.treebank.averaging import average
 from keras_struct.treebank.compact_preset import save_compact_preset
 from keras_struct.treebank.constituency_parser import ConstituencyParser
 from keras_struct.treebank.dependency_parser import DependencyParser
@@ -20,6 +21,7 @@ __all__ = [
     "DependencyParser",
     "ParserPreprocessor",
     "WordPooling",
+    "average",
     "draw",
     "evaluate",
     "load_bert_weights",

@@ -1,4 +1,4 @@
-"""The command `keras-struct-treebank`: train, evaluate, parse and export parsers."""
+"""The command `keras-struct-treebank`: train, average, evaluate, parse and export parsers."""
 
 import argparse
 import glob
@@ -100,6 +100,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--limit", type=int, help="sentences to train on")
     sub.add_argument("--about", default="", help="what the treebanks are, kept with the model")
 
+    sub = command("average", "One parser from several trained from the same start.", None)
+    sub.add_argument("models", nargs="+", metavar="MODEL", help="shipped names or folders")
+    sub.add_argument("--output", type=Path, required=True, help="folder of the new model")
+    sub.add_argument("--rank", type=int, help="of the changes that are stored (default: full)")
+    policy(sub)
+
     sub = command("export", "Write a SavedModel that parses in plain TensorFlow.", None)
     model(sub)
     sub.add_argument("output", type=Path, help="folder to write")
@@ -110,7 +116,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 2 for input that does not fit."""
     chosen = arguments(words)
-    run = {"parse": run_parse, "evaluate": run_evaluate, "train": run_train, "export": run_export}
+    run = {
+        "parse": run_parse,
+        "evaluate": run_evaluate,
+        "train": run_train,
+        "average": run_average,
+        "export": run_export,
+    }
     try:
         run[chosen.command](chosen)
     except (ValueError, OSError, ImportError) as error:
@@ -128,13 +140,14 @@ def set_policy(chosen: argparse.Namespace) -> None:
     keras.config.set_dtype_policy(getattr(chosen, "dtype_policy", "float32"))
 
 
-def load(chosen: argparse.Namespace) -> Any:
+def load(chosen: argparse.Namespace, model: str | None = None) -> Any:
     """The parser that the arguments name."""
     from keras_struct import treebank
 
     set_policy(chosen)
-    name = chosen.model or SHIPPED[chosen.kind]
-    if chosen.model and not Path(name).is_dir() and name not in SHIPPED.values():
+    model = model or chosen.model
+    name = model or SHIPPED[chosen.kind]
+    if model and not Path(name).is_dir() and name not in SHIPPED.values():
         raise ValueError(
             f"Expected a folder, or one of {sorted(SHIPPED.values())}. Received: --model {name}"
         )
@@ -261,6 +274,19 @@ def run_train(chosen: argparse.Namespace) -> None:
             **options,
         )
     print(chosen.output / "model")
+
+
+def run_average(chosen: argparse.Namespace) -> None:
+    from keras_struct import treebank
+    from keras_struct.treebank.compact_preset import preset_folder
+
+    parser = treebank.average([load(chosen, model) for model in chosen.models])
+    if preset_folder(chosen.models[0]) is None:
+        parser.save_to_preset(str(chosen.output))
+    else:
+        about = "The mean of " + ", ".join(chosen.models)
+        treebank.save_compact_preset(parser, chosen.output, about, chosen.rank)
+    print(chosen.output)
 
 
 def run_export(chosen: argparse.Namespace) -> None:

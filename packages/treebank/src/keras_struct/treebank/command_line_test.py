@@ -32,7 +32,7 @@ def loaded():
 @pytest.fixture
 def run(loaded, monkeypatch, capsys):
     """Runs the command: exit status, standard output, standard error."""
-    monkeypatch.setattr(command_line, "load", lambda chosen: loaded[chosen.kind])
+    monkeypatch.setattr(command_line, "load", lambda chosen, model=None: loaded[chosen.kind])
 
     def call(*words, stdin=""):
         monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
@@ -41,6 +41,13 @@ def run(loaded, monkeypatch, capsys):
         return status, captured.out, captured.err
 
     return call
+
+
+def test_average(run, tmp_path, loaded):
+    status, out, _ = run("average", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "mean")
+    assert (status, out) == (0, f"{tmp_path / 'mean'}\n")
+    again = treebank.ConstituencyParser.from_preset(str(tmp_path / "mean"))
+    assert again([["we", "left"]]) == loaded["constituency"]([["we", "left"]])
 
 
 def test_formats():

@@ -45,25 +45,26 @@ def save_compact_preset(parser, folder, about="", rank=None):
     """Store a parser over MiniLM, whole or not at all.
 
     Args:
-        parser: `ConstituencyParser` or `DependencyParser` over `minilm_backbone()`, whose frozen
-            layers still have the weights of MiniLM.
+        parser: `ConstituencyParser` or `DependencyParser` over `minilm_backbone()`; what still has
+            the weights of MiniLM is not stored.
         folder: Path; a compact preset that is there is replaced.
         about: What it was trained on, for its readers.
         rank: Of what is kept of the change of every matrix of the backbone, the best such
             approximation (Eckart and Young, 1936); None to store the matrices.
     """
     folder = Path(folder)
-    frozen = frozen_weights(parser)
-    weights = {}
-    for w in parser.weights:
-        if w.path not in frozen and "seed_generator" not in w.path:
-            weights[w.path] = keras.ops.convert_to_numpy(w)
-    if rank is not None:
-        for w in minilm_backbone(parser.backbone.num_layers).weights:
-            if w.path in weights and w.path.endswith("/kernel"):
-                change = weights.pop(w.path) - keras.ops.convert_to_numpy(w)
-                left, right = _factors(change, rank)
-                weights[w.path + LEFT], weights[w.path + RIGHT] = left, right
+    weights = {
+        w.path: keras.ops.convert_to_numpy(w)
+        for w in parser.weights
+        if "seed_generator" not in w.path
+    }
+    for w in minilm_backbone(parser.backbone.num_layers).weights:
+        before = keras.ops.convert_to_numpy(w)
+        if np.array_equal(weights[w.path], before):
+            del weights[w.path]
+        elif rank is not None and w.path.endswith("/kernel"):
+            left, right = _factors(weights.pop(w.path) - before, rank)
+            weights[w.path + LEFT], weights[w.path + RIGHT] = left, right
     # Contiguous: safetensors writes memory as it lies.
     weights = {path: np.ascontiguousarray(x, "float16") for path, x in weights.items()}
     config = parser.get_config()
@@ -117,12 +118,3 @@ def _factors(x, rank):
     u, s, v = np.linalg.svd(x.reshape(rows, -1), full_matrices=False)
     root = np.sqrt(s[:rank])
     return u[:, :rank] * root, root[:, None] * v[:rank]
-
-
-def frozen_weights(parser):
-    """Paths of the weights of the backbone that are still MiniLM's."""
-    backbone = parser.backbone
-    layers = [layer for layer in backbone.layers if not layer.trainable]
-    return {w.path for layer in layers for w in layer.weights} | {
-        w.path for w in backbone.pooled_dense.weights
-    }

@@ -10,7 +10,7 @@ import numpy as np
 from keras_struct import parsers
 from keras_struct.layers.whole_files import open_whole
 from keras_struct.treebank.batches import batches_by_length, padded_size
-from keras_struct.treebank.compact_preset import frozen_weights, save_compact_preset
+from keras_struct.treebank.compact_preset import save_compact_preset
 from keras_struct.treebank.constituency_parser import ConstituencyParser
 from keras_struct.treebank.dependency_parser import DependencyParser
 from keras_struct.treebank.evaluation import evaluate
@@ -136,7 +136,8 @@ def train(
     parser = task(backbone, preprocessor, labels=labels.labels, tags=tags.labels, **options)
     freeze(backbone, frozen_layers)
     if start is not None:
-        start_from(parser, start, kept=frozen_weights(parser) if compact else ())
+        kept = {w.path for w in backbone.non_trainable_weights} if compact else ()
+        start_from(parser, start, kept)
     output = Path(output)
     (output / "checkpoint").mkdir(parents=True, exist_ok=True)
     _claim(output / "training.json", kind, parser)
