@@ -114,7 +114,7 @@ def by_end(size, k, end, start):
     return k * cells_of(size) + (end * (end + ONE)) // TWO + start
 
 
-@compiled
+@inlined
 def by_width(size, k, width, start):
     """Where a span is in rows of size, size - 1, ..., 1 cells."""
     return by_start(size, k, width, start)
@@ -158,7 +158,7 @@ def least_width(plan, k):
     return ZERO if plan.unit[k] == ZERO else ONE
 
 
-@compiled
+@inlined
 def row_of(plan, p, w, n):
     size, gap, left, right = plan.size, plan.gap[p], plan.left[p], plan.right[p]
     first, last = least_width(plan, left), w - gap - least_width(plan, right)
@@ -204,12 +204,13 @@ def is_lost(x, at_x, y, at_y, count):
 def weigh(row, x, y, z, slope):
     """Weights of a product; False if some are too small."""
     by = np.exp(-slope * row.gap)
+    left, right, cuts = cuts_of(row, ZERO)
     for i in range(row.spans):
-        left, right, cuts = cuts_of(row, i)
         total = dot(x, left, y, right, cuts)
         if total < LEAST * LEAST and is_lost(x, left, y, right, cuts):
             return False
         z[row.here + i] = by * total
+        left, right, cuts = left + row.size - i, right + row.width + i + TWO, row.cuts
     return True
 
 
@@ -340,7 +341,7 @@ class Made(NamedTuple):
     size: np.uint64
 
 
-@compiled
+@inlined
 def made_of(plan, k, w, n):
     size = plan.size
     of, source = NOTHING, ZERO
@@ -379,20 +380,21 @@ def add_scores(made, places, scores, forbidden, v):
 @compiled
 def find_exponentials(plan, n, scores, e):
     """Exponentials of all scores, by item, width and start; False if some are too large."""
+    fits = True
     for k in range(U(len(plan.unit))):
         if not plan.scored[k]:
             continue
         for w in range(ONE, n + ONE):
-            here = by_width(plan.size, k, w, ZERO)
+            here, places = by_width(plan.size, k, w, ZERO), plan.places[k, w - ONE]
             for i in range(n + ONE - w):
-                place = plan.places[k, w - ONE, i]
-                e[here + i] = scores[place] if place >= 0 else FORBIDDEN
-                if not -MOST < e[here + i] < MOST and e[here + i] > INFEASIBLE:
-                    return False
+                score = scores[max(places[i], 0)]
+                score = score if places[i] >= 0 else FORBIDDEN
+                fits = fits & ((abs(score) < MOST) | (score <= INFEASIBLE))
+                e[here + i] = score
         first, last = by_width(plan.size, k, ONE, ZERO), by_width(plan.size, k + ONE, ZERO, ZERO)
         for j in range(first, last):
             e[j] = exp_or_zero(e[j])
-    return True
+    return fits
 
 
 @reordered
@@ -429,14 +431,17 @@ def at_new_slope(plan, n, width, change, x, y, z):
 @compiled
 def read_items(made, places, got, found, into):
     """What the items got: for themselves, and for the product or the wrapped item."""
-    for i in range(made.spans):
-        p = got[made.here + i]
-        if made.scored and places[i] >= 0:
-            found[places[i]] = p
-        if made.of == PRODUCT:
-            into[i] += p
-        elif made.of == WRAPPED:
-            got[by_width(made.size, made.source, made.width - TWO, i + ONE)] += p
+    if made.scored:
+        for i in range(made.spans):
+            if places[i] >= 0:
+                found[places[i]] = got[made.here + i]
+    if made.of == PRODUCT:
+        for i in range(made.spans):
+            into[i] += got[made.here + i]
+    elif made.of == WRAPPED:
+        for i in range(made.spans):
+            inner = by_width(made.size, made.source, made.width - TWO, i + ONE)
+            got[inner] += got[made.here + i]
 
 
 class Uses(NamedTuple):
@@ -460,7 +465,7 @@ class Uses(NamedTuple):
     closed: bool
 
 
-@compiled
+@inlined
 def uses_of(plan, p, on_left, v, n):
     other, gap, closed = plan.right[p] if on_left else plan.left[p], plan.gap[p], plan.closed[p]
     least = least_width(plan, other)
@@ -480,16 +485,30 @@ def wider(use, size, p, on_left, i, v, n):
     narrow.
     """
     if on_left:
-        end = i + v + use.gap
-        others = by_start(size, use.other, end, use.least)
+        others = by_start(size, use.other, i + v + use.gap, use.least)
         wholes = by_start(size, p, i, v + use.gap + use.least)
-        count = n + ONE - end - use.least
     else:
         first = ONE if use.closed and i > use.gap else ZERO
         others = by_end(size, use.other, i - use.gap, first)
         wholes = by_end(size, p, i + v, first)
-        count = i + ONE - use.gap - use.least - first
-    return others, wholes, count
+    return others, wholes, how_many(use, on_left, i, v, n)
+
+
+@inlined
+def how_many(use, on_left, i, v, n):
+    if on_left:
+        return n + ONE - i - v - use.gap - use.least
+    first = ONE if use.closed and i > use.gap else ZERO
+    return i + ONE - use.gap - use.least - first
+
+
+@inlined
+def next_wider(use, size, on_left, i, v, others, wholes):
+    """Where they are for the span at i + 1: rows have one cell less, or one more, than the last."""
+    if on_left:
+        return others + size - i - v - use.gap, wholes + size - i
+    first = ONE if use.closed and i == use.gap else ZERO
+    return others + i + ONE - use.gap + first, wholes + i + ONE + v + first
 
 
 # One side is a function that its callers contain: there the side is known, and no span asks for it.
@@ -497,11 +516,13 @@ def wider(use, size, p, on_left, i, v, n):
 
 @inlined
 def gather_side(plan, k, p, on_left, v, n, a, b, x, got):
-    here, use = by_width(plan.size, k, v, ZERO), uses_of(plan, p, on_left, v, n)
+    size, use = plan.size, uses_of(plan, p, on_left, v, n)
+    here, own = by_width(size, k, v, ZERO), by_start(size, k, use.start, v)
+    others, wholes, _ = wider(use, size, p, on_left, use.start, v, n)
     for i in range(use.start, use.stop):
-        others, wholes, count = wider(use, plan.size, p, on_left, i, v, n)
-        total = dot(a, others, b, wholes, count)
-        got[here + i] += total * x[by_start(plan.size, k, i, v)]
+        got[here + i] += dot(a, others, b, wholes, how_many(use, on_left, i, v, n)) * x[own]
+        own += size - i
+        others, wholes = next_wider(use, size, on_left, i, v, others, wholes)
 
 
 @reordered
