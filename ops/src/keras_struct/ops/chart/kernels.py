@@ -278,7 +278,7 @@ def find_rates_of_logs(row, x, y, z, dx, dy, dz, t):
         dz[row.here + i] = mean_of(t, dx, left, dy, right, cuts)
 
 
-@compiled
+@inlined
 def put(size, k, width, spans, v, x, y):
     """Values of all spans of a width, by start and by end."""
     at_x, at_y = by_start(size, k, ZERO, width), by_end(size, k, width, ZERO)
@@ -355,7 +355,7 @@ def made_of(plan, k, w, n):
     return Made(of, k, w, n + ONE - w, source, plan.scored[k], here, size)
 
 
-@compiled
+@inlined
 def find_inner(made, x, z, nothing, unit, into):
     """What the items are made of."""
     if made.of == PRODUCT:
