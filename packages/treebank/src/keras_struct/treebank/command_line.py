@@ -104,6 +104,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("models", nargs="+", metavar="MODEL", help="shipped names or folders")
     sub.add_argument("--output", type=Path, required=True, help="folder of the new model")
     sub.add_argument("--rank", type=int, help="of the changes that are stored (default: full)")
+    sub.add_argument("--about", default="", help="kept with the model")
     policy(sub)
 
     sub = command("export", "Write a SavedModel that parses in plain TensorFlow.", None)
@@ -284,8 +285,7 @@ def run_average(chosen: argparse.Namespace) -> None:
     if preset_folder(chosen.models[0]) is None:
         parser.save_to_preset(str(chosen.output))
     else:
-        about = "The mean of " + ", ".join(chosen.models)
-        treebank.save_compact_preset(parser, chosen.output, about, chosen.rank)
+        treebank.save_compact_preset(parser, chosen.output, chosen.about, chosen.rank)
     print(chosen.output)
 
 

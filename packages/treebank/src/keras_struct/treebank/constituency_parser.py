@@ -23,8 +23,8 @@ class ConstituencyParser(ParserTask):
         dropout: Rate for the states of words and of their projections.
         decoding: `"minimum_risk"`, the tree with the most expected correct spans, or `"tree"`, the
             best one; see `TreeDecoder`.
-        temperature: For minimum risk, the probabilities are those at this temperature; above 1 for
-            a parser that is too sure of itself.
+        temperature: For minimum risk, the probabilities are those at this temperature: above 1,
+            since a trained parser is too sure of itself.
         threshold: For minimum risk, a span counts its probability less this.
         **kwargs: `name`.
 
@@ -75,7 +75,7 @@ class ConstituencyParser(ParserTask):
         boundary_dim=128,
         dropout=0.2,
         decoding="minimum_risk",
-        temperature=1.0,
+        temperature=1.3,
         threshold=0.4,
         **kwargs,
     ):
