@@ -294,6 +294,7 @@ def test_greedy_spans_are_nested_and_agree_with_the_best_tree_where_it_is_sure()
 
 
 def test_arguments():
+    _, packed = potentials("cky")
     for message, make in {
         "num_labels=0": lambda: parsers.CKYParser(0),
         "num_relations=1.5": lambda: parsers.EisnerParser(1.5),
@@ -304,6 +305,10 @@ def test_arguments():
         "units=0": lambda: parsers.Biaffine(0),
         "margin=0": lambda: parsers.TreeMaxMargin(0),
         "temperature=-1": lambda: parsers.TreeDecoder(temperature=-1),
+        "threshold=1": lambda: parsers.TreeDecoder("minimum_risk", threshold=1),
+        "null_label=9": lambda: parsers.TreeDecoder("minimum_risk", null_label=9)(
+            potentials("cky")[1]
+        ),
         "structure='dag'": lambda: parsers.pack_tree(np.zeros((1, 2, 2, 1)), structure="dag"),
         "shape of scores": lambda: parsers.pack_tree(np.zeros((1, 2, 2))),
         "states_shape": lambda: parsers.CKYParser(2)(np.zeros((1, 2))),

@@ -281,8 +281,11 @@ def run_average(chosen: argparse.Namespace) -> None:
     from keras_struct import treebank
     from keras_struct.treebank.compact_preset import preset_folder
 
+    compact = preset_folder(chosen.models[0]) is not None
+    if not compact and chosen.rank is not None:
+        raise ValueError(f"Expected a rank for parsers over MiniLM. Received: --rank {chosen.rank}")
     parser = treebank.average([load(chosen, model) for model in chosen.models])
-    if preset_folder(chosen.models[0]) is None:
+    if not compact:
         parser.save_to_preset(str(chosen.output))
     else:
         treebank.save_compact_preset(parser, chosen.output, chosen.about, chosen.rank)

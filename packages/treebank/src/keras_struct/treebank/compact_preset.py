@@ -51,7 +51,11 @@ def save_compact_preset(parser, folder, about="", rank=None):
         about: What it was trained on, for its readers.
         rank: Of what is kept of the change of every matrix of the backbone, the best such
             approximation (Eckart and Young, 1936); None to store the matrices.
+
+    Raises:
+        ValueError: If the rank is not positive.
     """
+    check_rank(rank)
     folder = Path(folder)
     weights = {
         w.path: keras.ops.convert_to_numpy(w)
@@ -100,16 +104,21 @@ def load_compact_preset(cls, folder, load_weights=True):
         weights = load_file(Path(folder) / WEIGHTS)
         variables = {w.path: w for w in parser.weights}
         weights = {path: value.astype("float32") for path, value in weights.items()}
+        paths = {path.removesuffix(LEFT).removesuffix(RIGHT) for path in weights}
+        if unknown := sorted(paths - set(variables)):
+            raise ValueError(f"Expected weights of this parser. Received: {unknown[:3]}")
         for path in [path.removesuffix(LEFT) for path in weights if path.endswith(LEFT)]:
             change = weights.pop(path + LEFT) @ weights.pop(path + RIGHT)
             before = keras.ops.convert_to_numpy(variables[path])
             weights[path] = before + change.reshape(before.shape)
-        unknown = sorted(set(weights) - set(variables))
-        if unknown:
-            raise ValueError(f"Expected weights of this parser. Received: {unknown[:3]}")
         for path, value in weights.items():
             variables[path].assign(value)
     return parser
+
+
+def check_rank(rank):
+    if rank is not None and rank < 1:
+        raise ValueError(f"Expected a positive rank, or None. Received: rank={rank}")
 
 
 def _factors(x, rank):

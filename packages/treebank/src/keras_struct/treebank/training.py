@@ -10,7 +10,7 @@ import numpy as np
 from keras_struct import parsers
 from keras_struct.layers.whole_files import open_whole
 from keras_struct.treebank.batches import batches_by_length, padded_size
-from keras_struct.treebank.compact_preset import save_compact_preset
+from keras_struct.treebank.compact_preset import check_rank, save_compact_preset
 from keras_struct.treebank.constituency_parser import ConstituencyParser
 from keras_struct.treebank.dependency_parser import DependencyParser
 from keras_struct.treebank.evaluation import evaluate
@@ -115,6 +115,12 @@ def train(
         raise ValueError(
             "Expected a number of frozen layers for MiniLM, whose embeddings are not stored. "
             "Received: frozen_layers=None"
+        )
+    check_rank(rank)
+    if not compact and rank is not None:
+        raise ValueError(
+            "Expected a rank for MiniLM only, since other backbones are stored whole. "
+            f"Received: rank={rank}"
         )
     keras.utils.set_random_seed(seed)
     treebank, task = KINDS[kind]

@@ -96,6 +96,10 @@ def test_arguments(tmp_path):
         treebank.train("constituency", [good], [], loss="l2", **options(tmp_path))
     with pytest.raises(ValueError, match="frozen_layers=3"):
         treebank.train("constituency", [good], [], **options(tmp_path, frozen_layers=3))
+    for rank, backbone in ((0, None), (8, tiny_backbone())):
+        with pytest.raises(ValueError, match=f"rank={rank}"):
+            chosen = options(tmp_path, rank=rank, backbone=backbone)
+            treebank.train("constituency", [good], [], **chosen)
     with pytest.raises(ValueError, match="frozen_layers=None"):
         treebank.train(
             "constituency", [good], [], **options(tmp_path, frozen_layers=None, backbone=None)
