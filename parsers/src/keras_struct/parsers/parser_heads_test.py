@@ -306,9 +306,7 @@ def test_arguments():
         "margin=0": lambda: parsers.TreeMaxMargin(0),
         "temperature=-1": lambda: parsers.TreeDecoder(temperature=-1),
         "threshold=1": lambda: parsers.TreeDecoder("minimum_risk", threshold=1),
-        "null_label=9": lambda: parsers.TreeDecoder("minimum_risk", null_label=9)(
-            potentials("cky")[1]
-        ),
+        "null_label=9": lambda: parsers.TreeDecoder("minimum_risk", null_label=9)(packed),
         "structure='dag'": lambda: parsers.pack_tree(np.zeros((1, 2, 2, 1)), structure="dag"),
         "shape of scores": lambda: parsers.pack_tree(np.zeros((1, 2, 2))),
         "states_shape": lambda: parsers.CKYParser(2)(np.zeros((1, 2))),
