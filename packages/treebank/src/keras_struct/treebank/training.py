@@ -269,8 +269,10 @@ def _by_names(ours, theirs, axis, our_names, their_names):
 
 def freeze(backbone, layers):
     """Make the embeddings and the lowest layers of a backbone not trainable; None: nothing."""
-    backbone.trainable = True
     if layers is None:
+        for layer in backbone.layers:
+            # A summary of all subwords is no part of a parser; weight decay would change it.
+            layer.trainable = layer is not getattr(backbone, "pooled_dense", None)
         return
     if not 0 <= layers <= len(backbone.transformer_layers):
         raise ValueError(
