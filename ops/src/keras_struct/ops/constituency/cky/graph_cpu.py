@@ -4,18 +4,15 @@ import dataclasses
 
 from keras_struct.ops.chart import graph_cpu
 from keras_struct.ops.chart.graph_cpu import GraphChartSweeps
-from keras_struct.ops.constituency.cky.portable import CKYSweeps, LabelledBracketings
+from keras_struct.ops.constituency.cky.portable import CKYSweeps, labelled, rejects_splits
 
 
 def rejects(call):
-    if ("splits", True) in call.options:
-        return "it has no scores of splits"
-    return graph_cpu.rejects(call)
+    return rejects_splits(call) or graph_cpu.rejects(call)
 
 
 def sweeps(call):
-    trees = GraphCKYSweeps(splits=False)
-    return LabelledBracketings(trees) if call.option("labelled") else trees
+    return labelled(GraphCKYSweeps(splits=False), call)
 
 
 @dataclasses.dataclass(frozen=True)

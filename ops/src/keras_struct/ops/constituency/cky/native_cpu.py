@@ -4,18 +4,15 @@ import dataclasses
 
 from keras_struct.ops import native
 from keras_struct.ops.chart.native_cpu import NativeChartSweeps, places_of_spans
-from keras_struct.ops.constituency.cky.portable import CKYSweeps, LabelledBracketings
+from keras_struct.ops.constituency.cky.portable import CKYSweeps, labelled, rejects_splits
 
 
 def rejects(call):
-    if ("splits", True) in call.options:
-        return "it has no scores of splits"
-    return native.rejects_in_xla(call)
+    return rejects_splits(call) or native.rejects_in_xla(call)
 
 
 def sweeps(call):
-    trees = NativeCKYSweeps(splits=False)
-    return LabelledBracketings(trees) if call.option("labelled") else trees
+    return labelled(NativeCKYSweeps(splits=False), call)
 
 
 @dataclasses.dataclass(frozen=True)

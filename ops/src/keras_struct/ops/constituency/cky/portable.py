@@ -18,8 +18,15 @@ def rejects(call):
 
 
 def sweeps(call):
-    trees = CKYSweeps(call.option("splits"))
+    return labelled(CKYSweeps(call.option("splits")), call)
+
+
+def labelled(trees, call):
     return LabelledBracketings(trees) if call.option("labelled") else trees
+
+
+def rejects_splits(call):
+    return "it has no scores of splits" if ("splits", True) in call.options else None
 
 
 @dataclasses.dataclass(frozen=True)
