@@ -18,8 +18,8 @@ LENGTHS = np.array([13, 1, 0, 8, 13])
 STRUCTURES = {
     "cky": ops.cky,
     "nussinov": ops.nussinov,
+    "many roots": lambda arcs, **options: ops.eisner(arcs, single_root=False, **options),
     "eisner": ops.eisner,
-    "single root": lambda arcs, **options: ops.eisner(arcs, single_root=True, **options),
 }
 
 
