@@ -41,7 +41,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "damerau": ("alignment", ("portable", "checkpointed", "reference")),
     "lcs": ("alignment", ALIGNMENT),
     "cky": ("constituency.cky", CHART),
-    "pcfg": ("constituency.pcfg", ("portable", "reference")),
+    "pcfg": ("constituency.pcfg", NATIVE),
     "nussinov": ("constituency.nussinov", CHART),
     "eisner": ("dependency.eisner", CHART),
     "spanning_tree": ("dependency.spanning_tree", NATIVE),

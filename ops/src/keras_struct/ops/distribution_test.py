@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_struct import ops
+from keras_struct.ops.numerics import gumbel_noise
 from keras_struct.ops.testing import array
 
 RNG = np.random.default_rng(0)
@@ -209,3 +210,8 @@ def test_jacobian_of_the_marginals_by_a_parameter():
     assert pairs.shape == (2, 3, 3) and abs(pairs.sum()) < 1e-4
     with pytest.raises(ValueError, match="Received: name='gap'"):
         d.jacobian("gap")
+
+
+def test_noise_is_finite_for_uniform_numbers_that_were_rounded_up_to_one(monkeypatch):
+    monkeypatch.setattr(keras.random, "uniform", lambda shape, **_: keras.ops.ones(shape))
+    assert np.isfinite(array(gumbel_noise(0, "float32")((3,)))).all()

@@ -10,6 +10,7 @@ import functools
 import itertools
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_struct.ops import array
@@ -86,10 +87,12 @@ def gumbel_noise(seed, dtype):
         dtype: Dtype of the noise.
     """
     calls = itertools.count()
+    below_one = 1.0 - float(np.finfo(keras.backend.standardize_dtype(dtype)).epsneg)
 
     def noise(shape):
         call_seed = (seed + 0x9E3779B1 * next(calls)) % 2**31 if isinstance(seed, int) else seed
         uniform = keras.random.uniform(shape, minval=1e-37, dtype=dtype, seed=call_seed)
+        uniform = ops.clip(uniform, 0.0, below_one)  # NumPy rounds some up to 1: infinite noise
         return -array.log(-array.log(uniform))
 
     return noise
