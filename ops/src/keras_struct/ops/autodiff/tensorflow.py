@@ -1,21 +1,29 @@
-"""The three custom gradients on TensorFlow (see `autodiff/__init__.py`)."""
+"""The three custom gradients on TensorFlow (see `autodiff/__init__.py`).
+
+AutoGraph, which a user's `tf.function` applies to all that it calls, finds nothing to convert in
+sweeps and takes longer to look for it than they take to be traced.
+"""
 
 import functools
 
 import tensorflow as tf
+from tensorflow.autograph.experimental import do_not_convert
 
 from keras_struct.ops.numerics import reduce_to, scale_rows
 
 
+@do_not_convert
 def run(sweeps, name, *args, static=()):
     return getattr(sweeps, name)(*args, *static)
 
 
+@do_not_convert
 def forward(sweeps, potentials, context, op):
     log_partition, tape = sweeps.forward(_stop(potentials), context, op)
     return tf.stop_gradient(log_partition), _stop(tape)
 
 
+@do_not_convert
 def value(sweeps, potentials, context, tape, log_partition):
     @tf.custom_gradient
     def attach(*potentials):
@@ -30,6 +38,7 @@ def value(sweeps, potentials, context, tape, log_partition):
     return attach(*potentials)
 
 
+@do_not_convert
 def marginals(sweeps, potentials, context, tape):
     @tf.custom_gradient
     def attach(*potentials):
@@ -73,9 +82,10 @@ def compiled(sweep, name, *args):
 @functools.lru_cache(maxsize=64)
 def _graph(sweep, name):
     """A loop of small operations takes many times as long outside of a graph."""
-    return tf.function(getattr(sweep, name))
+    return tf.function(getattr(sweep, name), autograph=False)
 
 
+@do_not_convert
 def explicit(sweep, inputs, context):
     @tf.custom_gradient
     def attach(*inputs):
