@@ -1,5 +1,6 @@
 """How the native kernels are compiled by Numba, and elementary functions that it can vectorise."""
 
+import math
 import os
 
 import numba
@@ -20,6 +21,11 @@ reordered = numba.njit(
     **OPTIONS, fastmath=True
 )  # sums and maxima in any order; no exp_or_zero here
 
+# Modes of an example: maxima; sums of logarithms, or of numbers with an exponent each; sums of
+# plain numbers, each zero or above exp(-RANGE), so that no product of four vanishes.
+HARD, EXACT, FAST = 0, 1, 2
+RANGE = 160.0
+LEAST_WEIGHT = math.exp(-RANGE)
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10

@@ -19,11 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_struct.ops.compiled import compiled, exp_or_zero, reordered
+from keras_struct.ops.compiled import (
+    EXACT,
+    FAST,
+    HARD,
+    RANGE,
+    compiled,
+    exp_or_zero,
+    reordered,
+)
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-
-HARD, EXACT, FAST = 0, 1, 2
-RANGE = 160.0
 
 U: Any = np.uint64
 ZERO, ONE = U(0), U(1)

@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_struct.ops.compiled import compiled, exp_or_zero, inlined, reordered
+from keras_struct.ops.compiled import EXACT, FAST, HARD, compiled, exp_or_zero, inlined, reordered
+from keras_struct.ops.dependency.spanning_tree import plain_kernels as plain
+from keras_struct.ops.dependency.spanning_tree.plain_kernels import column, exchange, total
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.scaled import EMPTY, LN2, LOG2_E
 
@@ -45,12 +47,6 @@ def steps_before(a):
     return a * (a - ONE) * (a - TWO) // THREE if a > ONE else ZERO
 
 
-@compiled
-def column(m, h):
-    """Where the arc from h to m is; on the diagonal of the scores, from the root."""
-    return ZERO if m == h else h + ONE
-
-
 # Elimination --------------------------------------------------------------------------------------
 
 
@@ -67,25 +63,6 @@ def read(scores, n, m, e):
             else:
                 m[at], e[at] = 0.0, EMPTY
         m[i * width + i + ONE], e[i * width + i + ONE] = 0.0, EMPTY
-
-
-@compiled
-def exchange(x, n, k, q):
-    """Places k and q of a matrix (N, N + 1) change."""
-    width = n + ONE
-    for j in range(width):
-        x[k * width + j], x[q * width + j] = x[q * width + j], x[k * width + j]
-    for i in range(n):
-        at, to = i * width + k + ONE, i * width + q + ONE
-        x[at], x[to] = x[to], x[at]
-
-
-@reordered
-def total(x, start, end):
-    s = 0.0
-    for at in range(start, end):
-        s += x[at]
-    return s
 
 
 @reordered
@@ -249,27 +226,51 @@ def write(p, n, found):
 
 
 @compiled
-def forward(single_root, span, lengths, scores, hard, values):
+def forward(single_root, span, lengths, scores, hard, values, modes):
     size = U(scores.shape[1])
     cells = size * (size + ONE)
     m, e, out_m, out_e = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
+    into, pivot = np.empty(size * size), np.empty(size)
     share, swap = np.empty(0), np.empty(size, np.uint64)
     for b in range(U(span[0]), U(span[1])):
         n = lengths[b]
+        if not hard:
+            peaks, found, safe = plain.read(scores[b], n, m), FORBIDDEN, True
+            if peaks > INFEASIBLE:
+                found, safe = plain.eliminate(single_root, n, m, out_m, into, pivot, swap)
+            if safe:
+                modes[b] = FAST
+                values[b] = found + peaks if found > INFEASIBLE else FORBIDDEN
+                continue
+        modes[b] = HARD if hard else EXACT
         read(scores[b], n, m, e)
         values[b] = eliminate(single_root, n, hard, False, m, e, out_m, out_e, share, swap)
 
 
 @compiled
-def backward(single_root, span, lengths, scores, marginals):
+def backward(single_root, span, lengths, scores, modes, marginals):
     size = U(scores.shape[1])
     cells = size * (size + ONE)
     m, e, out_m, out_e = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
     share, swap = np.empty(steps_before(size + ONE)), np.empty(size, np.uint64)
+    into, pivot, w = np.empty(size * size), np.empty(size), np.empty(cells)
     choice, p, out = np.empty(cells), np.empty(cells), np.empty(size + ONE)
     for b in range(U(span[0]), U(span[1])):
         n = lengths[b]
         width = n + ONE
+        if modes[b] == FAST:
+            if plain.read(scores[b], n, m) <= INFEASIBLE:
+                continue
+            w[:] = m
+            value, _ = plain.eliminate(single_root, n, m, out_m, into, pivot, swap)
+            if value <= INFEASIBLE:
+                continue
+            p[:] = 0.0
+            plain.descend(single_root, n, out_m, into, pivot, swap, p, out)
+            for at in range(n * width):
+                p[at] *= w[at]
+            write(p, n, marginals[b])
+            continue
         read(scores[b], n, m, e)
         value = eliminate(single_root, n, False, True, m, e, out_m, out_e, share, swap)
         if value <= INFEASIBLE:
@@ -292,26 +293,53 @@ def backward(single_root, span, lengths, scores, marginals):
 
 
 @compiled
-def curvature(single_root, span, lengths, scores, tangents, products):
+def read_rates(tangents, n, rate):
+    width = n + ONE
+    for i in range(n):
+        for j in range(n):
+            rate[i * width + column(i, j)] = tangents[i, j]
+        rate[i * width + i + ONE] = 0.0
+
+
+@compiled
+def curvature(single_root, span, lengths, scores, modes, tangents, products):
     size = U(scores.shape[1])
     cells = size * (size + ONE)
     m, e, out_m, out_e = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
     share, swap = np.empty(steps_before(size + ONE)), np.empty(size, np.uint64)
     change, rate, rates = np.empty_like(share), np.empty(cells), np.empty(cells)
+    into, dinto, pivot = np.empty(size * size), np.empty(size * size), np.empty(size)
+    w, dw, of_pivots = np.empty(cells), np.empty(cells), np.empty(size)
     choice, p, dp = np.empty(cells), np.empty(cells), np.empty(cells)
     out, dout = np.empty(size + ONE), np.empty(size + ONE)
     for b in range(U(span[0]), U(span[1])):
         n = lengths[b]
         width = n + ONE
+        read_rates(tangents[b], n, rate)
+        if modes[b] == FAST:
+            if plain.read(scores[b], n, m) <= INFEASIBLE:
+                continue
+            w[:] = m
+            value, _ = plain.eliminate(single_root, n, m, out_m, into, pivot, swap)
+            if value <= INFEASIBLE:
+                continue
+            for at in range(n * width):
+                rate[at] *= w[at]
+                dw[at] = rate[at]
+            plain.rates(single_root, n, rate, out_m, rates, into, dinto, pivot, of_pivots, swap)
+            p[:], dp[:] = 0.0, 0.0
+            plain.descend_rates(
+                single_root, n, out_m, rates, into, dinto, pivot, of_pivots, swap, p, dp, out, dout
+            )
+            for at in range(n * width):
+                dp[at] = dp[at] * w[at] + p[at] * dw[at]
+            write(dp, n, products[b])
+            continue
         read(scores[b], n, m, e)
         value = eliminate(single_root, n, False, True, m, e, out_m, out_e, share, swap)
         if value <= INFEASIBLE:
             continue
         find_choices(single_root, n, out_m, out_e, choice)
-        for i in range(n):
-            for j in range(n):
-                rate[i * width + column(i, j)] = tangents[b, i, j]
-            rate[i * width + i + ONE] = 0.0
         for step in range(n):
             a = n - step
             k = a - ONE
@@ -346,7 +374,7 @@ def curvature(single_root, span, lengths, scores, tangents, products):
 
 
 @compiled
-def trace(single_root, span, lengths, scores, hard, straight, through, choices, heads):
+def trace(single_root, span, lengths, scores, modes, straight, through, choices, heads):
     """One tree; noise (T, B, N), (T, B, N), (T, B, N + 1) for arcs as they are or through k, and
     for the head of k (the root comes last)."""
     size = U(scores.shape[1])
@@ -359,7 +387,7 @@ def trace(single_root, span, lengths, scores, hard, straight, through, choices, 
         n = lengths[b]
         width = n + ONE
         read(scores[b], n, m, e)
-        value = eliminate(single_root, n, hard[b] > 0, True, m, e, out_m, out_e, share, swap)
+        value = eliminate(single_root, n, modes[b] == HARD, True, m, e, out_m, out_e, share, swap)
         if value <= INFEASIBLE:
             continue
         for a in range(ONE, width):

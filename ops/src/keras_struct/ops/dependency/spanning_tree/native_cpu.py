@@ -1,6 +1,6 @@
 """Matrix-Tree on the CPU, compiled by Numba, examples in parallel.
 
-The tape says whether sums were maxima, (B,): every sweep eliminates again, which takes less time
+The tape is the mode of every example, (B,): every sweep eliminates again, which takes less time
 than to write it down. Results have the dtype of the call.
 """
 
@@ -30,16 +30,16 @@ class NativeSpanningTreeSweeps(native.NativeSweeps, SpanningTreeSweeps):
     def forward(self, potentials, context, op):
         batch = potentials[0].shape[:1]
         results = [(batch, native.dtype_of(potentials[0])), (batch, "int32")]
-        value, hard = native.call(
+        value, modes = native.call(
             self, "_forward", results, *potentials, *context, static=(op == "max",)
         )
-        return value, (hard,)
+        return value, (modes,)
 
     def backward(self, potentials, context, tape):
-        return self.parts("_backward", potentials, context)
+        return self.parts("_backward", potentials, context, *tape)
 
     def curvature(self, potentials, context, tape, tangents):
-        return self.parts("_curvature", potentials, context, *tangents)
+        return self.parts("_curvature", potentials, context, *tape, *tangents)
 
     def trace(self, potentials, context, tape, noise):
         batch, n, _ = potentials[0].shape
@@ -50,26 +50,26 @@ class NativeSpanningTreeSweeps(native.NativeSweeps, SpanningTreeSweeps):
 
     # On NumPy arrays ---------------------------------------------------------------------------
 
-    def _forward(self, is_max, scores, lengths, values, hard):
+    def _forward(self, hard, scores, lengths, values, modes):
         found = np.empty(len(scores))
-        self._run("forward", scores, lengths, is_max, found)
-        values[:], hard[:] = found, is_max
+        self._run("forward", scores, lengths, hard, found, modes)
+        values[:] = found
 
-    def _backward(self, scores, lengths, marginals):
+    def _backward(self, scores, lengths, modes, marginals):
         found = np.zeros(scores.shape)
-        self._run("backward", scores, lengths, found)
+        self._run("backward", scores, lengths, modes, found)
         marginals[:] = found
 
-    def _curvature(self, scores, lengths, tangents, products):
+    def _curvature(self, scores, lengths, modes, tangents, products):
         found = np.zeros(scores.shape)
-        self._run("curvature", scores, lengths, native.as_double(tangents), found)
+        self._run("curvature", scores, lengths, modes, native.as_double(tangents), found)
         products[:] = found
 
-    def _trace(self, scores, lengths, hard, *arrays):
+    def _trace(self, scores, lengths, modes, *arrays):
         *noise, heads = arrays
         heads[:] = -1
         draws = [native.as_double(np.moveaxis(x, 0, 1)) for x in noise]
-        self._run("trace", scores, lengths, hard, *draws, heads)
+        self._run("trace", scores, lengths, modes, *draws, heads)
 
     def _run(self, name, scores, lengths, *arguments):
         """Runs a kernel on all examples."""

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
     BACKEND == "tensorflow" or importlib.util.find_spec("numba") is None,
     reason="native_cpu runs on JAX, PyTorch and NumPy, with Numba",
 )
+EXACT, FAST = 1, 2
 LENGTHS = np.array([9, 1, 0, 6, 9, 9, 2])
 
 
@@ -82,6 +83,29 @@ def agree(x, single_root, labels=None, rtol=1e-10, atol=1e-10):
     for name in wanted:
         near = atol + rounding.get(name, 0)
         np.testing.assert_allclose(got[name], wanted[name], rtol=rtol, atol=near, err_msg=name)
+
+
+def test_modes():
+    """Plain numbers where all arcs are in range, numbers with an exponent where they are not; on
+    both sides of the border, and where only a path of small arcs reaches a word."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(4, 9, 9))
+    x[:, 4] -= np.array([0.0, 150.0, 170.0, 0.0])[:, None] * (np.arange(9) != 2)  # but for one head
+    x[3, 5:, :5] -= 100.0
+    x[3, 5:, range(5, 9)] = x[3, 7, 6] = -np.inf
+    with float64():
+        for single_root in (True, False):
+            distributions = [
+                ops.spanning_tree(tensor(x), single_root=single_root, implementation=name)
+                for name in ("native_cpu", "portable")
+            ]
+            (values, marginals), (wanted_values, wanted) = (
+                (array(d.value()), array(d.marginals())) for d in distributions
+            )
+            np.testing.assert_allclose(values, wanted_values, rtol=1e-12)
+            np.testing.assert_allclose(marginals, wanted, atol=1e-11)
+            modes = array(distributions[0]._soft[1][0])
+            np.testing.assert_array_equal(modes[:3], [FAST, FAST, EXACT])
 
 
 # On JAX, where the portable elimination is compiled for seconds, only some.
