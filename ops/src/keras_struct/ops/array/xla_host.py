@@ -6,7 +6,9 @@ is that of `xla/ffi/api/c_api.h`, whose binary interface is stable; 64-bit words
 """
 
 import ctypes
+import functools
 import hashlib
+import math
 import sys
 import traceback
 
@@ -92,15 +94,16 @@ def _array(buffer):
     """The NumPy array on the memory of an `XLA_FFI_Buffer`."""
     words = _words(buffer, 6)
     shape = tuple(_words(words[5], words[4]))
-    dtype = np.dtype(_DTYPES[words[2] & 0xFFFFFFFF])
-    size = int(np.prod(shape)) * dtype.itemsize
+    dtype = _dtype(words[2] & 0xFFFFFFFF)
+    size = math.prod(shape) * dtype.itemsize
     if not size:
         return np.empty(shape, dtype)
-    return (
-        np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(words[3]))
-        .view(dtype)
-        .reshape(shape)
-    )
+    return np.frombuffer((ctypes.c_uint8 * size).from_address(words[3]), dtype).reshape(shape)
+
+
+@functools.cache
+def _dtype(code):
+    return np.dtype(_DTYPES[code])
 
 
 def _without_vmap(arrays, ranks):
