@@ -94,7 +94,7 @@ def test_modes():
     x[3, 5:, :5] -= 100.0
     x[3, 5:, range(5, 9)] = x[3, 7, 6] = -np.inf
     with float64():
-        for single_root in (True, False):
+        for single_root in (True, False)[: 1 if BACKEND == "jax" else 2]:
             distributions = [
                 ops.spanning_tree(tensor(x), single_root=single_root, implementation=name)
                 for name in ("native_cpu", "portable")
@@ -112,7 +112,9 @@ def test_modes():
 CASES = list(itertools.product((True, False), (1.0, 1e3), ("float64", "float32")))
 
 
-@pytest.mark.parametrize(("single_root", "scale", "dtype"), CASES[:: 3 if BACKEND == "jax" else 1])
+@pytest.mark.parametrize(
+    ("single_root", "scale", "dtype"), CASES[3:5] if BACKEND == "jax" else CASES
+)
 def test_native_equals_portable(single_root, scale, dtype):
     rtol, atol = (1e-10, 1e-10) if dtype == "float64" else (1e-6, 1e-4)
     agree(scores(scale, dtype), single_root, rtol=rtol, atol=atol)
