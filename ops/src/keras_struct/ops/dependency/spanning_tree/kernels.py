@@ -1,5 +1,7 @@
 """The passes of the Matrix-Tree by elimination (see recurrence.md), compiled by Numba.
 
+Examples in the mode `FAST` are left out: `plain_kernels.py` does them.
+
 Words are eliminated from the last to the first, each only if it has a head among those that are
 left: the first such word changes places with it. So the words that are left are the first ones,
 and step a, with a words left, eliminates the one at place k = a - 1.
@@ -20,9 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_struct.ops.compiled import EXACT, FAST, HARD, compiled, exp_or_zero, inlined, reordered
-from keras_struct.ops.dependency.spanning_tree import plain_kernels as plain
-from keras_struct.ops.dependency.spanning_tree.plain_kernels import column, exchange, total
+from keras_struct.ops.compiled import FAST, HARD, compiled, exp_or_zero, inlined, reordered
+from keras_struct.ops.dependency.spanning_tree.plain_kernels import (
+    column,
+    exchange,
+    read_rates,
+    total,
+    write,
+)
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.scaled import EMPTY, LN2, LOG2_E
 
@@ -214,35 +221,19 @@ def move_rates(rate, row, count, rates, out, into, share, change, at):
         rate[row + j] += share[at + j] * by
 
 
-@compiled
-def write(p, n, found):
-    width = n + ONE
-    for i in range(n):
-        for j in range(n):
-            found[i, j] = p[i * width + column(i, j)]
-
-
 # Whole sweeps -------------------------------------------------------------------------------------
 
 
 @compiled
-def forward(single_root, span, lengths, scores, hard, values, modes):
+def forward(single_root, span, lengths, scores, modes, values):
     size = U(scores.shape[1])
     cells = size * (size + ONE)
     m, e, out_m, out_e = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
-    into, pivot = np.empty(size * size), np.empty(size)
     share, swap = np.empty(0), np.empty(size, np.uint64)
     for b in range(U(span[0]), U(span[1])):
-        n = lengths[b]
-        if not hard:
-            peaks, found, safe = plain.read(scores[b], n, m), FORBIDDEN, True
-            if peaks > INFEASIBLE:
-                found, safe = plain.eliminate(single_root, n, m, out_m, into, pivot, swap)
-            if safe:
-                modes[b] = FAST
-                values[b] = found + peaks if found > INFEASIBLE else FORBIDDEN
-                continue
-        modes[b] = HARD if hard else EXACT
+        n, hard = lengths[b], modes[b] == HARD
+        if modes[b] == FAST:
+            continue
         read(scores[b], n, m, e)
         values[b] = eliminate(single_root, n, hard, False, m, e, out_m, out_e, share, swap)
 
@@ -253,23 +244,11 @@ def backward(single_root, span, lengths, scores, modes, marginals):
     cells = size * (size + ONE)
     m, e, out_m, out_e = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
     share, swap = np.empty(steps_before(size + ONE)), np.empty(size, np.uint64)
-    into, pivot, w = np.empty(size * size), np.empty(size), np.empty(cells)
     choice, p, out = np.empty(cells), np.empty(cells), np.empty(size + ONE)
     for b in range(U(span[0]), U(span[1])):
         n = lengths[b]
         width = n + ONE
         if modes[b] == FAST:
-            if plain.read(scores[b], n, m) <= INFEASIBLE:
-                continue
-            w[:] = m
-            value, _ = plain.eliminate(single_root, n, m, out_m, into, pivot, swap)
-            if value <= INFEASIBLE:
-                continue
-            p[:] = 0.0
-            plain.descend(single_root, n, out_m, into, pivot, swap, p, out)
-            for at in range(n * width):
-                p[at] *= w[at]
-            write(p, n, marginals[b])
             continue
         read(scores[b], n, m, e)
         value = eliminate(single_root, n, False, True, m, e, out_m, out_e, share, swap)
@@ -293,48 +272,20 @@ def backward(single_root, span, lengths, scores, modes, marginals):
 
 
 @compiled
-def read_rates(tangents, n, rate):
-    width = n + ONE
-    for i in range(n):
-        for j in range(n):
-            rate[i * width + column(i, j)] = tangents[i, j]
-        rate[i * width + i + ONE] = 0.0
-
-
-@compiled
 def curvature(single_root, span, lengths, scores, modes, tangents, products):
     size = U(scores.shape[1])
     cells = size * (size + ONE)
     m, e, out_m, out_e = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
     share, swap = np.empty(steps_before(size + ONE)), np.empty(size, np.uint64)
     change, rate, rates = np.empty_like(share), np.empty(cells), np.empty(cells)
-    into, dinto, pivot = np.empty(size * size), np.empty(size * size), np.empty(size)
-    w, dw, of_pivots = np.empty(cells), np.empty(cells), np.empty(size)
     choice, p, dp = np.empty(cells), np.empty(cells), np.empty(cells)
     out, dout = np.empty(size + ONE), np.empty(size + ONE)
     for b in range(U(span[0]), U(span[1])):
         n = lengths[b]
         width = n + ONE
-        read_rates(tangents[b], n, rate)
         if modes[b] == FAST:
-            if plain.read(scores[b], n, m) <= INFEASIBLE:
-                continue
-            w[:] = m
-            value, _ = plain.eliminate(single_root, n, m, out_m, into, pivot, swap)
-            if value <= INFEASIBLE:
-                continue
-            for at in range(n * width):
-                rate[at] *= w[at]
-                dw[at] = rate[at]
-            plain.rates(single_root, n, rate, out_m, rates, into, dinto, pivot, of_pivots, swap)
-            p[:], dp[:] = 0.0, 0.0
-            plain.descend_rates(
-                single_root, n, out_m, rates, into, dinto, pivot, of_pivots, swap, p, dp, out, dout
-            )
-            for at in range(n * width):
-                dp[at] = dp[at] * w[at] + p[at] * dw[at]
-            write(dp, n, products[b])
             continue
+        read_rates(tangents[b], n, rate)
         read(scores[b], n, m, e)
         value = eliminate(single_root, n, False, True, m, e, out_m, out_e, share, swap)
         if value <= INFEASIBLE:

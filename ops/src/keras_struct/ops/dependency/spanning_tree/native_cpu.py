@@ -51,8 +51,11 @@ class NativeSpanningTreeSweeps(native.NativeSweeps, SpanningTreeSweeps):
     # On NumPy arrays ---------------------------------------------------------------------------
 
     def _forward(self, hard, scores, lengths, values, modes):
+        from keras_struct.ops.compiled import EXACT, HARD
+
         found = np.empty(len(scores))
-        self._run("forward", scores, lengths, hard, found, modes)
+        modes[:] = HARD if hard else EXACT
+        self._run("forward", scores, lengths, modes, found)
         values[:] = found
 
     def _backward(self, scores, lengths, modes, marginals):
@@ -71,12 +74,19 @@ class NativeSpanningTreeSweeps(native.NativeSweeps, SpanningTreeSweeps):
         draws = [native.as_double(np.moveaxis(x, 0, 1)) for x in noise]
         self._run("trace", scores, lengths, modes, *draws, heads)
 
-    def _run(self, name, scores, lengths, *arguments):
-        """Runs a kernel on all examples."""
-        from keras_struct.ops.dependency.spanning_tree import kernels
+    def _run(self, name, scores, lengths, modes, *arguments):
+        """Runs the kernels of this name: first the plain one, which says what it does, then the
+        other, if anything is left."""
+        from keras_struct.ops.compiled import FAST, HARD
+        from keras_struct.ops.dependency.spanning_tree import kernels, plain_kernels
 
         batch, n, _ = scores.shape
         lengths = np.clip(lengths, 0, n).astype("uint64")
         cells = batch * n**3 // 64
-        scores, kernel = native.as_double(scores), getattr(kernels, name)
-        native.on_examples(kernel, batch, cells, self.single_root, lengths, scores, *arguments)
+        arguments = lengths, native.as_double(scores), modes, *arguments
+        if name != "trace" and (modes != HARD).any():
+            kernel = getattr(plain_kernels, name)
+            native.on_examples(kernel, batch, cells, self.single_root, *arguments)
+        if name == "trace" or (modes != FAST).any():
+            kernel = getattr(kernels, name)
+            native.on_examples(kernel, batch, cells, self.single_root, *arguments)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_struct.ops.compiled import LEAST_WEIGHT, RANGE, compiled, exp_or_zero, reordered
+from keras_struct.ops.compiled import FAST, LEAST_WEIGHT, RANGE, compiled, exp_or_zero, reordered
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 U: Any = np.uint64
@@ -40,6 +40,24 @@ def exchange(x, n, k, q):
     for i in range(n):
         at, to = i * width + k + ONE, i * width + q + ONE
         x[at], x[to] = x[to], x[at]
+
+
+@compiled
+def read_rates(tangents, n, rate):
+    """Tangents of the scores by dependent and head."""
+    width = n + ONE
+    for i in range(n):
+        for j in range(n):
+            rate[i * width + column(i, j)] = tangents[i, j]
+        rate[i * width + i + ONE] = 0.0
+
+
+@compiled
+def write(p, n, found):
+    width = n + ONE
+    for i in range(n):
+        for j in range(n):
+            found[i, j] = p[i * width + column(i, j)]
 
 
 @reordered
@@ -232,3 +250,75 @@ def descend_rates(
         if swap[k] != k:
             exchange(g, n, k, swap[k])
             exchange(dg, n, k, swap[k])
+
+
+# Whole sweeps -------------------------------------------------------------------------------------
+
+
+@compiled
+def forward(single_root, span, lengths, scores, modes, values):
+    """Values of the examples in range, whose mode becomes `FAST`."""
+    size = U(scores.shape[1])
+    w, out = np.empty(size * (size + ONE)), np.empty(size * (size + ONE))
+    into, pivot, swap = np.empty(size * size), np.empty(size), np.empty(size, np.uint64)
+    for b in range(U(span[0]), U(span[1])):
+        n = lengths[b]
+        peaks, value, safe = read(scores[b], n, w), FORBIDDEN, True
+        if peaks > INFEASIBLE:
+            value, safe = eliminate(single_root, n, w, out, into, pivot, swap)
+        if safe:
+            modes[b] = FAST
+            values[b] = value + peaks if value > INFEASIBLE else FORBIDDEN
+
+
+@compiled
+def backward(single_root, span, lengths, scores, modes, marginals):
+    size = U(scores.shape[1])
+    cells = size * (size + ONE)
+    w, left, out, g = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
+    into, pivot, swap = np.empty(size * size), np.empty(size), np.empty(size, np.uint64)
+    by_out = np.empty(size + ONE)
+    for b in range(U(span[0]), U(span[1])):
+        n = lengths[b]
+        if modes[b] != FAST or read(scores[b], n, w) <= INFEASIBLE:
+            continue
+        left[:] = w
+        value, _ = eliminate(single_root, n, left, out, into, pivot, swap)
+        if value <= INFEASIBLE:
+            continue
+        g[:] = 0.0
+        descend(single_root, n, out, into, pivot, swap, g, by_out)
+        for at in range(n * (n + ONE)):
+            g[at] *= w[at]
+        write(g, n, marginals[b])
+
+
+@compiled
+def curvature(single_root, span, lengths, scores, modes, tangents, products):
+    size = U(scores.shape[1])
+    cells = size * (size + ONE)
+    w, left, out, g = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
+    dw, dleft, dout, dg = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
+    into, dinto, swap = np.empty(size * size), np.empty(size * size), np.empty(size, np.uint64)
+    pivot, rate = np.empty(size), np.empty(size)
+    by_out, dby_out = np.empty(size + ONE), np.empty(size + ONE)
+    for b in range(U(span[0]), U(span[1])):
+        n = lengths[b]
+        if modes[b] != FAST or read(scores[b], n, w) <= INFEASIBLE:
+            continue
+        left[:] = w
+        value, _ = eliminate(single_root, n, left, out, into, pivot, swap)
+        if value <= INFEASIBLE:
+            continue
+        read_rates(tangents[b], n, dw)
+        for at in range(n * (n + ONE)):
+            dw[at] *= w[at]
+            dleft[at] = dw[at]
+        rates(single_root, n, dleft, out, dout, into, dinto, pivot, rate, swap)
+        g[:], dg[:] = 0.0, 0.0
+        descend_rates(
+            single_root, n, out, dout, into, dinto, pivot, rate, swap, g, dg, by_out, dby_out
+        )
+        for at in range(n * (n + ONE)):
+            dg[at] = dg[at] * w[at] + g[at] * dw[at]
+        write(dg, n, products[b])
