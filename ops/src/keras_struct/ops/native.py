@@ -4,7 +4,6 @@ The kernels themselves are compiled by Numba (see `compiled.py`), which is only 
 run.
 """
 
-import dataclasses
 import importlib.util
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -21,43 +20,34 @@ CHUNKS = 4  # pieces of the batch for each thread: ragged examples take unequal 
 
 
 def rejects(call):
-    if call.backend not in ("torch", "numpy"):
-        return f"it is a call into Numba, which a program compiled by {call.backend} cannot hold"
+    on_jax = call.backend == "jax"
+    if call.backend not in ("jax", "torch", "numpy"):
+        return f"it is a call into Numba, which a program of {call.backend} cannot hold"
     if call.platform != "cpu":
         return f"it runs on the CPU, and the scores are on the {call.platform}"
-    if call.traced:
+    if call.traced and not on_jax:
         return "it needs concrete values (no vmap, no torch.func, no torch.compile)"
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed (pip install keras-struct-ops[native])"
-    return None
-
-
-def rejects_in_xla(call):
-    """As `rejects`, for kernels behind `call`, which programs of JAX can hold."""
-    if call.backend != "jax":
-        return rejects(call)
-    reason = rejects(dataclasses.replace(call, backend="numpy", traced=False))
-    if reason is not None:
-        return reason
     if any(size is None for shape in call.shapes for size in shape):
         return "it needs shapes that are known"
-    if _xla_host().exporting():
+    if on_jax and _xla_host().exporting():
         return "it is a call into Numba, which no other process could load"
     return None
 
 
 class NativeSweeps(Sweeps):
-    """Sweeps by methods on NumPy arrays, with one potential (B, N, N)."""
+    """Sweeps by methods on NumPy arrays."""
 
     @property
     def traceable(self):
         return in_xla()
 
     def parts(self, method, potentials, context, *arguments, dtype=None):
-        """A method's array with a number for every part; by default of the potential's dtype."""
-        batch, n = context[0].shape[0], potentials[0].shape[1]
-        result = (batch, n, n), dtype or dtype_of(potentials[0])
-        return call(self, method, [result], *potentials, *context, *arguments)
+        """Arrays by a method, shaped like the potentials, and by default of their dtype."""
+        batch = context[0].shape[0]
+        results = [((batch, *x.shape[1:]), dtype or dtype_of(x)) for x in potentials]
+        return call(self, method, results, *potentials, *context, *arguments)
 
 
 def call(sweeps, method, results, *arguments, static=()):

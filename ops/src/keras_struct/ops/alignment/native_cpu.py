@@ -9,12 +9,12 @@ structure, `ends` (B, E); the log-partition (B,); 1 for every example if the loc
 import functools
 
 import numpy as np
-from keras import ops
 
+from keras_struct.ops import array, native
 from keras_struct.ops.alignment import events
 from keras_struct.ops.alignment.layout import Layout
 from keras_struct.ops.alignment.wavefront import WavefrontSweeps
-from keras_struct.ops.native import as_array, as_double, as_tensor, on_examples, rejects
+from keras_struct.ops.native import rejects
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 __all__ = ["StripSweeps", "rejects", "sweeps"]
@@ -24,94 +24,112 @@ def sweeps(call):
     return StripSweeps(call.option("spec"))
 
 
-class StripSweeps(WavefrontSweeps):
-    traceable = False
-
+class StripSweeps(native.NativeSweeps, WavefrontSweeps):
     @property
     def differentiable(self):
         return WavefrontSweeps(self.spec)
 
     def forward(self, potentials, context, op):
-        run = _Run(self.spec, potentials, context)
-        heads, ends = run.new_tape()
-        run.on_examples(run.strips.forward, run.potentials, op == "max", heads, ends)
-        value = ends.max(1) if op == "max" else _logsumexp(ends)
-        hard = np.full(len(value), float(op == "max"))
-        log_partition = ops.convert_to_tensor(value, dtype=run.dtype)
-        return log_partition, tuple(as_tensor(x) for x in (heads, ends, value, hard))
+        from keras_struct.ops.alignment import strips
+
+        batch, (rows, columns) = context[0].shape[0], potentials[0].shape[1:]
+        states = self.spec.states
+        halo = int(_plan(self.spec, columns).halo)
+        ends = states if self.spec.end == "corner" else rows + 2
+        shapes = (rows // int(strips.LANES), states, halo, columns + 1), (ends,), (), ()
+        results = [((batch, *shape), "float64") for shape in shapes]
+        value = (batch,), native.dtype_of(potentials[0])
+        *tape, log_partition = native.call(
+            self, "_forward", [*results, value], *potentials, *context, static=(op == "max",)
+        )
+        return log_partition, tuple(tape)
 
     def backward(self, potentials, context, tape):
-        run = _Run(self.spec, potentials, context)
-        heads, _, value, _ = map(as_double, tape)
-        marginals = run.new_marginals()
-        run.on_examples(run.strips.backward, run.potentials, heads, value, run.five(marginals))
-        return marginals
+        return self.parts("_backward", potentials, context, *tape)
 
     def curvature(self, potentials, context, tape, tangents):
-        run = _Run(self.spec, potentials, context)
-        heads, _, value, _ = map(as_double, tape)
-        products = run.new_marginals()
-        arguments = run.five(tangents), heads, value, run.five(products)
-        run.on_examples(run.strips.curvature, run.potentials, *arguments)
-        return products
+        return self.parts("_curvature", potentials, context, *tape, *tangents)
 
     def trace(self, potentials, context, tape, noise):
-        run = _Run(self.spec, potentials, context)
-        heads, ends, value, hard = map(as_double, tape)
-        end = (ends + as_array(noise(ends.shape))).argmax(1)
+        batch, (rows, columns) = context[0].shape[0], potentials[0].shape[1:]
+        layout = Layout(rows, columns, self.spec.by_rows)
+        draws = [noise((batch, tape[1].shape[1]))]
+        if self.spec.end != "corner":
+            draws.append(noise((batch, columns + 1, self.spec.states)))
+        steps = layout.steps + self.spec.window  # draws as those of the wavefront
+        draws.append(array.transpose(noise((steps, batch, len(self.spec.moves))), (1, 0, 2)))
+        results = [((batch, layout.steps + 1), "int32")]
+        (places,) = native.call(self, "_trace", results, *potentials, *context, *tape, *draws)
+        return events.encode(self.spec, layout, array.transpose(places, (1, 0)))
+
+    # On NumPy arrays ---------------------------------------------------------------------------
+
+    def _forward(self, hard, *arrays):
+        run = _Run(self.spec, arrays)
+        heads, ends, values, maximum, log_partition = run.rest
+        heads[:], ends[:], maximum[:] = 0.0, FORBIDDEN, hard
+        if self.spec.empty:
+            ends[:, -1] = 0.0
+        run.on_examples("forward", hard, heads, ends)
+        values[:] = ends.max(1) if hard else _logsumexp(ends)
+        log_partition[:] = values
+
+    def _backward(self, *arrays):
+        run = _Run(self.spec, arrays)
+        (heads, _, values, _), marginals = run.rest[:4], run.rest[4:]
+        run.on_examples("backward", heads, values, run.five(marginals))
+
+    def _curvature(self, *arrays):
+        run = _Run(self.spec, arrays)
+        (heads, _, values, _), count = run.rest[:4], len(self.spec.kinds)
+        tangents, products = run.rest[4 : 4 + count], run.rest[4 + count :]
+        run.on_examples("curvature", run.five(tangents), heads, values, run.five(products))
+
+    def _trace(self, *arrays):
+        run = _Run(self.spec, arrays)
+        heads, ends, values, hard, ends_noise, *noise, places = run.rest
+        end = (ends + ends_noise).argmax(1)
         if self.spec.end == "corner":
-            end_noise = ops.zeros((run.batch, 1, 1))
+            noise.insert(0, np.zeros((run.batch, 1, 1)))
         else:
             end = np.where(end > run.rows, -1, end)
-            end_noise = noise((run.batch, run.columns + 1, self.spec.states))
-        end = np.where(value > INFEASIBLE, end, -1)
-        layout = Layout(run.rows, run.columns, self.spec.by_rows)
-        steps = layout.steps + self.spec.window  # draws as those of the wavefront
-        draws = noise((steps, run.batch, len(self.spec.moves)))
-        places = np.full((run.batch, layout.steps + 1), -1, "int32")
-        arguments = heads, hard, end, as_double(end_noise), as_double(draws), places
-        run.on_examples(run.strips.trace, run.potentials, self.spec.by_rows, *arguments)
-        return events.encode(self.spec, layout, ops.transpose(as_tensor(places)))
+        end = np.where(values > INFEASIBLE, end, -1)
+        of_columns, of_moves = map(native.as_double, noise)
+        of_moves = native.as_double(np.moveaxis(of_moves, 0, 1))
+        places[:] = -1
+        by_rows = self.spec.by_rows
+        run.on_examples("trace", by_rows, heads, hard, end, of_columns, of_moves, places)
 
 
 class _Run:
-    """Potentials and lengths as NumPy arrays that share memory with the tensors."""
+    """The potentials and lengths that a call begins with, and the rest of its arrays."""
 
-    def __init__(self, spec, potentials, context):
+    def __init__(self, spec, arrays):
+        count = len(spec.kinds)
+        self.dtype = arrays[0].dtype
+        self.batch = len(arrays[count])
+        self.rows, columns = arrays[0].shape[1:]
+        self.potentials = self.five(arrays[:count])
+        self.plan = _plan(spec, columns)
+        lengths = np.stack(arrays[count : count + 2], axis=1)
+        self.lengths = np.clip(lengths, 0, (self.rows, columns)).astype("uint64")
+        self.cells = self.batch * self.rows * columns
+        self.rest = arrays[count + 2 :]
+
+    def five(self, arrays):
+        """As the kernels take them, contiguous and as many for every structure."""
         from keras_struct.ops.alignment import strips
 
-        self.spec, self.strips = spec, strips
-        self.rows, self.columns = potentials[0].shape[1:]
-        self.batch = context[0].shape[0]
-        self.shapes = [tuple(x.shape[1:]) for x in potentials]
-        self.dtype = as_array(potentials[0]).dtype.name
-        self.potentials = self.five(potentials)
-        self.plan = _plan(spec, self.columns)
-        lengths = np.stack([as_array(x) for x in context[:2]], axis=1)
-        self.lengths = np.clip(lengths, 0, (self.rows, self.columns)).astype("uint64")
+        arrays = [np.require(x, self.dtype, ["C", "W"]) for x in arrays]
+        return (*arrays, *[np.zeros((1, 1, 1), self.dtype)] * (strips.MOST_CHANNELS - len(arrays)))
 
-    def five(self, tensors):
-        """As the kernels take them, contiguous and as many for every structure."""
-        arrays = [np.require(as_array(x), self.dtype, ["C", "W"]) for x in tensors]
-        spare = np.zeros((1, 1, 1), self.dtype)
-        return tuple(arrays + [spare] * (self.strips.MOST_CHANNELS - len(arrays)))
-
-    def new_tape(self):
-        states, strips = self.spec.states, self.rows // int(self.strips.LANES)
-        ends = states if self.spec.end == "corner" else self.rows + 2
-        ends = np.full((self.batch, ends), FORBIDDEN)
-        if self.spec.empty:
-            ends[:, -1] = 0.0
-        shape = (self.batch, strips, states, int(self.plan.halo), self.columns + 1)
-        return np.zeros(shape), ends
-
-    def new_marginals(self):
-        return tuple(ops.empty((self.batch, *shape), dtype=self.dtype) for shape in self.shapes)
-
-    def on_examples(self, kernel, *arguments):
+    def on_examples(self, name, *arguments):
         """Runs a kernel on all examples."""
-        cells = self.batch * self.rows * self.columns
-        on_examples(kernel, self.batch, cells, self.plan, self.lengths, *arguments)
+        from keras_struct.ops.alignment import strips
+
+        kernel = getattr(strips, name)
+        arguments = self.lengths, self.potentials, *arguments
+        native.on_examples(kernel, self.batch, self.cells, self.plan, *arguments)
 
 
 @functools.lru_cache(maxsize=64)

@@ -114,7 +114,7 @@ def _without_vmap(arrays, ranks):
         for k, x in enumerate(arrays):
             if x.shape[extra] < batch:
                 x = np.broadcast_to(x, (*x.shape[:extra], batch, *x.shape[extra + 1 :]))
-            arrays[k] = x.reshape(-1, *x.shape[extra + 1 :])
+            arrays[k] = x.reshape(math.prod(x.shape[: extra + 1]), *x.shape[extra + 1 :])
     return [x.view("float64")[..., 0] if x.dtype == "uint32" else x for x in arrays]
 
 

@@ -8,7 +8,7 @@ from keras_struct.ops.constituency.cky.portable import CKYSweeps, labelled, reje
 
 
 def rejects(call):
-    return rejects_splits(call) or native.rejects_in_xla(call)
+    return rejects_splits(call) or native.rejects(call)
 
 
 def sweeps(call):

@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_struct.ops.chart.native_cpu import NativeChartSweeps, places_of_spans
 from keras_struct.ops.constituency.nussinov.portable import NussinovSweeps
-from keras_struct.ops.native import rejects_in_xla as rejects
+from keras_struct.ops.native import rejects
 
 __all__ = ["NativeNussinovSweeps", "rejects", "sweeps"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_struct.ops import native
 from keras_struct.ops.constituency.pcfg.portable import PCFGSweeps
-from keras_struct.ops.native import rejects_in_xla as rejects
+from keras_struct.ops.native import rejects
 
 __all__ = ["NativePCFGSweeps", "rejects", "sweeps"]
 
@@ -37,15 +37,10 @@ class NativePCFGSweeps(native.NativeSweeps, PCFGSweeps):
         return value, tuple(tape)
 
     def backward(self, potentials, context, tape):
-        return self._parts("_backward", potentials, context, *tape)
+        return self.parts("_backward", potentials, context, *tape)
 
     def curvature(self, potentials, context, tape, tangents):
-        return self._parts("_curvature", potentials, context, *tape, *tangents)
-
-    def _parts(self, method, potentials, context, *arguments):
-        batch = potentials[1].shape[0]
-        results = [((batch, *x.shape[1:]), native.dtype_of(x)) for x in potentials]
-        return native.call(self, method, results, *potentials, *context, *arguments)
+        return self.parts("_curvature", potentials, context, *tape, *tangents)
 
     def trace(self, potentials, context, tape, noise):
         rules, terms, _ = potentials

@@ -7,7 +7,7 @@ import numpy as np
 from keras_struct.ops.chart.native_cpu import NativeChartSweeps, ends_by_width
 from keras_struct.ops.dependency.eisner.portable import EisnerSweeps
 from keras_struct.ops.labels import LabelledArcs
-from keras_struct.ops.native import rejects_in_xla as rejects
+from keras_struct.ops.native import rejects
 
 __all__ = ["NativeEisnerSweeps", "rejects", "sweeps"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras_struct.ops import array, native
 from keras_struct.ops.dependency.spanning_tree.portable import SpanningTreeSweeps
 from keras_struct.ops.labels import LabelledArcs
-from keras_struct.ops.native import rejects_in_xla as rejects
+from keras_struct.ops.native import rejects
 
 __all__ = ["NativeSpanningTreeSweeps", "rejects", "sweeps"]
 
