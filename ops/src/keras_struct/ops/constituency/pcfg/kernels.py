@@ -399,9 +399,9 @@ def of_example(x, b):
 
 
 @compiled
-def find_weights(log_rules, out):
-    """Weights over the largest, its logarithm, and whether all are in range."""
-    return weights(log_rules, ZERO, U(len(log_rules)), out)
+def has_other_rules(log_rules, b, first):
+    """Than the example before; of those from `first` on."""
+    return b == first or log_rules.shape[0] > 1
 
 
 @compiled
@@ -420,12 +420,14 @@ def inside(hard, span, lengths, log_rules, terms, roots, all_logs, modes, values
     size, k, s = sizes = sizes_of(terms, roots)
     w, scale, factor = np.empty(size * size * s), np.empty(size * size), np.empty(size)
     pairs, sums, zero = np.empty(s * s), np.empty(s * s), np.zeros(k)
-    rules, tops = np.empty(log_rules.shape[1]), np.empty(k)
-    for b in range(U(span[0]), U(span[1])):
+    parts, first = U(log_rules.shape[1]), U(span[0])
+    rules, tops, top, safe = np.empty(parts), np.empty(k), 0.0, True
+    for b in range(first, U(span[1])):
         n, logs = lengths[b], all_logs[b]
         read_words(terms[b], n, sizes, logs)
         own_rules = of_example(log_rules, b)
-        top, safe = find_weights(own_rules, rules)
+        if has_other_rules(log_rules, b, first):
+            top, safe = weights(own_rules, ZERO, parts, rules)
         fast = safe and not hard
         if fast and inside_fast(rules, top, n, sizes, logs, w, scale, factor, pairs):
             modes[b] = FAST
@@ -474,7 +476,7 @@ def outside(
 ):
     """Marginals, or with `rates` the change of all of them; results are zero before."""
     size, k, s = sizes = sizes_of(terms, roots)
-    cells, parts = size * size * s, U(log_rules.shape[1])
+    cells, parts, first = size * size * s, U(log_rules.shape[1]), U(span[0])
     w, scale, p = np.empty(cells), np.empty(size * size), np.empty(cells)
     # Without rates nothing of these is read but the zeros.
     dw, d = np.zeros(cells), np.zeros(cells)
@@ -482,14 +484,15 @@ def outside(
     buffers = np.empty(size), pairs, dpairs, np.empty(s * s), np.empty(s * s), np.empty(s)
     rules, changes = np.empty(parts), np.zeros(parts)
     counts, dcounts = np.empty(parts), np.empty(parts)
-    results = p, d, counts, dcounts
+    results, top = (p, d, counts, dcounts), 0.0
     tops, drates, top_p, top_d = np.empty(k), np.zeros(k), np.empty(k), np.empty(k)
-    for b in range(U(span[0]), U(span[1])):
+    for b in range(first, U(span[1])):
         n, logs = lengths[b], all_logs[b]
         own_rules = of_example(log_rules, b)
         fast = modes[b] == FAST
         whole_sentence(logs, of_example(roots, b), n, sizes, tops)
-        top, _ = find_weights(own_rules, rules)
+        if has_other_rules(log_rules, b, first):
+            top, _ = weights(own_rules, ZERO, parts, rules)
         if fast:
             read_weights(logs, n, sizes, w, scale)
         if rates:

@@ -136,8 +136,9 @@ def test_memory_that_holds_anything(scale, monkeypatch):
     assert not any(np.isnan(array(p)).any() for p in d.marginals("all").values())
 
 
-def test_in_parallel(monkeypatch):
-    arrays = [tensor(x, "float32") for x in potentials(1.0)]
+@pytest.mark.parametrize("shared", [False, True])
+def test_in_parallel(shared, monkeypatch):
+    arrays = [tensor(x, "float32") for x in potentials(1.0, shared)]
 
     def read():
         d = distribution(arrays)
