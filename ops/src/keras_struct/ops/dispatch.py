@@ -1,54 +1,32 @@
-"""Which implementation a call gets, and why.
+"""The registry of implementations: which one a call gets, and why.
 
-The framework is Keras' active backend; the implementation is chosen per call by pure rules. A
-`Call` holds facts only. Each implementation is a module with
-
-- `rejects(call)`: None, or a sentence that says why it does not take this call;
-- `sweeps(call)`: its `Sweeps` object.
-
-The first that does not reject wins, in the order of `IMPLEMENTATIONS`. A request (argument, `use`,
-environment, in this order) means that one implementation or `NotImplementedError`.
+The framework is Keras' active backend; the implementation is chosen per call by pure rules on the
+facts in a `Call`. The first of its family, in the order of registration, that neither `rejects` nor
+`avoids` the call wins. A request (argument, `use`, environment, in this order) means that one
+implementation or `NotImplementedError`: it may be one that would `avoid` the call.
 """
 
 import contextlib
 import contextvars
 import dataclasses
-import importlib
 import os
 
+import keras
+
+from keras_struct.ops import array
+from keras_struct.ops.implementation import Sweeps, provides
+
 ENVIRONMENT = "KERAS_STRUCT_IMPLEMENTATION"
+FAMILIES = ("chain", "alignment", "chart", "pcfg", "spanning_tree", "transport")
+PLATFORMS = ("cpu", "gpu", "tpu")
 
-NATIVE = ("native_cpu", "portable", "reference")
-CHART = ("native_cpu", "graph_cpu", "portable", "reference")
-ALIGNMENT = ("native_cpu", "portable", "checkpointed", "reference")
-
-# For each structure: the folder, and the implementations from fastest to most general. The NumPy
-# reference comes last: it is only ever taken on request, for `portable` rejects nothing.
-IMPLEMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "categorical": ("chain.categorical", ("portable", "reference")),
-    "linear_chain": ("chain.linear_chain", ("portable", "reference")),
-    "semi_markov": ("chain.semi_markov", ("portable", "reference")),
-    "ctc": ("chain.ctc", ("portable", "reference")),
-    "subset": ("chain.subset", ("portable", "reference")),
-    "needleman_wunsch": ("alignment", ALIGNMENT),
-    "overlap": ("alignment", ALIGNMENT),
-    "smith_waterman": ("alignment", ALIGNMENT),
-    "saigo_vert": ("alignment", ALIGNMENT),
-    "dtw": ("alignment", ALIGNMENT),
-    "monotonic_alignment": ("alignment", ALIGNMENT),
-    "levenshtein": ("alignment", ALIGNMENT),
-    "osa": ("alignment", ALIGNMENT),
-    "damerau": ("alignment", ("portable", "checkpointed", "reference")),
-    "lcs": ("alignment", ALIGNMENT),
-    "cky": ("constituency.cky", CHART),
-    "pcfg": ("constituency.pcfg", NATIVE),
-    "nussinov": ("constituency.nussinov", CHART),
-    "eisner": ("dependency.eisner", CHART),
-    "spanning_tree": ("dependency.spanning_tree", NATIVE),
-}
-
+_registry: dict[str, dict[str, object]] = {family: {} for family in FAMILIES}
+_structures: dict[str, str] = {}  # public name -> family
 _requests: contextvars.ContextVar[tuple[tuple[str | None, str], ...]] = contextvars.ContextVar(
     "keras_struct_requests", default=()
+)
+_target: contextvars.ContextVar[tuple[str, str | None] | None] = contextvars.ContextVar(
+    "keras_struct_target", default=None
 )
 
 
@@ -58,50 +36,147 @@ class Call:
 
     Attributes:
         op: Name of the structure, such as "linear_chain".
+        family: Whose implementations it has, such as "chain".
         backend: Keras backend, such as "jax".
-        platform: "cpu", "gpu" or "tpu".
+        platform: Where the program will run, "cpu", "gpu" or "tpu": what `ops.target` says, or the
+            device of concrete arrays, or the default device.
+        device_kind: Kind of that device if known, such as "TPU v5e"; else None.
         dtype: Dtype of the arithmetic, "float32" or "float64".
         shapes: Shape of every canonical potential, None where unknown.
-        options: Every option that changes the meaning or the algorithm, as sorted pairs.
+        spec: The structure as static data (see `Problem.spec`).
+        options: Further static options, as sorted pairs.
         traced: Whether the values are unknown at this time (jit, graph, vmap).
+        exporting: Whether the program is on its way to a file that another process will run.
         xla: Whether XLA compiles the call, so that no shape may depend on a value.
     """
 
     op: str
+    family: str
     backend: str
     platform: str
+    device_kind: str | None
     dtype: str
     shapes: tuple[tuple[int | None, ...], ...]
-    options: tuple[tuple[str, object], ...]
-    traced: bool
+    spec: object = None
+    options: tuple[tuple[str, object], ...] = ()
+    traced: bool = False
+    exporting: bool = False
     xla: bool = False
 
     def option(self, name):
         return dict(self.options)[name]
 
 
+def call_of(op, family, arrays, spec=None, options=()):
+    """The facts of a call on these arrays, the first of which says dtype and device."""
+    first = arrays[0]
+    platform, device_kind = _target.get() or array.device(first)
+    return Call(
+        op=op,
+        family=family,
+        backend=keras.backend.backend(),
+        platform=platform,
+        device_kind=device_kind,
+        dtype=keras.backend.standardize_dtype(first.dtype),
+        shapes=tuple(tuple(n if isinstance(n, int) else None for n in x.shape) for x in arrays),
+        spec=spec,
+        options=tuple(sorted(dict(options).items())),
+        traced=array.traced(first),
+        exporting=array.exporting(),
+        xla=array.in_xla(),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The implementation that a call gets, and the reason against each one above it."""
+    """The implementation that a call gets, and the reason against each one above it.
+
+    Attributes:
+        call: The facts.
+        name: Name of the implementation.
+        requested_by: None if it was chosen automatically, else how it was requested.
+        rejected: Pairs of a name and the reason against it.
+        by_portable: The sweeps that the implementation lacks, so that `portable` does them.
+    """
 
     call: Call
     name: str
     requested_by: str | None
     rejected: tuple[tuple[str, str], ...]
+    by_portable: tuple[str, ...] = ()
 
     def __str__(self):
         by = "chosen automatically" if self.requested_by is None else self.requested_by
-        lines = [f"{self.call.op} on {self.call.backend}, {self.call.platform}: {self.name} ({by})"]
+        kind = "" if self.call.device_kind is None else f" ({self.call.device_kind})"
+        where = f"{self.call.backend}, {self.call.platform}{kind}"
+        lines = [f"{self.call.op} on {where}: {self.name} ({by})"]
+        if self.by_portable:
+            lines.append(f"  {', '.join(self.by_portable)}: portable")
         lines += [f"  not {name}: {reason}" for name, reason in self.rejected]
         return "\n".join(lines)
 
+    @property
+    def implementation(self):
+        return _registry[self.call.family][self.name]
+
     def sweeps(self):
-        return _module(self.call.op, self.name).sweeps(self.call)
+        """The implementation, completed by `portable`."""
+        return Sweeps(self.implementation, _registry[self.call.family].get("portable"))
 
 
-def _module(op, name):
-    folder, _ = IMPLEMENTATIONS[op]
-    return importlib.import_module(f"keras_struct.ops.{folder}.{name}")
+def register_implementation(family, name, implementation, before=None):
+    """Add an implementation of a family of structures; ours are added by the same function.
+
+    Args:
+        family: `"chain"`, `"alignment"`, `"chart"`, `"pcfg"`, `"spanning_tree"` or `"transport"`.
+        name: Its name, such as `"pallas_tpu"`: toolchain and place. An earlier one of that name is
+            replaced.
+        implementation: `ops.Implementation`.
+        before: Name of the implementation that is tried after it; None for the last one.
+
+    Raises:
+        ValueError: For an unknown family, or `before`.
+
+    Example:
+
+    >>> from keras_struct import ops
+    >>> class Never(ops.Implementation):
+    ...     def rejects(self, call):
+    ...         return "it is an example"
+    >>> ops.register_implementation("chain", "never", Never())
+    >>> ops.implementations("linear_chain")[-1]
+    'never'
+    """
+    if family not in _registry:
+        raise ValueError(f"Expected a family among {FAMILIES}. Received: family={family!r}")
+    entries = {key: x for key, x in _registry[family].items() if key != name}
+    if before is not None and before not in entries:
+        raise ValueError(
+            f"Expected an implementation among {list(entries)}. Received: before={before!r}"
+        )
+    ordered: dict[str, object] = {}
+    for key, x in entries.items():
+        if key == before:
+            ordered[name] = implementation
+        ordered[key] = x
+    ordered.setdefault(name, implementation)
+    _registry[family].clear()
+    _registry[family].update(ordered)
+
+
+def register_structure(op, family):
+    """Say which family's implementations a public function has."""
+    _structures[op] = family
+
+
+def structures():
+    """Family of every public function, by name."""
+    return dict(_structures)
+
+
+def candidates(family):
+    """The implementations of a family by name, in order."""
+    return dict(_registry[family])
 
 
 def implementations(op):
@@ -113,10 +188,10 @@ def implementations(op):
     Example:
 
     >>> from keras_struct import ops
-    >>> ops.implementations("linear_chain")
-    ('portable', 'reference')
+    >>> ops.implementations("pcfg")
+    ('native_cpu', 'portable', 'reference')
     """
-    return IMPLEMENTATIONS[_op_name(op)][1]
+    return tuple(_registry[_structures[_op_name(op)]])
 
 
 @contextlib.contextmanager
@@ -135,7 +210,7 @@ def use(implementation, op=None):
     ...     d = ops.linear_chain([[0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]])
     """
     op = None if op is None else _op_name(op)
-    known = {name for o in IMPLEMENTATIONS if op in (None, o) for name in IMPLEMENTATIONS[o][1]}
+    known = {name for o in _structures if op in (None, o) for name in implementations(o)}
     if implementation not in known:
         raise ValueError(
             f"Expected an implementation among {sorted(known)}. "
@@ -148,25 +223,55 @@ def use(implementation, op=None):
         _requests.reset(token)
 
 
+@contextlib.contextmanager
+def target(platform, device_kind=None):
+    """Within this context, calls are made for a platform, wherever their arrays are now.
+
+    A function that is traced does not know where its program will run. On one host with one kind of
+    device there is nothing to say; say it where a program is compiled for another platform than the
+    default one.
+
+    Args:
+        platform: `"cpu"`, `"gpu"` or `"tpu"`.
+        device_kind: Kind of device, such as `"v5e"`; None if no implementation needs to know.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import ops
+    >>> with ops.target("tpu", "v5e"):
+    ...     call = ops.categorical(np.zeros((1, 3), "float32")).choice.call
+    >>> call.platform, call.device_kind
+    ('tpu', 'v5e')
+    """
+    if platform not in PLATFORMS:
+        raise ValueError(f"Expected a platform among {PLATFORMS}. Received: platform={platform!r}")
+    token = _target.set((platform, device_kind))
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
 def choose(call, implementation=None):
     """The `Choice` for a call; the only place where an implementation is decided."""
-    names = IMPLEMENTATIONS[call.op][1]
+    entries = _registry[call.family]
     requested, by = _request(call.op, implementation)
     if requested is not None:
-        if requested not in names:
+        if requested not in entries:
             raise ValueError(
-                f"Expected an implementation of {call.op} among {list(names)}. "
+                f"Expected an implementation of {call.op} among {list(entries)}. "
                 f"Received: implementation={requested!r}"
             )
-        reason = _module(call.op, requested).rejects(call)
+        reason = entries[requested].rejects(call)
         if reason is not None:
             raise NotImplementedError(f"{call.op} cannot run as {requested!r}: {reason}")
-        return Choice(call, requested, by, ())
+        return Choice(call, requested, by, (), _lacking(entries[requested]))
     rejected: list[tuple[str, str]] = []
-    for name in names:
-        reason = _module(call.op, name).rejects(call)
+    for name, candidate in entries.items():
+        reason = candidate.rejects(call) or candidate.avoids(call)
         if reason is None:
-            return Choice(call, name, None, tuple(rejected))
+            return Choice(call, name, None, tuple(rejected), _lacking(candidate))
         rejected.append((name, reason))
     raise NotImplementedError(f"No implementation of {call.op} takes this call: {rejected}")
 
@@ -180,14 +285,14 @@ def explain(function, *args, **kwargs):
         **kwargs: Its keyword arguments.
 
     Returns:
-        A `Choice` with attributes `name`, `requested_by`, `rejected` and `call`.
+        A `Choice` with attributes `name`, `requested_by`, `rejected`, `by_portable` and `call`.
 
     Example:
 
     >>> import numpy as np
     >>> from keras_struct import ops
-    >>> ops.explain(ops.linear_chain, np.zeros((1, 4, 2)), np.zeros((2, 2))).name
-    linear_chain on jax, cpu: portable (chosen automatically)
+    >>> ops.explain(ops.categorical, np.zeros((1, 4))).name
+    categorical on jax, cpu: portable (chosen automatically)
     'portable'
     """
     choice = function(*args, **kwargs).choice
@@ -195,11 +300,15 @@ def explain(function, *args, **kwargs):
     return choice
 
 
+def _lacking(implementation):
+    return tuple(sweep for sweep in implementation.sweeps if not provides(implementation, sweep))
+
+
 def _request(op, implementation):
     if implementation is not None:
         return implementation, "requested by argument"
     for wanted, name in _requests.get():
-        if wanted == op or (wanted is None and name in IMPLEMENTATIONS[op][1]):
+        if wanted == op or (wanted is None and name in _registry[_structures[op]]):
             return name, "requested by ops.use"
     if os.environ.get(ENVIRONMENT):
         return os.environ[ENVIRONMENT], f"requested by {ENVIRONMENT}"
@@ -208,6 +317,6 @@ def _request(op, implementation):
 
 def _op_name(op):
     name = op if isinstance(op, str) else getattr(op, "__name__", None)
-    if name not in IMPLEMENTATIONS:
-        raise ValueError(f"Expected a structure among {sorted(IMPLEMENTATIONS)}. Received: op={op}")
+    if name not in _structures:
+        raise ValueError(f"Expected a structure among {sorted(_structures)}. Received: op={op}")
     return name

@@ -7,21 +7,17 @@ structure and framework.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from keras_struct.ops import array, autodiff, dispatch
-from keras_struct.ops.numerics import (
-    INFEASIBLE,
-    gumbel_noise,
-    inner,
-    no_noise,
-    per_example,
-    scale_rows,
-)
-from keras_struct.ops.structure import make_call, restore_batch
+from keras_struct.ops.exact_sum import exact_sum
+from keras_struct.ops.labels import with_labels
+from keras_struct.ops.noise import Noise, key_of
+from keras_struct.ops.numerics import INFEASIBLE, inner, per_example, scale_rows
+from keras_struct.ops.structure import as_temperature, restore_batch, size_of
 
 
 class TopK(NamedTuple):
@@ -32,8 +28,8 @@ class TopK(NamedTuple):
         events: (k, ..., event axes) the structures.
     """
 
-    scores: object
-    events: object
+    scores: Any
+    events: Any
 
 
 class Distribution:
@@ -48,14 +44,20 @@ class Distribution:
     score, `marginals` its indicator, `entropy` 0.
     """
 
-    def __init__(self, structure, temperature=None, implementation=None):
+    def __init__(self, structure, temperature=1.0, implementation=None):
         self.structure = structure
-        self.temperature = temperature
-        self._hard = isinstance(temperature, float)
-        scale = None if self._hard else temperature
-        self._theta = structure.fold(structure.clean_potentials(scale))
-        self._choice = dispatch.choose(make_call(structure, self._theta), implementation)
-        self._sweeps = self._choice.sweeps()
+        self.temperature = as_temperature(temperature, structure)
+        structure.checks.run()
+        self._choice = dispatch.choose(
+            dispatch.call_of(
+                structure.op,
+                structure.family,
+                self._problem.potentials,
+                structure.spec,
+                structure.options(),
+            ),
+            implementation,
+        )
 
     @property
     def choice(self):
@@ -64,46 +66,52 @@ class Distribution:
 
     # Lazy sweeps -----------------------------------------------------------------------------
 
+    @property
+    def _hard(self):
+        return isinstance(self.temperature, float)
+
+    @functools.cached_property
+    def _problem(self):
+        return self.structure.problem(None if self._hard else self.temperature)
+
+    @functools.cached_property
+    def _sweeps(self):
+        return with_labels(self._choice.sweeps(), self.structure.labels)
+
     @functools.cached_property
     def _soft(self):
-        return autodiff.forward(self._sweeps, self._theta, self.structure.context, "logsumexp")
+        """The log-partition, a pair whose sum is exact, and the tape."""
+        return autodiff.forward(self._sweeps, self._problem, "logsumexp")
 
     @functools.cached_property
     def _max(self):
-        return autodiff.forward(self._sweeps, self._theta, self.structure.context, "max")
+        return autodiff.forward(self._sweeps, self._problem, "max")
 
     @functools.cached_property
     def _log_partition(self):
         """(B,), very negative where no structure exists."""
         if self._hard:
-            exists = self._max[0] > INFEASIBLE
+            exists = self._max[0][0] > INFEASIBLE
             score = self._score(self._best)
             return array.where(exists, score, ops.full_like(score, 2 * INFEASIBLE))
-        log_partition, tape = self._soft
-        return autodiff.value(
-            self._sweeps, self._theta, self.structure.context, tape, log_partition
-        )
+        (high, low), tape = self._soft
+        return autodiff.value(self._sweeps, self._problem, tape, high + low)
 
     @functools.cached_property
     def _best(self):
         """Compact best event, flat batch."""
-        best, tape = self._max
-        theta = tuple(ops.stop_gradient(x) for x in self._theta)
-        noise = no_noise(keras.backend.standardize_dtype(theta[0].dtype))
-        event = autodiff.run(
-            self._sweeps, "trace", theta, self.structure.context, tape, static=(noise,)
-        )
+        (best, _), tape = self._max
+        event = autodiff.run(self._sweeps, "trace", autodiff.constant(self._problem), tape)
         return _keep(best > INFEASIBLE, event)
 
     @functools.cached_property
     def _marginals(self):
         """Canonical marginals, per example."""
         if self._hard:
-            exists = ops.cast(self._log_partition > INFEASIBLE, self._theta[0].dtype)
+            exists = ops.cast(self._log_partition > INFEASIBLE, self.structure.compute)
             indicator = self.structure.parts(self._best, self.structure.context)
             return tuple(ops.stop_gradient(scale_rows(exists, x)) for x in indicator)
-        _, tape = self._soft
-        return autodiff.marginals(self._sweeps, self._theta, self.structure.context, tape)
+        return autodiff.marginals(self._sweeps, self._problem, self._soft[1])
 
     # Readouts --------------------------------------------------------------------------------
 
@@ -132,7 +140,7 @@ class Distribution:
             Tensor in the shape in which the potential was given, per example where the batch
             shared it; values in [0, 1] (counts where one potential serves many parts).
         """
-        named = self.structure.unfold(self._marginals)
+        named = self._named(self._marginals)
         if name == "all":
             return {key: self._as_given(x) for key, x in named.items()}
         if name is None:
@@ -156,8 +164,8 @@ class Distribution:
             Tensor in the shape of `marginals(of)`, with the dtype of the value.
         """
         self._soft_only("jacobian")
-        structure = self.structure
-        theta = tuple(ops.stop_gradient(x) for x in self._theta)
+        structure, problem = self.structure, autodiff.constant(self._problem)
+        theta = problem.potentials
         if name == "temperature":
             tangents = [array.where(x <= INFEASIBLE, ops.zeros_like(x), -x) for x in theta]
         elif name in structure.potentials:
@@ -165,6 +173,10 @@ class Distribution:
             unit = ops.ones_like(still[name])
             moved = structure.fold({**still, name: -unit if structure.costs else unit})
             tangents = [a - b for a, b in zip(moved, structure.fold(still), strict=True)]
+            tangents = [
+                array.where(x <= INFEASIBLE, ops.zeros_like(x), dx)
+                for x, dx in zip(theta, tangents, strict=True)
+            ]
         else:
             raise ValueError(
                 f"Expected 'temperature' or a potential among {list(structure.potentials)}. "
@@ -173,14 +185,12 @@ class Distribution:
         if self.temperature is not None:
             scale = ops.reshape(ops.stop_gradient(self.temperature), (-1,))
             tangents = [scale_rows(1 / scale, x) for x in tangents]
-        wide = [
+        wide = tuple(
             ops.broadcast_to(x, ops.shape(p))
             for x, p in zip(tangents, self._marginals, strict=True)
-        ]
-        hessian = autodiff.run(
-            self._sweeps, "curvature", theta, structure.context, self._soft[1], tuple(wide)
         )
-        named = structure.unfold(hessian)
+        hessian = autodiff.run(self._sweeps, "curvature", problem, self._soft[1], wide)
+        named = self._named(hessian)
         of = next(iter(structure.potentials)) if of is None else of
         if of not in named:
             raise ValueError(f"Expected a potential among {list(named)}. Received: of={of!r}")
@@ -188,41 +198,33 @@ class Distribution:
 
     def argmax(self):
         """The best structure, as an event (see the structure's docstring); one of them at ties."""
-        return self._restore(self._best)
+        return self._restore(self._as_given_event(self._best))
 
     def sample(self, seed, n=None):
-        """Exact, independent samples.
+        """Exact, independent samples, the same from every implementation.
 
         Args:
-            seed: Integer or `keras.random.SeedGenerator`.
+            seed: Integer, `keras.random.SeedGenerator`, key of `jax.random`, or an integer tensor
+                () or (2,), which may be traced.
             n: Number of samples; None for one, without a sample axis.
 
         Returns:
             Integer events (..., event axes), or (n, ..., event axes).
         """
-        if self._hard:
-            best = self.argmax()
-            return best if n is None else ops.stack([best] * n)
-        if not isinstance(seed, (int, keras.random.SeedGenerator)):
-            raise ValueError(f"Expected an integer or a SeedGenerator. Received: seed={seed}")
         count = 1 if n is None else n
         if not isinstance(count, int) or count < 1:
             raise ValueError(f"Expected a positive number of samples. Received: n={n}")
-        dtype = self._theta[0].dtype
-        single = self._batch() == 1
-        theta = tuple(  # size 1: shared by the batch, unless the batch has size 1
-            _tile(ops.stop_gradient(x), count) if single or x.shape[0] != 1 else x
-            for x in self._theta
+        key = key_of(seed)
+        if self._hard:
+            best = self.argmax()
+            return best if n is None else ops.stack([best] * n)
+        (high, _), tape = self._soft
+        noise = Noise.of(key, ops.shape(high)[0], count)
+        events = autodiff.run(
+            self._sweeps, "sample", autodiff.constant(self._problem), tape, noise
         )
-        context, tape = (
-            tuple(_tile(x, count) for x in group)
-            for group in (self.structure.context, self._soft[1])
-        )
-        events = self._sweeps.trace(theta, context, tape, gumbel_noise(seed, dtype))
-        events = _keep(_tile(self._soft[0] > INFEASIBLE, count), events)
-        if n is None:
-            return self._restore(events)
-        return self._restore(_untile(events, n), prefix=1)
+        events = self._as_given_event(_keep(high > INFEASIBLE, events, 1), 1)
+        return self._restore(events[0]) if n is None else self._restore(events, prefix=1)
 
     def topk(self, k):
         """The k best structures with their scores (differentiable).
@@ -235,15 +237,14 @@ class Distribution:
         """
         if not isinstance(k, int) or k < 1:
             raise ValueError(f"Expected a positive integer. Received: k={k}")
-        theta = tuple(ops.stop_gradient(x) for x in self._theta)
-        events, exists = autodiff.run(
-            self._sweeps, "topk", theta, self.structure.context, static=(k,)
-        )
+        problem = autodiff.constant(self._problem)
+        events, exists = autodiff.run(self._sweeps, "topk", problem, static=(k,))
         scores = self._score(events, k)
         scores = array.where(exists, scores, ops.full_like(scores, 2 * INFEASIBLE))
         scores = self._finite(scores, self._times_temperature)
         if self.structure.costs:
             scores = -scores
+        events = self._as_given_event(events, 1)
         return TopK(self._restore(scores, prefix=1), self._restore(events, prefix=1))
 
     def score(self, event):
@@ -267,7 +268,17 @@ class Distribution:
         event, count = self._flat_event(event)
         score, log_partition = self._score(event, count), self._log_partition
         possible = ops.logical_and(score > INFEASIBLE, log_partition > INFEASIBLE)
-        log_prob = array.where(possible, score, 0.0) - array.where(possible, log_partition, 0.0)
+        # Both are large sums that cancel: the difference of their exact pairs has no such error.
+        high, low = self._soft[0]
+        score_high, score_low = exact_sum(*self._products(event, count))
+        exact = (score_high - high) + (score_low - low)
+        exact = array.where(exact < 0, exact, ops.zeros_like(exact))
+        moves = (score - ops.stop_gradient(score)) - (
+            log_partition - ops.stop_gradient(log_partition)
+        )
+        zeros = ops.zeros_like(exact)
+        log_prob = array.where(possible, ops.stop_gradient(exact), zeros)
+        log_prob = log_prob + array.where(possible, moves, zeros)
         log_prob = array.where(possible, log_prob, -float("inf"))
         return self._restore(log_prob, prefix=0 if count is None else 1)
 
@@ -276,10 +287,8 @@ class Distribution:
         if self._hard:
             return self._restore(ops.zeros_like(self._log_partition))
         exists = self._log_partition > INFEASIBLE
-        entropy = array.where(exists, self._log_partition, 0.0) - inner(
-            self._theta, self._marginals
-        )
-        return self._restore(entropy)
+        expected = inner(self._problem.potentials, self._marginals)
+        return self._restore(array.where(exists, self._log_partition, 0.0) - expected)
 
     def cross_entropy(self, other):
         """`-E_self[log p_other(Y)]` in nats, (...,).
@@ -298,7 +307,7 @@ class Distribution:
                 f"Received: other={getattr(other.structure, 'op', other)}"
             )
         marginals = self._like(other)._marginals
-        theta = other._theta
+        theta = other._problem.potentials
         impossible = 0.0
         for t, p in zip(theta, marginals, strict=True):
             hit = ops.logical_and(t <= INFEASIBLE, p > 0)
@@ -318,43 +327,73 @@ class Distribution:
             event: Integer tensor (..., event axes); None for the best structure.
         """
         event = self._best if event is None else self._flat_event(event)[0]
-        named = self.structure.unfold(self.structure.parts(event, self.structure.context))
+        named = self._named(self.structure.parts(event, self.structure.context))
         return {key: self._as_given(x) for key, x in named.items()}
 
     # Details ---------------------------------------------------------------------------------
 
+    def _named(self, canonical):
+        """Named marginals, every position where it was given."""
+        structure = self.structure
+        named = structure.unfold(canonical)
+        if structure.places is None:
+            return named
+        return {key: structure.scattered(key, x) for key, x in named.items()}
+
+    def _as_given_event(self, event, prefix=0):
+        """Events (B, ...), or (n, B, ...) with prefix 1, in positions as given."""
+        places = self.structure.places
+        if places is None:
+            return event
+        if not prefix:
+            return self.structure.restore(event, places)
+        return array.map_samples(
+            lambda i: self.structure.restore(event[i], places), event.shape[0]
+        )
+
+    def _products(self, event, count):
+        """Potentials of the parts of an event as one array, and its axis: (B, P) or (n, B, P)."""
+        structure = self.structure
+        flat = event if count is None else ops.reshape(event, (-1, *ops.shape(event)[2:]))
+        context = tuple(_tile(x, 1 if count is None else count) for x in structure.context)
+        rows = []
+        for theta, x in zip(self._problem.potentials, structure.parts(flat, context), strict=True):
+            x = _untile(x, 1 if count is None else count)
+            product = theta[None] * x
+            shape = ops.shape(product)
+            rows.append(ops.reshape(product, (*shape[:2], size_of(shape[2:]))))
+        product = rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=2)
+        return (product[0], 1) if count is None else (product, 2)
+
     def _score(self, event, count=None):
         """Sum of canonical potentials of an event, flat: (B,) or (count, B)."""
         structure = self.structure
-        n = 1 if count is None else count
         flat = event if count is None else ops.reshape(event, (-1, *ops.shape(event)[2:]))
-        context = tuple(_tile(x, n) for x in structure.context)
-        total = 0.0
-        for theta, x in zip(self._theta, structure.parts(flat, context), strict=True):
-            product = theta[None] * _untile(x, n)
-            total = total + ops.sum(product, axis=tuple(range(2, len(product.shape))))
-        possible = _untile(structure.possible(flat, context), n)
-        total = array.where(possible, total, ops.full_like(total, 2 * INFEASIBLE))
-        return total[0] if count is None else total
+        context = tuple(_tile(x, 1 if count is None else count) for x in structure.context)
+        product, axis = self._products(event, count)
+        total = ops.sum(product, axis=axis)
+        possible = structure.possible(flat, context)
+        possible = possible if count is None else _untile(possible, count)
+        return array.where(possible, total, ops.full_like(total, 2 * INFEASIBLE))
 
     def _like(self, other):
         """This distribution with every potential as wide as the other's."""
+        mine, theirs = self._problem.potentials, other._problem.potentials
         if all(
             all(a == b or b == 1 for a, b in zip(x.shape[1:], y.shape[1:], strict=True))
-            for x, y in zip(self._theta, other._theta, strict=True)
+            for x, y in zip(mine, theirs, strict=True)
         ):
             return self
         wide = Distribution.__new__(Distribution)
+        potentials = tuple(
+            ops.broadcast_to(x, (ops.shape(x)[0], *ops.shape(x + y)[1:]))
+            for x, y in zip(mine, theirs, strict=True)
+        )
         wide.__dict__.update(
             structure=self.structure,
             temperature=self.temperature,
-            _hard=self._hard,
             _choice=self._choice,
-            _sweeps=self._sweeps,
-            _theta=tuple(
-                ops.broadcast_to(x, (ops.shape(x)[0], *ops.shape(x + y)[1:]))
-                for x, y in zip(self._theta, other._theta, strict=True)
-            ),
+            _problem=self._problem.replace(potentials=potentials),
         )
         return wide
 
@@ -371,14 +410,17 @@ class Distribution:
             )
         shape = ops.shape(event)
         core = shape[extra + batch_rank :]
-        event = ops.reshape(event, (*shape[:extra], self._batch(), *core))
+        batch = size_of(self.structure.batch_shape)
+        event = ops.reshape(event, (*shape[:extra], batch, *core))
+        places = self.structure.places
+        if places is not None and extra:
+            given = event
+            event = array.map_samples(
+                lambda i: self.structure.compacted(given[i], places), shape[0]
+            )
+        elif places is not None:
+            event = self.structure.compacted(event, places)
         return event, (shape[0] if extra else None)
-
-    def _batch(self):
-        batch = 1
-        for size in self.structure.batch_shape:
-            batch = batch * size
-        return batch
 
     def _times_temperature(self, x):
         return x if self.temperature is None or self._hard else x * self.temperature
@@ -402,16 +444,23 @@ class Distribution:
             raise ValueError(f"Expected temperature > 0 for {readout}. Received: temperature=0")
 
 
-def _keep(exists, event):
+def _keep(exists, event, prefix=0):
     """The event where a structure exists, else -1 everywhere."""
-    return array.where(ops.reshape(exists, (-1,) + (1,) * (len(event.shape) - 1)), event, -1)
+    rank = len(event.shape) - prefix - 1
+    return array.where(ops.reshape(exists, (*[1] * prefix, -1, *[1] * rank)), event, -1)
 
 
 def _tile(x, n):
     """Repeat the batch axis n times; the repetition is the slower index."""
-    return x if n == 1 else ops.concatenate([x] * n, axis=0)
+    return x if isinstance(n, int) and n == 1 else ops.concatenate([x] * n, axis=0)
 
 
 def _untile(x, n):
     shape = ops.shape(x)
     return ops.reshape(x, (n, -1, *shape[1:]))
+
+
+if keras.backend.backend() == "jax":
+    from keras_struct.ops.autodiff import pytree
+
+    pytree.register(Distribution)

@@ -7,22 +7,33 @@ over the labels, and the labels come back by their shares in it. Shapes: `B` exa
 """
 
 import dataclasses
+from typing import Any
 
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.chart.bracketing import split
+from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-from keras_struct.ops.sweeps import Sweeps
+
+
+def with_labels(sweeps, labels):
+    """Sweeps of structures whose parts carry labels, if they do."""
+    return sweeps if labels is None else LABELLED[labels](sweeps)
+
+
+LABEL_STREAM = 1 << 20  # of the noise; the structures have the lower numbers
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelledSweeps(Sweeps):
+class LabelledSweeps:
     """Sweeps over scores (B, N, N, L), by the sweeps `plain` over parts (B, N, N).
 
-    Further potentials are those of `plain`. The tape is the parts, then the tape of `plain`.
+    Further potentials are those of `plain`. The tape is the parts, then the tape of `plain`. The
+    noise of the label of place s is at place s L, s L + 1, ... of `LABEL_STREAM`.
     """
 
-    plain: Sweeps
+    plain: Any
 
     @property
     def traceable(self):
@@ -31,6 +42,10 @@ class LabelledSweeps(Sweeps):
     @property
     def differentiable(self):
         return dataclasses.replace(self, plain=self.plain.differentiable)
+
+    @property
+    def batch_axis(self):
+        return self.plain.batch_axis
 
     def places(self, scores, event):
         """Scores (B, S, L) of the labels of every place of a plain event, and which are used."""
@@ -41,44 +56,53 @@ class LabelledSweeps(Sweeps):
         raise NotImplementedError
 
     def score_of_others(self, others, event):
-        """Score (B,) of a plain event by the further potentials."""
+        """Score (B,) of a plain event by the further potentials, if there are any."""
         raise NotImplementedError
 
-    def forward(self, potentials, context, op):
-        scores, *others = potentials
+    def forward(self, problem, op):
+        scores, *others = problem.potentials
         parts = array.max(scores, -1) if op == "max" else array.logsumexp(scores, -1)
-        value, tape = self.plain.forward((parts, *others), context, op)
-        return value, (parts, *tape)
+        value, tape = self.plain.forward(_plain(problem, parts), op)
+        return value, (parts, tape)
 
-    def backward(self, potentials, context, tape):
-        parts, *tape = tape
-        scores, *others = potentials
-        marginals, *rest = self.plain.backward((parts, *others), context, tuple(tape))
-        return (marginals[..., None] * _shares(scores, parts), *rest)
+    def backward(self, problem, tape):
+        parts, tape = tape
+        marginals, *rest = self.plain.backward(_plain(problem, parts), tape)
+        return (marginals[..., None] * _shares(problem.potentials[0], parts), *rest)
 
-    def curvature(self, potentials, context, tape, tangents):
-        parts, *tape = tape
-        (scores, *others), (rates, *other_rates) = potentials, tangents
-        plain, tape = (parts, *others), tuple(tape)
-        shares = _shares(scores, parts)
+    def curvature(self, problem, tape, tangents):
+        parts, tape = tape
+        plain, (rates, *other_rates) = _plain(problem, parts), tangents
+        shares = _shares(problem.potentials[0], parts)
         rate = array.sum(shares * rates, -1)
-        marginals = self.plain.backward(plain, context, tape)[0]
-        hessian, *rest = self.plain.curvature(plain, context, tape, (rate, *other_rates))
+        marginals = self.plain.backward(plain, tape)[0]
+        hessian, *rest = self.plain.curvature(plain, tape, (rate, *other_rates))
         moved = marginals[..., None] * (rates - rate[..., None])
         return (shares * (hessian[..., None] + moved), *rest)
 
-    def trace(self, potentials, context, tape, noise):
-        parts, *tape = tape
-        scores, *others = potentials
-        event = self.plain.trace((parts, *others), context, tuple(tape), noise)
+    def trace(self, problem, tape):
+        parts, tape = tape
+        event = self.plain.trace(_plain(problem, parts), tape)
+        return self._with_labels(problem.potentials[0], event)
+
+    def sample(self, problem, tape, noise):
+        parts, tape = tape
+        events = self.plain.sample(_plain(problem, parts), tape, noise)
+        scores = problem.potentials[0]
+        return array.map_samples(
+            lambda i: self._with_labels(scores, events[i], noise.draws(i)), noise.count
+        )
+
+    def _with_labels(self, scores, event, draws=None):
         logits, _ = self.places(scores, event)
-        labels = array.argmax(logits + noise(ops.shape(logits)), -1)
+        numbers = flat_places(ops.shape(logits)[1:])
+        labels = array.argmax(perturbed(logits, draws, LABEL_STREAM, numbers), -1)
         return self.labelled(event, ops.cast(labels, "int32"))
 
-    def topk(self, potentials, context, k):
+    def topk(self, problem, k):
         """The k best labellings of each of the k best structures hold the k best of all."""
-        scores, *others = potentials
-        events, exists = self.plain.topk((array.max(scores, -1), *others), context, k)
+        scores, *others = problem.potentials
+        events, exists = self.plain.topk(_plain(problem, array.max(scores, -1)), k)
         totals, found = [], []
         for rank in range(k):
             logits, used = self.places(scores, events[rank])
@@ -122,6 +146,20 @@ class LabelledSpans(LabelledSweeps):
 
     def labelled(self, event, labels):
         return array.where(event < 0, -1, ops.reshape(labels, ops.shape(event)))
+
+    def score_of_others(self, others, event):
+        """Of the cuts."""
+        (splits,) = others
+        cuts = ops.cast(split(event >= 0), splits.dtype)
+        return ops.sum(array.where(splits > INFEASIBLE, splits, 0.0) * cuts, axis=(1, 2, 3))
+
+
+LABELLED = {"arcs": LabelledArcs, "spans": LabelledSpans}
+
+
+def _plain(problem, parts):
+    """The problem of the unlabelled structures."""
+    return problem.replace(potentials=(parts, *problem.potentials[1:]), labels=None)
 
 
 def _shares(scores, parts):

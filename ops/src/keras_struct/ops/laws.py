@@ -2,10 +2,12 @@
 
 A test module of a structure reads
 
-    @pytest.mark.parametrize("case", CASES, ids=str)
+    @pytest.mark.parametrize("case", for_backend(CASES), ids=str)
     class TestLinearChain(StructureLaws): ...
 
-and its `cases.py` lists named cases. Laws use float64 where they compare numbers.
+and its `cases.py` lists named cases. `for_backend` runs each of them through every implementation
+that takes it, so that a new one inherits all laws. They compare numbers in float64, and once more
+in float32.
 """
 
 import dataclasses
@@ -14,6 +16,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import pytest
 from keras import ops as K
 
 from keras_struct.ops import dispatch
@@ -31,6 +34,9 @@ from keras_struct.ops.testing import (
 )
 
 
+COMPILED = BACKEND in ("jax", "tensorflow")
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A named input of a structure, small enough to enumerate.
@@ -38,7 +44,7 @@ class Case:
     Attributes:
         name: Unique name.
         build: `build(potentials, **options)` -> `Distribution`, from a dict of tensors; options
-            are `temperature` and `implementation`.
+            are `temperature` and `implementation`. Laws call `make`.
         potentials: Function of a NumPy generator that makes the dict of float64 arrays.
         padding: Function that returns, for each potential that has padding, a boolean array, True
             where the value must not matter.
@@ -55,16 +61,21 @@ class Case:
     core: bool = False
     ties: bool = False
     static: dict[str, int] | None = dataclasses.field(default_factory=dict)
+    implementation: str | None = None
 
     def __str__(self):
-        return self.name
+        return self.name if self.implementation is None else f"{self.name}-{self.implementation}"
+
+    def make(self, potentials, **options):
+        """`build`, by the implementation of this case unless another one is asked for."""
+        return self.build(potentials, **{"implementation": self.implementation, **options})
 
     def arrays(self, seed=0):
         return self.potentials(np.random.default_rng(seed))
 
     def distribution(self, arrays=None, dtype="float64", **options):
         arrays = self.arrays() if arrays is None else arrays
-        return self.build({k: tensor(x, dtype) for k, x in arrays.items()}, **options)
+        return self.make({k: tensor(x, dtype) for k, x in arrays.items()}, **options)
 
     def read(self, readouts, arrays=None, dtype="float64", **options):
         """NumPy results of `readouts(distribution)`, a tree of tensors, in one compiled call."""
@@ -72,7 +83,7 @@ class Case:
         names = list(arrays)
 
         def run(*args):
-            return readouts(self.build(dict(zip(names, args, strict=True)), **options))
+            return readouts(self.make(dict(zip(names, args, strict=True)), **options))
 
         results = fast(run)(*[tensor(arrays[name], dtype) for name in names])
         return keras.tree.map_structure(array, results)
@@ -86,14 +97,58 @@ class Case:
 
 
 def for_backend(cases):
-    """The cases whose laws run on the active backend: all, or the core where each is compiled."""
-    return [case for case in cases if case.core or BACKEND not in ("jax", "tensorflow")]
+    """Every case through every implementation that takes it on the active backend.
+
+    JAX and TensorFlow compile each law of a case for seconds: there the laws run on the core cases
+    through all implementations; `test_readouts_equal_enumeration` runs on all cases, see there.
+    """
+    return [
+        dataclasses.replace(case, implementation=name)
+        for case in cases
+        if case.core or not COMPILED
+        for name in implementations_of(case)
+    ]
+
+
+def others(cases):
+    """The cases that `for_backend` leaves out."""
+    return [case for case in cases if COMPILED and not case.core]
+
+
+def implementations_of(case):
+    """Names of the implementations that take a case, without the oracle."""
+    call = case.distribution(dtype="float32").choice.call
+    entries = dispatch.implementations(call.op)
+    found = dispatch.candidates(call.family)
+    return [n for n in entries if n != "reference" and found[n].rejects(call) is None]
+
+
+def oracle(d):
+    """The reference implementation of a distribution, and its problem."""
+    return dispatch.candidates(d.structure.family)["reference"], d._problem
 
 
 def enumeration(d):
     """All objects of every example, by the reference: lists of (event, score, parts)."""
-    reference = dispatch._module(d.structure.op, "reference").sweeps(d.choice.call)
-    return list(reference.enumerate(d._theta, d.structure.context))
+    reference, problem = oracle(d)
+    reference = reference.of(problem.spec) if hasattr(reference, "of") else reference
+    examples = list(reference.enumerate(problem))
+    if d.structure.places is None:
+        return examples
+    return _as_given(d, examples)
+
+
+def _as_given(d, examples):
+    """The same with the positions of events where a mask has them."""
+    most = max(len(objects) for objects in examples)
+    blank = np.full_like(next(o[0][0] for o in examples if o), -1) if most else None
+    for i in range(most):
+        events = [o[i][0] if i < len(o) else blank for o in examples]
+        given = array(d._as_given_event(tensor(np.stack(events), "int32")))
+        for b, objects in enumerate(examples):
+            if i < len(objects):
+                objects[i] = (np.asarray(given[b]), *objects[i][1:])
+    return examples
 
 
 def _logsumexp(x):
@@ -131,7 +186,7 @@ class StructureLaws:
                 "value": d.value(),
                 "log_partition": d.log_partition(),
                 "entropy": d.entropy(),
-                "canonical": d._marginals,
+                "named": d.marginals("all"),
                 "best": d.score(d.argmax()),
                 "scores": top.scores,
                 "events": top.events,
@@ -144,6 +199,7 @@ class StructureLaws:
             d = case.distribution(temperature=self.temperature)
             got = case.read(readouts, temperature=self.temperature)
             hard = case.read(lambda d: d.value(), temperature=0)
+            self._check_marginals(got["named"], d)
         sign = -1 if d.structure.costs else 1
         scale = sign * self.temperature
         for b, objects in enumerate(enumeration(d)):
@@ -154,22 +210,19 @@ class StructureLaws:
             close(_flat(got["entropy"], d)[b], -np.sum(p * np.log(np.maximum(p, 1e-300))))
             close(_flat(got["best"], d)[b], scale * ranked[0] if objects else -sign * np.inf)
             close(_flat(hard, d)[b], scale * ranked[0] if objects else -sign * np.inf)
-            self._check_marginals(got["canonical"], objects, p, b)
             self._check_topk(got, d, objects, ranked, scale, b, k)
             self._check_samples(_flat(got["sampled"], d, 1)[:, b], got["samples"], d, p, b)
 
-    def _check_marginals(self, canonical, objects, p, b):
-        for i, marginal in enumerate(canonical):
-            expected = np.zeros(marginal.shape[1:])
-            for weight, (_, _, parts) in zip(p, objects, strict=True):
+    def _check_marginals(self, named, d):
+        """Every entry: zero in the padding, where nothing is possible, and where nothing exists."""
+        canonical = [np.zeros(array(x).shape) for x in d._marginals]
+        for b, objects in enumerate(enumeration(d)):
+            for weight, (_, _, parts) in zip(_probabilities(objects), objects, strict=True):
                 for potential, index in parts:
-                    if potential == i:
-                        expected[index] += weight
-            # Padding may hold the mass of canonical no-ops; the named marginals do not.
-            used = expected > 0
-            close(marginal[b][used], expected[used])
-            if not objects:
-                assert (marginal[b] == 0).all()
+                    canonical[potential][(b, *index)] += weight
+        expected = d._named(tuple(tensor(x) for x in canonical))
+        for name, x in expected.items():
+            close(named[name], array(d._restore(x)), err_msg=name)
 
     def _check_topk(self, got, d, objects, ranked, scale, b, k):
         count = min(k, len(ranked))
@@ -203,7 +256,7 @@ class StructureLaws:
             objects = enumeration(d)
             most = min(50, max(len(o) for o in objects))
             if not most:
-                return
+                pytest.skip("no example of this case has any structure")
             blank = np.full_like(np.asarray(max(objects, key=len)[0][0]), -1)
             events = np.stack(
                 [[o[i][0] if i < len(o) else blank for o in objects] for i in range(most)]
@@ -225,7 +278,7 @@ class StructureLaws:
             assert sorted(marginals) == sorted(names)
 
             def value(*args):
-                d = case.build(dict(zip(names, args, strict=True)), temperature=self.temperature)
+                d = case.make(dict(zip(names, args, strict=True)), temperature=self.temperature)
                 return K.sum(where(tensor(exists, "bool"), d.value(), 0.0))
 
             value, rng = fast(value), np.random.default_rng(1)
@@ -236,15 +289,13 @@ class StructureLaws:
                 exact = np.sum(marginals[name] * directions[names.index(name)])
                 np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-7, err_msg=name)
 
-    def test_portable_equals_reference(self, case):
-        """Every readout of the reference, and the curvature sweep."""
+    def test_readouts_and_curvature_equal_the_reference(self, case):
         with float64():
             rng = np.random.default_rng(2)
             slow = case.distribution(implementation="reference", temperature=self.temperature)
-            reference, context = slow._sweeps, slow.structure.context
+            reference, problem = oracle(slow)
             fast_ = case.read(
                 lambda d: (d.value(), d.entropy(), d.marginals("all"), d.topk(3).scores),
-                implementation="portable",
                 temperature=self.temperature,
             )
             close(fast_[0], array(slow.value()))
@@ -256,22 +307,20 @@ class StructureLaws:
             close(best, array(slow.topk(1).scores)[0])
             assert array(slow.sample(0, 2)).shape[0] == 2
             # Canonical no-ops of the padding are no parts of the reference: no tangent there.
-            used = [array(x) > 0 for x in reference.backward(slow._theta, context, ())]
+            used = [array(x) > 0 for x in slow._marginals]
             tangents = [tensor(np.where(u, rng.normal(size=u.shape), 0.0)) for u in used]
             curvature = case.read(
-                lambda d: d._sweeps.curvature(
-                    d._theta, d.structure.context, d._soft[1], tuple(tangents)
-                ),
+                lambda d: d._sweeps.curvature(d._problem, d._soft[1], tuple(tangents)),
                 temperature=self.temperature,
             )
-            expected = reference.curvature(slow._theta, context, (), tangents)
+            expected = slow._sweeps.curvature(problem, (), tuple(tangents))
             for x, y, u in zip(curvature, expected, used, strict=True):
                 np.testing.assert_allclose(x[u], array(y)[u], rtol=1e-8, atol=1e-9)
 
     def test_gradients_by_name(self, case):
         """Value, entropy and marginals: first and second derivatives, temperature included."""
         if not HAS_GRADIENTS:
-            return
+            pytest.skip("the NumPy backend has no gradients")
         with float64():
             rng = np.random.default_rng(4)
             arrays, exists = case.arrays(), case.exists()
@@ -281,7 +330,7 @@ class StructureLaws:
             rows, exists = tensor(rng.normal(size=exists.shape) * exists), tensor(exists, "bool")
 
             def loss(*args):
-                d = case.build(dict(zip(names, args[:-1], strict=True)), temperature=args[-1])
+                d = case.make(dict(zip(names, args[:-1], strict=True)), temperature=args[-1])
                 value = where(exists, d.value(), 0.0)
                 total = K.sum((value + value * d.entropy()) * rows)
                 for name, x in d.marginals("all").items():
@@ -306,7 +355,7 @@ class StructureLaws:
         """Whatever padding holds, NaN included: same results, zero marginals, zero gradients."""
         arrays, padding = case.arrays(), case.padding()
         if not padding:
-            return
+            pytest.skip("this case has no padding")
         poisoned = {
             k: np.where(padding[k], np.nan, x) if k in padding else x for k, x in arrays.items()
         }
@@ -332,7 +381,7 @@ class StructureLaws:
             names = list(arrays)
 
             def loss(*args):
-                d = case.build(dict(zip(names, args, strict=True)))
+                d = case.make(dict(zip(names, args, strict=True)))
                 return sum(K.sum(x**2) for x in d.marginals("all").values()) + K.sum(d.entropy())
 
             gradients = fast(grad(loss))(*map(tensor, poisoned.values()))
@@ -421,15 +470,17 @@ class StructureLaws:
         names = list(arrays)
 
         def readouts(*args):
-            d = case.build(dict(zip(names, args, strict=True)), temperature=0.9)
+            d = case.make(dict(zip(names, args, strict=True)), temperature=0.9)
             value = where(tensor(exists, "bool"), d.value(), 0.0)
             return value, d.marginals(), d.entropy(), d.argmax(), d.topk(2).scores
 
         def loss(*args):
-            d = case.build(dict(zip(names, args, strict=True)), temperature=0.9)
+            d = case.make(dict(zip(names, args, strict=True)), temperature=0.9)
             value = where(tensor(exists, "bool"), d.value(), 0.0)
             return K.sum(value) + K.sum(d.marginals() ** 2) + K.sum(d.entropy())
 
+        if not compilers():
+            pytest.skip("all laws run compiled on JAX; nothing compiles here")
         args = [tensor(arrays[name], "float32") for name in names]
         for label, compiled in compilers().items():
             if label == "dynamic":
@@ -444,3 +495,43 @@ class StructureLaws:
                 continue
             for x, y in zip(compiled(grad(loss))(*args), grad(loss)(*args), strict=True):
                 np.testing.assert_allclose(array(x), array(y), rtol=5e-4, atol=5e-5, err_msg=label)
+
+
+class ReadoutLaws:
+    """What runs on the cases that `for_backend` leaves out: one program for each."""
+
+    temperature = StructureLaws.temperature
+
+    def test_readouts_and_second_order_equal_the_reference(self, case):
+        with float64():
+            rng = np.random.default_rng(2)
+            slow = case.distribution(implementation="reference", temperature=self.temperature)
+            used = [array(x) > 0 for x in slow._marginals]
+            tangents = tuple(
+                tensor(np.where(u, rng.normal(size=u.shape), 0.0)) for u in used
+            )
+
+            def readouts(d):
+                top = d.topk(3)
+                return {
+                    "value": d.value(),
+                    "entropy": d.entropy(),
+                    "named": d.marginals("all"),
+                    "scores": top.scores,
+                    "log_probs": d.log_prob(top.events),
+                    "best": d.score(d.argmax()),
+                    "curvature": d._sweeps.curvature(d._problem, d._soft[1], tangents),
+                }
+
+            got = case.read(readouts, temperature=self.temperature)
+            top = slow.topk(3)
+            close(got["value"], array(slow.value()))
+            close(got["entropy"], array(slow.entropy()))
+            for name, x in slow.marginals("all").items():
+                close(got["named"][name], array(x), err_msg=name)
+            close(got["scores"], array(top.scores))
+            close(got["log_probs"], array(slow.log_prob(top.events)))
+            close(got["best"], array(slow.score(slow.argmax())))
+            expected = slow._sweeps.curvature(slow._problem, (), tangents)
+            for x, y, u in zip(got["curvature"], expected, used, strict=True):
+                np.testing.assert_allclose(x[u], array(y)[u], rtol=1e-8, atol=1e-9)

@@ -13,62 +13,66 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_struct.ops.sweeps import Sweeps
+from keras_struct.ops.implementation import Implementation
 
 SMALL = 1 << 16  # cells of a batch that are not worth a thread
 CHUNKS = 4  # pieces of the batch for each thread: ragged examples take unequal times
 
 
-def rejects(call):
-    on_jax = call.backend == "jax"
-    if call.backend not in ("jax", "torch", "numpy"):
-        return f"it is a call into Numba, which a program of {call.backend} cannot hold"
-    if call.platform != "cpu":
-        return f"it runs on the CPU, and the scores are on the {call.platform}"
-    if call.traced and not on_jax:
-        return "it needs concrete values (no vmap, no torch.func, no torch.compile)"
-    if importlib.util.find_spec("numba") is None:
-        return "Numba is not installed (pip install keras-struct-ops[native])"
-    if any(size is None for shape in call.shapes for size in shape):
-        return "it needs shapes that are known"
-    if on_jax and _xla_host().exporting():
-        return "it is a call into Numba, which no other process could load"
-    return None
-
-
-class NativeSweeps(Sweeps):
-    """Sweeps by methods on NumPy arrays."""
+class NativeImplementation(Implementation):
+    """Sweeps by methods on NumPy arrays, the batch axis of each first."""
 
     @property
     def traceable(self):
         return in_xla()
 
-    def parts(self, method, potentials, context, *arguments, dtype=None):
-        """Arrays by a method, shaped like the potentials, and by default of their dtype."""
-        batch = context[0].shape[0]
-        results = [((batch, *x.shape[1:]), dtype or dtype_of(x)) for x in potentials]
-        return call(self, method, results, *potentials, *context, *arguments)
+    def rejects(self, call):
+        on_jax = call.backend == "jax"
+        if call.backend not in ("jax", "torch", "numpy"):
+            return f"it is a call into Numba, which a program of {call.backend} cannot hold"
+        if call.platform != "cpu":
+            return f"it runs on the CPU, and the scores are on the {call.platform}"
+        if call.traced and not on_jax:
+            return "it needs concrete values (no vmap, no torch.func, no torch.compile)"
+        if importlib.util.find_spec("numba") is None:
+            return "Numba is not installed (pip install keras-struct-ops[native])"
+        if any(size is None for shape in call.shapes for size in shape):
+            return "it needs shapes that are known"
+        if on_jax and call.exporting:
+            return "it is a call into Numba, which no other process could load"
+        return _xla_host().untested() if on_jax else None
+
+    def parts(self, method, problem, *arguments, dtype=None):
+        """Arrays by `method(spec, *arrays, *results)`, shaped like the potentials, and by default
+        of their dtype."""
+        batch = problem.context[0].shape[0]
+        results = [
+            ((batch, *x.shape[1:]), dtype or dtype_of(x)) for x in problem.potentials
+        ]
+        arrays = (*problem.potentials, *problem.context, *arguments)
+        return call(self, method, results, *arrays, static=(problem.spec,))
 
 
-def call(sweeps, method, results, *arguments, static=()):
-    """`sweeps.method(*static, *arrays, *results)`, which writes into the results.
+def call(implementation, method, results, *arguments, static=()):
+    """`implementation.method(*static, *arrays, *results)`, which writes into the results.
 
     On JAX the call becomes a part of the program that is compiled.
 
     Args:
-        sweeps: Sweeps, whose `repr` says all about them.
+        implementation: A `NativeImplementation`; its class says all about it.
         method: Name of a method on NumPy arrays, with a batch axis as the first of each; it may use
             nothing of the framework, which may be waiting for it with its only thread.
         results: Shape and dtype of every result.
         *arguments: Tensors; doubles may be those of an earlier call.
-        static: First arguments of the method.
+        static: First arguments of the method; their `repr` says all about them.
 
     Returns:
         Tuple of tensors.
     """
-    function = partial(getattr(sweeps, method), *static)
+    function = partial(getattr(implementation, method), *static)
     if in_xla():
-        name = f"{type(sweeps).__module__} {sweeps} {method} {static}"
+        kind = type(implementation)
+        name = f"{kind.__module__} {kind.__qualname__} {method} {static}"
         return tuple(_xla_host().host_call(name, function, results, arguments))
     arrays = [_new(shape, dtype) for shape, dtype in results]
     function(*map(as_array, arguments), *arrays)

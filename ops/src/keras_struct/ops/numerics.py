@@ -6,11 +6,7 @@ float32 range that sums of it stay finite. No infinity means no `inf - inf`, hen
 sweep or in any of its derivatives. A log-partition below `INFEASIBLE` says: no structure exists.
 """
 
-import functools
-import itertools
-
 import keras
-import numpy as np
 from keras import ops
 
 from keras_struct.ops import array
@@ -19,16 +15,17 @@ FORBIDDEN = -1e30
 INFEASIBLE = -5e29
 
 
-def clean(x, mask=None, temperature=None):
-    """Potentials over the temperature: padding becomes 0, minus infinity becomes `FORBIDDEN`.
+def clean(x, used=None, fill=0.0, temperature=None):
+    """Potentials over the temperature: padding is filled, minus infinity becomes `FORBIDDEN`.
 
     Args:
         x: Floating-point tensor.
-        mask: Boolean tensor that broadcasts against `x`; False marks padding, whatever it holds.
+        used: Boolean tensor that broadcasts against `x`; False marks padding, whatever it holds.
+        fill: What stands in the padding, 0 or `FORBIDDEN`.
         temperature: Positive tensor, () or (B,), or None for 1.
     """
-    if mask is not None:
-        x = array.where(mask, x, ops.zeros_like(x))
+    if used is not None:
+        x = array.where(used, x, ops.full((), fill, dtype=x.dtype))
     if temperature is None:
         return array.where(x < FORBIDDEN, ops.full((), FORBIDDEN, dtype=x.dtype), x)
     forbidden = x <= FORBIDDEN
@@ -70,29 +67,3 @@ def reduce_to(x, like):
 def scale_rows(weight, x):
     """`weight` (B,) times `x` (B, ...)."""
     return ops.reshape(weight, (-1,) + (1,) * (len(x.shape) - 1)) * x
-
-
-@functools.cache
-def no_noise(dtype):
-    """Function `noise(shape)` of zeros, the same object for each dtype."""
-    return functools.partial(ops.zeros, dtype=dtype)
-
-
-def gumbel_noise(seed, dtype):
-    """Function `noise(shape)` of standard Gumbel noise, fresh at each call.
-
-    Args:
-        seed: Integer (the calls of equal rank in the sequence are equal again) or
-            `keras.random.SeedGenerator`.
-        dtype: Dtype of the noise.
-    """
-    calls = itertools.count()
-    below_one = 1.0 - float(np.finfo(keras.backend.standardize_dtype(dtype)).epsneg)
-
-    def noise(shape):
-        call_seed = (seed + 0x9E3779B1 * next(calls)) % 2**31 if isinstance(seed, int) else seed
-        uniform = keras.random.uniform(shape, minval=1e-37, dtype=dtype, seed=call_seed)
-        uniform = ops.clip(uniform, 0.0, below_one)  # NumPy rounds some up to 1: infinite noise
-        return -array.log(-array.log(uniform))
-
-    return noise

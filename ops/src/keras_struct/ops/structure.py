@@ -1,34 +1,56 @@
 """What one structure says about itself, so that `Distribution` can be generic."""
 
-import contextvars
+from typing import Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_struct.ops import array, dispatch
+from keras_struct.ops import array
+from keras_struct.ops.masks import Places, as_mask, places_of
+from keras_struct.ops.numerics import clean
+from keras_struct.ops.problem import Problem
+
 
 
 class Structure:
     """One call of a public function: its potentials, flattened to one batch axis.
 
-    Subclasses set `op`, `event_rank` and, in `__init__`, call `self._set(...)`.
+    Subclasses set `op`, `family` and `event_rank`; their `__init__` sets the attributes below and
+    ends with `self.compact()`. Every array in an attribute is a leaf of the pytree that a
+    `Distribution` is; every other attribute is static and hashable.
 
     Attributes:
         op: Public name of the structure.
+        family: Whose implementations it has (see `dispatch`).
         costs: Whether potentials are costs (value is a soft minimum).
         event_rank: Number of axes of an event, without batch axes.
+        labels: None, or "arcs" or "spans" if these carry one label each (see `labels`).
+        axes: For each potential, for each of its axes after the batch: the number of the sequence
+            that it runs along, or None. Potentials that are not named run along no sequence.
+        spec: The structure as static data for implementations.
         potentials: Named potentials, flat batch axis first (size 1 where shared), compute dtype.
+        padding: For each potential that has padding, a boolean array that is True where it is used,
+            and what stands for it elsewhere: 0, or `FORBIDDEN`.
         context: Arrays without gradient, batch axis first.
+        sequences: `Sequence` of every sequence.
         batch_shape: The user's batch axes.
         dtype: The user's dtype (of the primary potential).
+        compute: float32 or float64.
+        checks: What is still to be checked.
     """
 
     op = ""
+    family = ""
     costs = False
     event_rank = 1
+    labels: str | None = None
+    axes: ClassVar[dict[str, tuple]] = {}
+    spec: Any = None
+    sequences: tuple = ()
 
     def fold(self, potentials):
-        """Canonical potentials (a tuple) from named ones; differentiable."""
+        """Canonical potentials (a tuple) from named ones; linear."""
         raise NotImplementedError
 
     def unfold(self, marginals):
@@ -43,13 +65,99 @@ class Structure:
         """Whether the structure has this event at all, (B,) (scores aside)."""
         return ops.ones(ops.shape(event)[:1], "bool")
 
-    def clean_potentials(self, temperature):
-        """Named potentials over the temperature, with padding and infinities cleaned."""
-        raise NotImplementedError
+    def restore(self, event, places):
+        """An event (B, ...) in positions as given, from one in positions of the sequences.
+
+        Args:
+            event: The event.
+            places: `Places` or None of every sequence, at least one of which is not None.
+        """
+        return self._positions_along(event, places, "scatter")
+
+    def compacted(self, event, places):
+        """The inverse of `restore`."""
+        return self._positions_along(event, places, "gather")
+
+    def _positions_along(self, event, places, move):
+        """Events with one axis along the first sequence, whose numbers are no positions."""
+        return getattr(places[0], move)(event, 1) if self.event_rank else event
 
     def options(self):
-        """Every option that changes meaning or algorithm, for dispatch."""
+        """Further static options, which an implementation may ask for by `call.option`."""
         return {}
+
+    # What is derived -------------------------------------------------------------------------
+
+    def compact(self):
+        """Moves what is masked out behind the end of the sequences."""
+        for name, axes in self.axes.items():
+            if name in self.potentials:
+                self.potentials[name] = self._moved(self.potentials[name], axes, "gather")
+
+    def scattered(self, name, x):
+        """A marginal with every position where it was given."""
+        return self._moved(x, self.axes.get(name, ()), "scatter")
+
+    def _moved(self, x, axes, move):
+        for axis, number in enumerate(axes, 1):
+            places = None if number is None else self.sequences[number].places
+            if places is not None and x.shape[axis] != 1:
+                x = getattr(places, move)(x, axis)
+        return x
+
+    @property
+    def places(self):
+        """`Places` or None of every sequence, or None if none was masked."""
+        places = tuple(sequence.places for sequence in self.sequences)
+        return None if all(x is None for x in places) else places
+
+    def problem(self, temperature):
+        """The `Problem` at a temperature (None for 1)."""
+        cleaned = {
+            name: clean(-x if self.costs else x, *self.padding.get(name, ()), temperature=temperature)
+            for name, x in self.potentials.items()
+        }
+        return Problem(self.spec, self.fold(cleaned), self.context, self.labels)
+
+
+class Sequence(NamedTuple):
+    """The positions of one sequence of every example.
+
+    Attributes:
+        lengths: (B,) int32: how many positions there are.
+        places: `Places` of a mask, or None where positions stand in front.
+        ragged: Whether some may be shorter than the axis.
+    """
+
+    lengths: Any
+    places: Places | None
+    ragged: bool
+
+    def mask(self, n):
+        """Boolean (B, n), or None if all positions are there."""
+        return time_mask(self.lengths, n) if self.ragged else None
+
+
+def as_sequence(name, lengths, mask, batch_shape, n, checks):
+    """`Sequence` from integers (...,) or a boolean mask (..., n); all positions without either."""
+    if mask is None:
+        return Sequence(
+            as_lengths(name, lengths, batch_shape, n, checks), None, lengths is not None
+        )
+    if lengths is not None:
+        raise ValueError(f"Expected {name} or a mask, not both. Received: {name}={lengths}")
+    name = name.replace("lengths", "mask")
+    places = places_of(as_mask(name, mask, (*batch_shape, n)))
+    return Sequence(places.lengths, places, True)
+
+
+def as_pair(name, x):
+    """A pair of values for two sequences; None is a pair of None."""
+    if x is None:
+        return None, None
+    if not isinstance(x, (tuple, list)) or len(x) != 2:
+        raise ValueError(f"Expected a pair as {name}, or None. Received: {name}={x}")
+    return tuple(x)
 
 
 def as_potential(name, x):
@@ -71,10 +179,15 @@ def flatten_batch(x, core_rank):
     if lead == 0:
         return ops.expand_dims(x, 0)
     shape = ops.shape(x)
-    batch = 1
-    for size in shape[:lead]:
-        batch = batch * size
-    return ops.reshape(x, (batch, *shape[lead:]))
+    return ops.reshape(x, (size_of(shape[:lead]), *shape[lead:]))
+
+
+def size_of(shape):
+    """The product of sizes, known or unknown."""
+    size = 1
+    for n in shape:
+        size = size * n
+    return size
 
 
 def restore_batch(x, batch_shape, prefix=0):
@@ -121,64 +234,65 @@ def check_rank(name, x, rank, letters):
         )
 
 
-def as_lengths(name, lengths, batch_shape, limit, minimum=0):
+def as_lengths(name, lengths, batch_shape, limit, checks, minimum=0):
     """Integer tensor (B,): given lengths, broadcast over the batch, or `limit` everywhere."""
-    batch = 1
-    for size in batch_shape:
-        batch = batch * size
+    batch = size_of(batch_shape)
     if lengths is None:
         return ops.broadcast_to(ops.cast(limit, "int32"), (batch,))
-    lengths = ops.convert_to_tensor(lengths)
-    if not keras.backend.is_int_dtype(lengths.dtype):
-        raise ValueError(f"Expected integer {name}. Received: dtype of {name}={lengths.dtype}")
-    values = concrete(lengths)
-    known = values is not None and isinstance(limit, int) and values.size
-    if known and (values.min() < minimum or values.max() > limit):
+    tensor = ops.convert_to_tensor(lengths)
+    if not keras.backend.is_int_dtype(tensor.dtype):
+        hint = " (a mask is given as mask)" if "bool" in str(tensor.dtype) else ""
         raise ValueError(
-            f"Expected {name} between {minimum} and {limit}. Received: {name}={values}"
+            f"Expected integer {name}{hint}. Received: dtype of {name}={tensor.dtype}"
         )
-    lengths = ops.cast(lengths, "int32")
+
+    def check(values):
+        known = isinstance(limit, int) or limit is None
+        if values.size and known:
+            most = values.max() if limit is None else limit
+            if values.min() < minimum or values.max() > most:
+                raise ValueError(
+                    f"Expected {name} between {minimum} and {limit}. "
+                    f"Received: {name}={values.astype(int)}"
+                )
+
+    checks.add((lengths,), (tensor,), check)
+    tensor = ops.cast(tensor, "int32")
     if not batch_shape:
-        return ops.reshape(lengths, (1,))
-    return ops.reshape(ops.broadcast_to(lengths, batch_shape), (batch,))
+        return ops.reshape(tensor, (1,))
+    return ops.reshape(ops.broadcast_to(tensor, batch_shape), (batch,))
 
 
-def as_temperature(temperature, batch_shape, dtype):
+def as_temperature(temperature, structure):
     """None for 1, 0.0 for the hard algorithm, else a tensor of shape () or (B,)."""
-    if isinstance(temperature, (int, float)):
-        if temperature == 1:
+    if isinstance(temperature, (int, float, np.number)) or (
+        isinstance(temperature, np.ndarray) and temperature.ndim == 0
+    ):
+        number = float(temperature)
+        if number == 1:
             return None
-        if temperature == 0:
+        if number == 0:
             return 0.0
-        if not temperature > 0 or temperature == float("inf"):
+        if not number > 0 or number == float("inf"):
             raise ValueError(
                 "Expected a finite temperature >= 0 (0 is the hard algorithm). "
                 f"Received: temperature={temperature}"
             )
-    if isinstance(temperature, (int, float)):
-        return ops.convert_to_tensor(float(temperature), dtype=dtype)
-    temperature = ops.cast(ops.convert_to_tensor(temperature), dtype)
-    values = concrete(temperature)
-    if values is not None and not (values > 0).all():
-        raise ValueError(
-            "Expected temperatures > 0 in an array (the hard algorithm is the Python number 0). "
-            f"Received: temperature={values}"
-        )
-    if len(temperature.shape) == 0:
-        return temperature
-    batch = 1
-    for size in batch_shape:
-        batch = batch * size
-    return ops.reshape(ops.broadcast_to(temperature, batch_shape or (1,)), (batch,))
+        return ops.convert_to_tensor(number, dtype=structure.compute)
 
+    def check(values):
+        if not ((values > 0) & np.isfinite(values)).all():
+            raise ValueError(
+                "Expected finite temperatures > 0 in an array (the hard algorithm is the Python "
+                f"number 0). Received: temperature={values}"
+            )
 
-# True while Keras infers the output shape of a symbolic readout with invented values.
-SYMBOLIC: contextvars.ContextVar[bool] = contextvars.ContextVar("symbolic", default=False)
-
-
-def concrete(x):
-    """The value as a NumPy array, or None while tracing."""
-    return None if SYMBOLIC.get() or array.traced(x) else ops.convert_to_numpy(x)
+    tensor = ops.cast(ops.convert_to_tensor(temperature), structure.compute)
+    structure.checks.add((temperature,), (tensor,), check)
+    if len(tensor.shape) == 0:
+        return tensor
+    batch_shape = structure.batch_shape
+    return ops.reshape(ops.broadcast_to(tensor, batch_shape or (1,)), (size_of(batch_shape),))
 
 
 def time_mask(lengths, n):
@@ -191,20 +305,7 @@ def one_hot(indices, depth, dtype):
     return ops.cast(ops.expand_dims(indices, -1) == ops.arange(depth, dtype=indices.dtype), dtype)
 
 
-def make_call(structure, canonical):
-    """The dispatch facts of a structure with its canonical potentials."""
-    first = canonical[0]
-    return dispatch.Call(
-        op=structure.op,
-        backend=keras.backend.backend(),
-        platform=array.platform(first),
-        dtype=keras.backend.standardize_dtype(first.dtype),
-        shapes=tuple(tuple(static_shape(x)) for x in canonical),
-        options=tuple(sorted(structure.options().items())),
-        traced=array.traced(first),
-        xla=array.in_xla(),
-    )
-
-
 def static_shape(x):
-    return [size if isinstance(size, int) else None for size in x.shape]
+    return tuple(size if isinstance(size, int) else None for size in x.shape)
+
+

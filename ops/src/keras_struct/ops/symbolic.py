@@ -5,7 +5,7 @@ import importlib
 
 import keras
 
-from keras_struct.ops.structure import SYMBOLIC
+from keras_struct.ops.validation import SYMBOLIC
 
 READOUTS = (
     "value", "log_partition", "marginals", "argmax", "sample", "topk", "score", "log_prob",

@@ -1,5 +1,7 @@
 """Array primitives on JAX (see `array/__init__.py`)."""
 
+import sys
+
 import jax
 from jax import lax
 from jax import numpy as jnp
@@ -20,18 +22,24 @@ from jax.numpy import (
     where,
 )
 
+MAPS_SAMPLES = True
 __all__ = [
+    "MAPS_SAMPLES",
     "add_at",
+    "arange",
     "argmax",
     "branches",
     "concatenate",
     "contiguous",
+    "device",
     "exp",
     "exp_or_zero",
+    "exporting",
     "get_row",
     "in_xla",
     "log",
     "logsumexp",
+    "map_samples",
     "matmul",
     "max",
     "maximum",
@@ -40,8 +48,10 @@ __all__ = [
     "power_of_two",
     "put_row",
     "reshape",
+    "rotate_left",
     "round",
     "scan",
+    "shift_right",
     "stack",
     "sum",
     "take_along_axis",
@@ -49,6 +59,8 @@ __all__ = [
     "traced",
     "transpose",
     "where",
+    "words",
+    "zeros_like",
 ]
 
 exp_or_zero = exp
@@ -108,7 +120,46 @@ def in_xla():
     return True
 
 
-def platform(x):
+def device(x):
+    """(platform, kind): of the device of a concrete array, or of the one that JAX defaults to."""
     if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
-        return next(iter(x.devices())).platform
-    return jax.default_backend()
+        at = next(iter(x.devices()))
+    else:
+        at = jax.config.jax_default_device or jax.devices()[0]
+        at = jax.devices(at)[0] if isinstance(at, str) else at
+    platform = {"cuda": "gpu", "rocm": "gpu"}.get(at.platform, at.platform)
+    return platform, None if platform == "cpu" else at.device_kind
+
+
+def platform(x):
+    return device(x)[0]
+
+
+def exporting():
+    """Whether the program being traced is on its way into a SavedModel, by `jax2tf`."""
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and not tensorflow.executing_eagerly()
+
+
+def arange(n):
+    return jnp.arange(n, dtype="int32")
+
+
+def zeros_like(x):
+    return jnp.zeros_like(x)
+
+
+def rotate_left(x, bits):
+    return (x << bits) | lax.shift_right_logical(x, jnp.int32(32 - bits))
+
+
+def shift_right(x, bits):
+    return lax.shift_right_logical(x, jnp.int32(bits))
+
+
+def words(x):
+    return lax.bitcast_convert_type(jnp.asarray(x).astype("uint32"), "int32")
+
+
+def map_samples(function, n):
+    return jax.vmap(function)(arange(n))

@@ -18,18 +18,24 @@ from numpy import (
     where,
 )
 
+MAPS_SAMPLES = False
 __all__ = [
+    "MAPS_SAMPLES",
     "add_at",
+    "arange",
     "argmax",
     "branches",
     "concatenate",
     "contiguous",
+    "device",
     "exp",
     "exp_or_zero",
+    "exporting",
     "get_row",
     "in_xla",
     "log",
     "logsumexp",
+    "map_samples",
     "matmul",
     "max",
     "maximum",
@@ -38,8 +44,10 @@ __all__ = [
     "power_of_two",
     "put_row",
     "reshape",
+    "rotate_left",
     "round",
     "scan",
+    "shift_right",
     "stack",
     "sum",
     "take_along_axis",
@@ -47,6 +55,8 @@ __all__ = [
     "traced",
     "transpose",
     "where",
+    "words",
+    "zeros_like",
 ]
 
 exp_or_zero = exp
@@ -114,5 +124,37 @@ def in_xla():
     return False
 
 
+def device(x):
+    return "cpu", None
+
+
+def exporting():
+    return False
+
+
 def platform(x):
-    return "cpu"
+    return device(x)[0]
+
+
+def arange(n):
+    return np.arange(n, dtype="int32")
+
+
+def zeros_like(x):
+    return np.zeros_like(x)
+
+
+def rotate_left(x, bits):
+    return (x << bits) | shift_right(x, 32 - bits)
+
+
+def shift_right(x, bits):
+    return (x >> bits) & ((1 << (32 - bits)) - 1)
+
+
+def words(x):
+    return np.asarray(x).astype("uint32").view("int32")
+
+
+def map_samples(function, n):
+    return np.stack([function(i) for i in range(n)])

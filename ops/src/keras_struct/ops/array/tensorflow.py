@@ -5,18 +5,24 @@ from tensorflow import exp, matmul, maximum, reshape, round, stack, transpose, w
 from tensorflow.math import log
 from tensorflow.python.ops import control_flow_util  # no public way to ask for XLA
 
+MAPS_SAMPLES = True
 __all__ = [
+    "MAPS_SAMPLES",
     "add_at",
+    "arange",
     "argmax",
     "branches",
     "concatenate",
     "contiguous",
+    "device",
     "exp",
     "exp_or_zero",
+    "exporting",
     "get_row",
     "in_xla",
     "log",
     "logsumexp",
+    "map_samples",
     "matmul",
     "max",
     "maximum",
@@ -25,8 +31,10 @@ __all__ = [
     "power_of_two",
     "put_row",
     "reshape",
+    "rotate_left",
     "round",
     "scan",
+    "shift_right",
     "stack",
     "sum",
     "take_along_axis",
@@ -34,6 +42,8 @@ __all__ = [
     "traced",
     "transpose",
     "where",
+    "words",
+    "zeros_like",
 ]
 
 exp_or_zero = exp
@@ -137,5 +147,53 @@ def in_xla():
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
+def device(x):
+    """Of the scope that a graph is built in, or of a concrete tensor, or of the first GPU."""
+    devices = tf.config.list_logical_devices("GPU")
+    place = (x.device or "").upper() if hasattr(x, "device") else ""
+    if not devices or "CPU" in place:
+        return "cpu", None
+    return "gpu", tf.config.experimental.get_device_details(
+        tf.config.list_physical_devices("GPU")[0]
+    ).get("device_name")
+
+
+def exporting():
+    return False
+
+
 def platform(x):
-    return "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
+    return device(x)[0]
+
+
+def arange(n):
+    return tf.range(n, dtype=tf.int32)
+
+
+def zeros_like(x):
+    return tf.zeros_like(x)
+
+
+def rotate_left(x, bits):
+    left = tf.bitwise.left_shift(x, tf.constant(bits, x.dtype))
+    return tf.bitwise.bitwise_or(left, shift_right(x, 32 - bits))
+
+
+def shift_right(x, bits):
+    shifted = tf.bitwise.right_shift(x, tf.constant(bits, x.dtype))
+    return tf.bitwise.bitwise_and(shifted, tf.constant((1 << (32 - bits)) - 1, x.dtype))
+
+
+def words(x):
+    return tf.bitcast(tf.cast(x, tf.uint32), tf.int32)
+
+
+def map_samples(function, n):
+    """By a loop of a graph, in eager mode too."""
+    if n == 1:
+        return function(0)[None]
+
+    def mapped():
+        return tf.map_fn(function, tf.range(n), fn_output_signature=tf.int32)
+
+    return tf.function(mapped, autograph=False)() if tf.executing_eagerly() else mapped()

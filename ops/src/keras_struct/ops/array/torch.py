@@ -1,20 +1,27 @@
 """Array primitives on PyTorch (see `array/__init__.py`)."""
 
 import torch
+from keras.src.backend.torch.core import get_device
 from torch import concatenate, exp, log, logsumexp, matmul, maximum, reshape, round, stack, where
 
+MAPS_SAMPLES = False
 __all__ = [
+    "MAPS_SAMPLES",
     "add_at",
+    "arange",
     "argmax",
     "branches",
     "concatenate",
     "contiguous",
+    "device",
     "exp",
     "exp_or_zero",
+    "exporting",
     "get_row",
     "in_xla",
     "log",
     "logsumexp",
+    "map_samples",
     "matmul",
     "max",
     "maximum",
@@ -23,8 +30,10 @@ __all__ = [
     "power_of_two",
     "put_row",
     "reshape",
+    "rotate_left",
     "round",
     "scan",
+    "shift_right",
     "stack",
     "sum",
     "take_along_axis",
@@ -32,6 +41,8 @@ __all__ = [
     "traced",
     "transpose",
     "where",
+    "words",
+    "zeros_like",
 ]
 
 LOG2_E = 1.4426950408889634
@@ -123,5 +134,40 @@ def in_xla():
     return False
 
 
+def device(x):
+    if x.device.type != "cuda":
+        return x.device.type, None
+    return "gpu", torch.cuda.get_device_name(x.device)
+
+
+def exporting():
+    return torch.compiler.is_exporting()
+
+
 def platform(x):
-    return "gpu" if x.device.type == "cuda" else x.device.type
+    return device(x)[0]
+
+
+def arange(n):
+    return torch.arange(n, dtype=torch.int32, device=get_device())
+
+
+def zeros_like(x):
+    return torch.zeros_like(x)
+
+
+def rotate_left(x, bits):
+    return (x << bits) | shift_right(x, 32 - bits)
+
+
+def shift_right(x, bits):
+    return (x >> bits) & ((1 << (32 - bits)) - 1)
+
+
+def words(x):
+    x = x.long() & 0xFFFFFFFF
+    return torch.where(x >= 2**31, x - 2**32, x).int()
+
+
+def map_samples(function, n):
+    return torch.stack([function(i) for i in range(n)])

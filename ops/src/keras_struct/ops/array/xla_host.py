@@ -51,10 +51,19 @@ def host_call(name, function, results, arguments):
     return call(*arguments)
 
 
-def exporting():
-    """Whether the program being traced is on its way into a SavedModel, by `jax2tf`."""
-    tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and not tensorflow.executing_eagerly()
+# Versions of jaxlib whose handlers were tested with this file.
+TESTED = ((0, 5, 0), (0, 11, 0))
+
+
+def untested():
+    """None, or why this jaxlib may not be called into."""
+    import jaxlib
+
+    version = tuple(int(part) for part in jaxlib.__version__.split(".")[:3] if part.isdigit())
+    if TESTED[0] <= version < TESTED[1]:
+        return None
+    low, high = (".".join(map(str, x)) for x in TESTED)
+    return f"it was tested with jaxlib from {low} to before {high}, and this is {jaxlib.__version__}"
 
 
 _handlers: dict[str, object] = {}  # XLA calls them for as long as the process lives

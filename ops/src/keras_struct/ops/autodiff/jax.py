@@ -1,22 +1,30 @@
-"""The three custom gradients on JAX (see `autodiff/__init__.py`).
+"""The custom derivatives on JAX, in forward and reverse mode (see `autodiff/__init__.py`).
 
-Every forward rule calls its own custom-gradient function again instead of the raw sweep, so that
-JAX finds the custom rule once more when it differentiates the rule itself.
+Value and marginals are `jax.custom_jvp` functions. The curvature is a primitive that is linear in
+its tangents and its own transpose, so that JAX finds reverse mode by itself, under `vmap` and
+`shard_map`, too. (`jax.custom_derivatives.linear_call` has no batching rule.) Every rule calls the
+custom functions again, so that JAX finds their rules once more when it differentiates the rule.
 
 Each sweep is jitted by itself: outside `jax.jit`, JAX would compile the loops anew at every call.
 """
 
+import dataclasses
+import functools
 from functools import partial
+from typing import Any
 
 import jax
 from jax import lax
+from jax import numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
-from keras_struct.ops.numerics import reduce_to, scale_rows
+__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value"]
 
 
 def run(sweeps, name, *args, static=()):
     """`sweeps.name(*args, *static)`, compiled once for all calls with equal shapes."""
-    if not sweeps.traceable:
+    if not getattr(sweeps, "traceable", True):
         return getattr(sweeps, name)(*args, *static)
     return _compiled(sweeps, name, static, *args)
 
@@ -30,74 +38,157 @@ def compiled(sweep, name, *args):
     return _compiled(sweep, name, (), *args)
 
 
-def forward(sweeps, potentials, context, op):
-    potentials = lax.stop_gradient(potentials)
-    return lax.stop_gradient(run(sweeps, "forward", potentials, context, static=(op,)))
+def constant(problem):
+    return problem.replace(potentials=lax.stop_gradient(problem.potentials))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def value(sweeps, potentials, context, tape, log_partition):
+def forward(sweeps, problem, op):
+    return lax.stop_gradient(run(sweeps, "forward", constant(problem), static=(op,)))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def value(sweeps, problem, tape, log_partition):
     return log_partition
 
 
-def _value_fwd(sweeps, potentials, context, tape, log_partition):
-    return value(sweeps, potentials, context, tape, log_partition), (potentials, context, tape)
+@value.defjvp
+def _value_jvp(sweeps, primals, tangents):
+    problem, tape, _ = primals
+    moves = zip(marginals(sweeps, problem, tape), tangents[0].potentials, strict=True)
+    rate = sum(jnp.sum(p * dx, axis=tuple(range(1, p.ndim))) for p, dx in moves)
+    return value(sweeps, *primals), rate
 
 
-def _value_bwd(sweeps, residuals, g):
-    potentials, context, tape = residuals
-    p = marginals(sweeps, potentials, context, tape)
-    grads = tuple(
-        reduce_to(scale_rows(g, x), theta) for x, theta in zip(p, potentials, strict=True)
-    )
-    return grads, None, None, None
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def marginals(sweeps, problem, tape):
+    return run(sweeps, "backward", problem, tape)
 
 
-value.defvjp(_value_fwd, _value_bwd)
+@marginals.defjvp
+def _marginals_jvp(sweeps, primals, tangents):
+    problem, tape = primals
+    found = marginals(sweeps, problem, tape)
+    # As wide as the marginals, and under shard_map as different from device to device.
+    moves = [dx + jnp.zeros_like(p) for p, dx in zip(found, tangents[0].potentials, strict=True)]
+    return found, curvature(sweeps, problem, tape, moves)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def marginals(sweeps, potentials, context, tape):
-    return run(sweeps, "backward", potentials, context, tape)
+def curvature(sweeps, problem, tape, tangents):
+    leaves, tree = jax.tree_util.tree_flatten((problem, tape))
+    count = len(problem.potentials)
+    outputs = _curvature.bind(*leaves, *tangents, sweep=_Curvature(sweeps, tree, count))
+    return tuple(outputs)
 
 
-def _marginals_fwd(sweeps, potentials, context, tape):
-    return marginals(sweeps, potentials, context, tape), (potentials, context, tape)
+@dataclasses.dataclass(frozen=True)
+class _Curvature:
+    """The curvature sweep of flat arguments; hashable.
+
+    Attributes:
+        sweeps: The sweeps.
+        tree: Structure of problem and tape, whose first leaves are the potentials.
+        count: Number of potentials.
+        axes: For each `jax.vmap` around, the mapped axes of the arguments.
+    """
+
+    sweeps: Any
+    tree: Any
+    count: int
+    axes: tuple = ()
+
+    def __call__(self, *args):
+        return self._mapped(self._plain, self.axes)(*args)
+
+    def smooth(self, *args):
+        """The same by sweeps that autodiff can follow, from potentials and tangents alone."""
+        return self._mapped(self._smooth, self.axes)(*args)
+
+    def _mapped(self, function, axes):
+        for axis in axes:
+            function = jax.vmap(function, axis)
+        return function
+
+    def _plain(self, *args):
+        problem, tape = jax.tree_util.tree_unflatten(self.tree, args[: -self.count])
+        return run(self.sweeps, "curvature", problem, tape, args[-self.count :])
+
+    def _smooth(self, *args):
+        problem, _ = jax.tree_util.tree_unflatten(self.tree, args[: -self.count])
+        sweeps = self.sweeps.differentiable
+        _, tape = sweeps.forward(problem, "logsumexp")
+        return sweeps.curvature(problem, tape, args[-self.count :])
 
 
-def _marginals_bwd(sweeps, residuals, tangents):
-    potentials, context, tape = residuals
-    hessian = _curvature(sweeps, potentials, context, tape, tangents)
-    grads = tuple(reduce_to(x, theta) for x, theta in zip(hessian, potentials, strict=True))
-    return grads, None, None
+_curvature = Primitive("keras_struct_curvature")
+_curvature.multiple_results = True
+_curvature.def_impl(lambda *args, sweep: jax.jit(sweep)(*args))
 
 
-marginals.defvjp(_marginals_fwd, _marginals_bwd)
+@_curvature.def_abstract_eval
+def _curvature_shapes(*args, sweep):
+    return [x.strip_weak_type() for x in args[-sweep.count :]]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _curvature(sweeps, potentials, context, tape, tangents):
-    return run(sweeps, "curvature", potentials, context, tape, tangents)
+mlir.register_lowering(
+    _curvature, mlir.lower_fun(lambda *args, sweep: sweep(*args), multiple_results=True)
+)
 
 
-def _curvature_fwd(sweeps, potentials, context, tape, tangents):
-    residuals = (potentials, context, tape, tangents)
-    return _curvature(sweeps, potentials, context, tape, tangents), residuals
+def _curvature_jvp(primals, tangents, *, sweep):
+    count = sweep.count
+    outputs = _curvature.bind(*primals, sweep=sweep)
+    moves = tangents[-count:]
+    parts = [[] for _ in outputs]
+    if any(type(dt) is not ad.Zero for dt in moves):
+        moves = [ad.instantiate_zeros(dt) for dt in moves]
+        linear = _curvature.bind(*primals[:-count], *moves, sweep=sweep)
+        parts = [[x] for x in linear]
+    live = [i for i in range(count) if type(tangents[i]) is not ad.Zero]
+    if live:
+
+        def third(*potentials):
+            args = list(primals)
+            for i, x in zip(live, potentials, strict=True):
+                args[i] = x
+            return tuple(sweep.smooth(*args))
+
+        moved = jax.jvp(third, [primals[i] for i in live], [tangents[i] for i in live])[1]
+        parts = [[*some, x] for some, x in zip(parts, moved, strict=True)]
+    zeros = [ad.Zero.from_primal_value(x) for x in outputs]
+    rates = [
+        functools.reduce(lambda a, b: a + b, some) if some else zero
+        for some, zero in zip(parts, zeros, strict=True)
+    ]
+    return outputs, rates
 
 
-def _curvature_bwd(sweeps, residuals, g):
-    potentials, context, tape, tangents = residuals
-
-    def third(potentials):
-        smooth = sweeps.differentiable
-        _, tape = smooth.forward(potentials, context, "logsumexp")
-        return smooth.curvature(potentials, context, tape, tangents)
-
-    (grads,) = jax.vjp(third, potentials)[1](g)
-    return grads, None, None, _curvature(sweeps, potentials, context, tape, g)
+def _curvature_transpose(cotangents, *args, sweep):
+    count = sweep.count
+    cotangents = [ad.instantiate_zeros(ct) for ct in cotangents]
+    outputs = _curvature.bind(*args[:-count], *cotangents, sweep=sweep)
+    wanted = [ad.is_undefined_primal(x) for x in args[-count:]]
+    pairs = zip(outputs, wanted, strict=True)
+    return [None] * (len(args) - count) + [x if want else None for x, want in pairs]
 
 
-_curvature.defvjp(_curvature_fwd, _curvature_bwd)
+def _curvature_batch(args, axes, *, sweep):
+    axes = tuple(None if axis is batching.not_mapped else axis for axis in axes)
+    count = sweep.count
+    size = next(x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None)
+    # Results are as wide as the tangents: these are mapped, whatever is mapped.
+    moves = [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(args[-count:], axes[-count:], strict=True)
+    ]
+    axes = (*axes[:-count], *[0] * count)
+    sweep = dataclasses.replace(sweep, axes=(*sweep.axes, axes))
+    outputs = _curvature.bind(*args[:-count], *moves, sweep=sweep)
+    return outputs, [0] * count
+
+
+ad.primitive_jvps[_curvature] = _curvature_jvp
+ad.primitive_transposes[_curvature] = _curvature_transpose
+batching.primitive_batchers[_curvature] = _curvature_batch
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

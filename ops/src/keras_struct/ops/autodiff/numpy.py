@@ -1,20 +1,26 @@
 """NumPy has no gradients: the sweeps as they are."""
 
+__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value"]
+
 
 def run(sweeps, name, *args, static=()):
     return getattr(sweeps, name)(*args, *static)
 
 
-def forward(sweeps, potentials, context, op):
-    return sweeps.forward(potentials, context, op)
+def constant(problem):
+    return problem
 
 
-def value(sweeps, potentials, context, tape, log_partition):
+def forward(sweeps, problem, op):
+    return sweeps.forward(problem, op)
+
+
+def value(sweeps, problem, tape, log_partition):
     return log_partition
 
 
-def marginals(sweeps, potentials, context, tape):
-    return sweeps.backward(potentials, context, tape)
+def marginals(sweeps, problem, tape):
+    return sweeps.backward(problem, tape)
 
 
 def compiled(sweep, name, *args):

@@ -1,4 +1,4 @@
-"""The three custom gradients on TensorFlow (see `autodiff/__init__.py`).
+"""The custom gradients on TensorFlow (see `autodiff/__init__.py`).
 
 AutoGraph, which a user's `tf.function` applies to all that it calls, finds nothing to convert in
 sweeps and takes longer to look for it than they take to be traced.
@@ -6,10 +6,13 @@ sweeps and takes longer to look for it than they take to be traced.
 
 import functools
 
+import keras
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
 from keras_struct.ops.numerics import reduce_to, scale_rows
+
+__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value"]
 
 
 @do_not_convert
@@ -17,62 +20,67 @@ def run(sweeps, name, *args, static=()):
     return getattr(sweeps, name)(*args, *static)
 
 
-@do_not_convert
-def forward(sweeps, potentials, context, op):
-    log_partition, tape = sweeps.forward(_stop(potentials), context, op)
-    return tf.stop_gradient(log_partition), _stop(tape)
+def constant(problem):
+    return problem.replace(potentials=_stop(problem.potentials))
 
 
 @do_not_convert
-def value(sweeps, potentials, context, tape, log_partition):
+def forward(sweeps, problem, op):
+    return keras.tree.map_structure(tf.stop_gradient, sweeps.forward(constant(problem), op))
+
+
+@do_not_convert
+def value(sweeps, problem, tape, log_partition):
     @tf.custom_gradient
     def attach(*potentials):
         def grad(g):
-            p = marginals(sweeps, potentials, context, tape)
+            p = marginals(sweeps, problem.replace(potentials=potentials), tape)
             return [
                 reduce_to(scale_rows(g, x), theta) for x, theta in zip(p, potentials, strict=True)
             ]
 
         return tf.identity(log_partition), grad
 
-    return attach(*potentials)
+    return attach(*problem.potentials)
 
 
 @do_not_convert
-def marginals(sweeps, potentials, context, tape):
+def marginals(sweeps, problem, tape):
     @tf.custom_gradient
     def attach(*potentials):
+        here = problem.replace(potentials=potentials)
+
         def grad(*tangents):
-            hessian = _curvature(sweeps, potentials, context, tape, tangents)
+            hessian = _curvature(sweeps, here, tape, tangents)
             return [reduce_to(x, theta) for x, theta in zip(hessian, potentials, strict=True)]
 
-        return _stop(sweeps.backward(_stop(potentials), context, tape)), grad
+        return _stop(sweeps.backward(constant(here), tape)), grad
 
-    return _sequence(attach(*potentials))
+    return _sequence(attach(*problem.potentials))
 
 
-def _curvature(sweeps, potentials, context, tape, tangents):
-    count = len(potentials)
+def _curvature(sweeps, problem, tape, tangents):
+    count = len(problem.potentials)
 
     @tf.custom_gradient
     def attach(*inputs):
         potentials, tangents = inputs[:count], inputs[count:]
+        here = problem.replace(potentials=potentials)
 
         def grad(*g):
             with tf.GradientTape() as third:
                 third.watch(potentials)
                 smooth = sweeps.differentiable
-                _, fresh = smooth.forward(potentials, context, "logsumexp")
-                hessian = smooth.curvature(potentials, context, fresh, tangents)
+                _, fresh = smooth.forward(here, "logsumexp")
+                hessian = smooth.curvature(here, fresh, tangents)
             grads = third.gradient(
                 hessian, potentials, g, unconnected_gradients=tf.UnconnectedGradients.ZERO
             )
-            return [*grads, *_curvature(sweeps, potentials, context, tape, g)]
+            return [*grads, *_curvature(sweeps, here, tape, g)]
 
-        hessian = sweeps.curvature(_stop(potentials), context, tape, _stop(tangents))
-        return _stop(hessian), grad
+        return _stop(sweeps.curvature(constant(here), tape, _stop(tangents))), grad
 
-    return _sequence(attach(*potentials, *tangents))
+    return _sequence(attach(*problem.potentials, *tangents))
 
 
 def compiled(sweep, name, *args):

@@ -1,11 +1,14 @@
-"""The three custom gradients on PyTorch (see `autodiff/__init__.py`).
+"""The custom derivatives on PyTorch, in forward and reverse mode (see `autodiff/__init__.py`).
 
 Under `torch.func.vmap` the mapped axis is folded into the batch axis, which every sweep has.
 """
 
+import keras
 import torch
 
-from keras_struct.ops.numerics import reduce_to, scale_rows
+from keras_struct.ops.numerics import per_example, reduce_to, scale_rows
+
+__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value"]
 
 
 @torch.no_grad()
@@ -13,124 +16,252 @@ def run(sweeps, name, *args, static=()):
     return getattr(sweeps, name)(*args, *static)
 
 
-def forward(sweeps, potentials, context, op):
-    sizes = (len(potentials), len(context))
-    detached = [x.detach() for x in potentials]
-    log_partition, *tape = _Forward.apply(sweeps, op, sizes, *detached, *context)
-    return log_partition, tuple(tape)
+def constant(problem):
+    return problem.replace(potentials=tuple(x.detach() for x in problem.potentials))
 
 
-def value(sweeps, potentials, context, tape, log_partition):
-    sizes = (len(potentials), len(context), len(tape))
-    return _Value.apply(sweeps, sizes, *potentials, *context, *tape, log_partition)
+def forward(sweeps, problem, op):
+    leaves = _Leaves((constant(problem),))
+    outputs = _Forward.apply(sweeps, leaves, op, *leaves.tensors)
+    return leaves.result(outputs)
 
 
-def marginals(sweeps, potentials, context, tape):
-    sizes = (len(potentials), len(context), len(tape))
-    return _Marginals.apply(sweeps, sizes, *potentials, *context, *tape)
+def value(sweeps, problem, tape, log_partition):
+    leaves = _Leaves((problem, tape, log_partition))
+    return _Value.apply(sweeps, leaves, *leaves.tensors)
 
 
-def _curvature(sweeps, potentials, context, tape, tangents):
-    sizes = (len(potentials), len(context), len(tape), len(tangents))
-    return _Curvature.apply(sweeps, sizes, *potentials, *context, *tape, *tangents)
+def marginals(sweeps, problem, tape):
+    leaves = _Leaves((problem, tape))
+    return _Marginals.apply(sweeps, leaves, *leaves.tensors)
+
+
+def _curvature(sweeps, problem, tape, tangents):
+    leaves = _Leaves((problem, tape, tuple(tangents)))
+    return _Curvature.apply(sweeps, leaves, *leaves.tensors)
+
+
+class _Leaves:
+    """The tensors of a problem and what goes with it, flat and back.
+
+    Attributes:
+        tensors: Potentials, context, then all others.
+        structure: The same without tensors.
+    """
+
+    def __init__(self, groups):
+        problem, *rest = groups
+        self.problem = problem.replace(potentials=(), context=())
+        self.counts = len(problem.potentials), len(problem.context)
+        self.rest = rest
+        self.tensors = (*problem.potentials, *problem.context, *keras.tree.flatten(rest))
+        self.rest = keras.tree.map_structure(lambda x: 0, rest)
+        self.outputs = None
+
+    def groups(self, tensors):
+        """(problem, *rest) of other tensors."""
+        potentials, context = self.counts
+        problem = self.problem.replace(
+            potentials=tuple(tensors[:potentials]),
+            context=tuple(tensors[potentials : potentials + context]),
+        )
+        return problem, *keras.tree.pack_sequence_as(self.rest, tensors[potentials + context :])
+
+    def flat(self, result):
+        """The tensors of a result, whose structure is kept for `result`."""
+        self.outputs = keras.tree.map_structure(lambda x: 0, result)
+        return tuple(keras.tree.flatten(result))
+
+    def result(self, tensors):
+        return keras.tree.pack_sequence_as(self.outputs, list(tensors))
+
+    def gradients(self, of_potentials):
+        """One for each tensor: only potentials have any."""
+        others = len(self.tensors) - self.counts[0]
+        return (*of_potentials, *([None] * others))
 
 
 class _Sweep(torch.autograd.Function):
-    """Inputs: static arguments, of which the last is `sizes`, then the groups of tensors."""
+    """Inputs: sweeps, leaves, further static arguments, then the tensors."""
 
     static = 2
 
-    @staticmethod
-    def split(sizes, tensors):
-        groups = []
-        for size in sizes:
-            groups.append(tuple(tensors[:size]))
-            tensors = tensors[size:]
-        return groups
-
     @classmethod
     def setup_context(cls, ctx, inputs, output):
-        ctx.sweeps, ctx.sizes = inputs[0], inputs[cls.static - 1]
-        ctx.save_for_backward(*inputs[cls.static :])
+        ctx.sweeps, ctx.leaves = inputs[:2]
+        tensors = inputs[cls.static :]
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @classmethod
     def vmap(cls, info, in_dims, *inputs):
-        tensors = [
-            x.unsqueeze(0).expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
-            for x, d in zip(inputs[cls.static :], in_dims[cls.static :], strict=True)
-        ]
-        batch = max(x.shape[1] for x in tensors)
-        folded = [x.expand(-1, batch, *x.shape[2:]).flatten(0, 1) for x in tensors]
+        sweeps, leaves = inputs[:2]
+        axes = leaves_axes(sweeps, leaves, len(inputs) - cls.static)
+        folded = _fold(info.batch_size, inputs[cls.static :], in_dims[cls.static :], axes)
         outputs = cls.apply(*inputs[: cls.static], *folded)
-        unfold = (info.batch_size, batch)
-        if isinstance(outputs, torch.Tensor):
-            return outputs.unflatten(0, unfold), 0
-        return tuple(x.unflatten(0, unfold) for x in outputs), (0,) * len(outputs)
+        single = isinstance(outputs, torch.Tensor)
+        outputs = (outputs,) if single else outputs
+        axes = cls.output_axes(sweeps, outputs)
+        split = [
+            x.unflatten(axis, (info.batch_size, x.shape[axis] // info.batch_size))
+            for x, axis in zip(outputs, axes, strict=True)
+        ]
+        return (split[0], axes[0]) if single else (tuple(split), tuple(axes))
+
+    @classmethod
+    def output_axes(cls, sweeps, outputs):
+        return [0] * len(outputs)
+
+
+def leaves_axes(sweeps, leaves, count):
+    """The batch axis of every tensor; those of a tape are the implementation's own."""
+    problem = sum(leaves.counts)
+    tape = len(keras.tree.flatten(leaves.rest[0])) if leaves.rest else 0
+    return [0] * problem + [sweeps.batch_axis] * tape + [0] * (count - problem - tape)
+
+
+def _fold(size, tensors, dims, axes):
+    """Tensors whose mapped axis is part of their batch axis."""
+    wide = []
+    for x, dim, axis in zip(tensors, dims, axes, strict=True):
+        x = x.unsqueeze(axis) if dim is None else x.movedim(dim, axis)
+        shape = list(x.shape)
+        shape[axis] = size
+        wide.append(x.expand(shape))
+    batch = max(x.shape[axis + 1] for x, axis in zip(wide, axes, strict=True))
+    folded = []
+    for x, axis in zip(wide, axes, strict=True):
+        shape = list(x.shape)
+        shape[axis + 1] = batch
+        folded.append(x.expand(shape).flatten(axis, axis + 1))
+    return folded
 
 
 class _Forward(_Sweep):
     static = 3
 
     @staticmethod
-    def forward(sweeps, op, sizes, *tensors):
-        potentials, context = _Sweep.split(sizes, tensors)
-        log_partition, tape = sweeps.forward(potentials, context, op)
-        return log_partition, *tape
+    def forward(sweeps, leaves, op, *tensors):
+        (problem,) = leaves.groups(tensors)
+        return leaves.flat(sweeps.forward(problem, op))
 
     @classmethod
     def setup_context(cls, ctx, inputs, output):
         ctx.mark_non_differentiable(*output)
 
+    @classmethod
+    def output_axes(cls, sweeps, outputs):
+        return [0, 0] + [sweeps.batch_axis] * (len(outputs) - 2)
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        return None
+
 
 class _Value(_Sweep):
     @staticmethod
-    def forward(sweeps, sizes, *tensors):
+    def forward(sweeps, leaves, *tensors):
         return tensors[-1].clone()
 
     @staticmethod
     def backward(ctx, g):
-        potentials, context, tape = _Sweep.split(ctx.sizes, ctx.saved_tensors)
-        p = marginals(ctx.sweeps, potentials, context, tape)
+        problem, tape, _ = ctx.leaves.groups(ctx.saved_tensors)
+        p = marginals(ctx.sweeps, problem, tape)
         grads = tuple(
-            reduce_to(scale_rows(g, x), theta) for x, theta in zip(p, potentials, strict=True)
+            reduce_to(scale_rows(g, x), theta)
+            for x, theta in zip(p, problem.potentials, strict=True)
         )
-        return (None, None, *grads, *([None] * (len(context) + len(tape) + 1)))
+        return (None, None, *ctx.leaves.gradients(grads))
+
+    @staticmethod
+    def jvp(ctx, _sweeps, _leaves, *tangents):
+        problem, tape, _ = ctx.leaves.groups(ctx.saved_tensors)
+        p = marginals(ctx.sweeps, problem, tape)
+        moves = zip(p, tangents, strict=False)
+        return sum(per_example(x * dx) for x, dx in moves if dx is not None)
 
 
 class _Marginals(_Sweep):
     @staticmethod
-    def forward(sweeps, sizes, *tensors):
-        return sweeps.backward(*_Sweep.split(sizes, tensors))
+    def forward(sweeps, leaves, *tensors):
+        return sweeps.backward(*leaves.groups(tensors))
 
     @staticmethod
     def backward(ctx, *tangents):
-        potentials, context, tape = _Sweep.split(ctx.sizes, ctx.saved_tensors)
-        hessian = _curvature(ctx.sweeps, potentials, context, tape, tangents)
-        grads = tuple(reduce_to(x, theta) for x, theta in zip(hessian, potentials, strict=True))
-        return (None, None, *grads, *([None] * (len(context) + len(tape))))
+        problem, tape = ctx.leaves.groups(ctx.saved_tensors)
+        hessian = _curvature(ctx.sweeps, problem, tape, tangents)
+        grads = tuple(
+            reduce_to(x, theta) for x, theta in zip(hessian, problem.potentials, strict=True)
+        )
+        return (None, None, *ctx.leaves.gradients(grads))
+
+    @staticmethod
+    def jvp(ctx, _sweeps, _leaves, *tangents):
+        problem, tape = ctx.leaves.groups(ctx.saved_tensors)
+        found = marginals(ctx.sweeps, problem, tape)
+        moves = [
+            torch.zeros_like(p) if dx is None else dx.expand_as(p)
+            for p, dx in zip(found, tangents, strict=False)
+        ]
+        return _curvature(ctx.sweeps, problem, tape, moves)
 
 
 class _Curvature(_Sweep):
     @staticmethod
-    def forward(sweeps, sizes, *tensors):
-        return sweeps.curvature(*_Sweep.split(sizes, tensors))
+    def forward(sweeps, leaves, *tensors):
+        return sweeps.curvature(*leaves.groups(tensors))
 
     @staticmethod
     def backward(ctx, *g):
-        potentials, context, tape, tangents = _Sweep.split(ctx.sizes, ctx.saved_tensors)
+        problem, tape, tangents = ctx.leaves.groups(ctx.saved_tensors)
         onward = torch.is_grad_enabled()
         with torch.enable_grad():
             inputs = tuple(
-                x.clone() if x.requires_grad else x.detach().requires_grad_() for x in potentials
+                x.clone() if x.requires_grad else x.detach().requires_grad_()
+                for x in problem.potentials
             )
-            sweeps = ctx.sweeps.differentiable
-            _, fresh = sweeps.forward(inputs, context, "logsumexp")
-            hessian = sweeps.curvature(inputs, context, fresh, tangents)
             grads = torch.autograd.grad(
-                hessian, inputs, g, create_graph=onward, allow_unused=True, materialize_grads=True
+                _smooth_curvature(ctx.sweeps, problem.replace(potentials=inputs), tangents),
+                inputs,
+                g,
+                create_graph=onward,
+                allow_unused=True,
+                materialize_grads=True,
             )
-        back = _curvature(ctx.sweeps, potentials, context, tape, g)
-        return (None, None, *grads, *([None] * (len(context) + len(tape))), *back)
+        back = _curvature(ctx.sweeps, problem, tape, g)
+        grads = ctx.leaves.gradients(grads)
+        return (None, None, *grads[: len(grads) - len(back)], *back)
+
+    @staticmethod
+    def jvp(ctx, _sweeps, _leaves, *rates):
+        problem, tape, tangents = ctx.leaves.groups(ctx.saved_tensors)
+        count = len(tangents)
+        moves = [
+            torch.zeros_like(x) if dx is None else dx
+            for x, dx in zip(tangents, rates[-count:], strict=True)
+        ]
+        linear = _curvature(ctx.sweeps, problem, tape, moves)
+        if all(dx is None for dx in rates[:count]):
+            return linear
+
+        def third(*potentials):
+            return _smooth_curvature(
+                ctx.sweeps, problem.replace(potentials=potentials), tangents
+            )
+
+        directions = tuple(
+            torch.zeros_like(x) if dx is None else dx
+            for x, dx in zip(problem.potentials, rates[:count], strict=True)
+        )
+        _, moved = torch.func.jvp(third, problem.potentials, directions)
+        return tuple(a + b for a, b in zip(linear, moved, strict=True))
+
+
+def _smooth_curvature(sweeps, problem, tangents):
+    """The curvature by sweeps that autograd can follow."""
+    smooth = sweeps.differentiable
+    _, tape = smooth.forward(problem, "logsumexp")
+    return smooth.curvature(problem, tape, tangents)
 
 
 def compiled(sweep, name, *args):

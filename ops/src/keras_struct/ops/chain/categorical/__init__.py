@@ -1,26 +1,27 @@
 """One of N items: the softmax."""
 
+import dataclasses
+from typing import ClassVar
+
 from keras import ops
 
-from keras_struct.ops import array
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN, clean, compute_dtype
+from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
 from keras_struct.ops.structure import (
     Structure,
-    as_lengths,
     as_potential,
-    as_temperature,
+    as_sequence,
     batch_of,
     check_rank,
     flatten_batch,
     one_hot,
-    time_mask,
 )
 from keras_struct.ops.symbolic import public
+from keras_struct.ops.validation import Checks
 
 
 @public
-def categorical(scores, lengths=None, temperature=1.0, implementation=None):
+def categorical(scores, lengths=None, temperature=1.0, mask=None, implementation=None):
     """Distribution over one of N items; its marginals are the softmax.
 
     Args:
@@ -28,6 +29,7 @@ def categorical(scores, lengths=None, temperature=1.0, implementation=None):
         lengths: Integers (...,) between 0 and N; None for N. Length 0: no structure, value minus
             infinity.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is the argmax.
+        mask: Booleans (..., N), instead of lengths: an item where it is False is not there.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -44,33 +46,38 @@ def categorical(scores, lengths=None, temperature=1.0, implementation=None):
     >>> print(np.round(np.array(d.marginals()), 3))
     [[0.25 0.75]]
     """
-    structure = Categorical(scores, lengths)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
-    return Distribution(structure, temperature, implementation)
+    return Distribution(Categorical(scores, lengths, mask), temperature, implementation)
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoricalSpec:
+    """One potential, (B, N); `FORBIDDEN` beyond the length, which is the context."""
 
 
 class Categorical(Structure):
     op = "categorical"
+    family = "chain"
     event_rank = 0
+    spec = CategoricalSpec()
+    axes: ClassVar = {"scores": (0,)}
 
-    def __init__(self, scores, lengths):
+    def __init__(self, scores, lengths, mask):
         scores = as_potential("scores", scores)
         check_rank("scores", scores, 1, "N")
+        self.checks = Checks()
         self.dtype = scores.dtype
         self.compute = compute_dtype(scores.dtype)
         self.batch_shape = batch_of(scores, 1)
         self.n = ops.shape(scores)[-1]
+        items = as_sequence("lengths", lengths, mask, self.batch_shape, self.n, self.checks)
+        self.sequences = (items,)
         self.potentials = {"scores": ops.cast(flatten_batch(scores, 1), self.compute)}
-        self.context = (as_lengths("lengths", lengths, self.batch_shape, self.n),)
-
-    def clean_potentials(self, temperature):
-        mask = time_mask(self.context[0], self.n)
-        return {"scores": clean(self.potentials["scores"], mask, temperature)}
+        self.padding = {"scores": (items.mask(self.n), FORBIDDEN)}
+        self.context = (items.lengths,)
+        self.compact()
 
     def fold(self, potentials):
-        scores = potentials["scores"]
-        mask = time_mask(self.context[0], self.n)
-        return (array.where(mask, scores, ops.full_like(scores, FORBIDDEN)),)
+        return (potentials["scores"],)
 
     def unfold(self, marginals):
         return {"scores": marginals[0]}
@@ -80,3 +87,9 @@ class Categorical(Structure):
 
     def possible(self, event, context):
         return ops.logical_and(event >= 0, event < context[0])
+
+    def restore(self, event, places):
+        return places[0].positions(event)
+
+    def compacted(self, event, places):
+        return places[0].ranks(event)

@@ -1,44 +1,35 @@
 """Softmax on every backend."""
 
-import dataclasses
-
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.implementation import Implementation
+from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import INFEASIBLE
-from keras_struct.ops.sweeps import Sweeps
 
 
-def rejects(call):
-    return None
-
-
-def sweeps(call):
-    return CategoricalSweeps()
-
-
-@dataclasses.dataclass(frozen=True)
-class CategoricalSweeps(Sweeps):
-    def forward(self, potentials, context, op):
-        (scores,) = potentials
+class CategoricalPortable(Implementation):
+    def forward(self, problem, op):
+        (scores,) = problem.potentials
         return (array.max if op == "max" else array.logsumexp)(scores, 1), ()
 
-    def backward(self, potentials, context, tape):
-        (scores,) = potentials
+    def backward(self, problem, tape):
+        (scores,) = problem.potentials
         exists = ops.cast(ops.max(scores, axis=1, keepdims=True) > INFEASIBLE, scores.dtype)
         return (ops.softmax(scores, axis=-1) * exists,)
 
-    def curvature(self, potentials, context, tape, tangents):
-        (p,) = self.backward(potentials, context, tape)
+    def curvature(self, problem, tape, tangents):
+        (p,) = self.backward(problem, tape)
         (g,) = tangents
         return (p * (g - ops.sum(p * g, axis=1, keepdims=True)),)
 
-    def trace(self, potentials, context, tape, noise):
-        (scores,) = potentials
-        return ops.cast(array.argmax(scores + noise(ops.shape(scores)), 1), "int32")
+    def trace(self, problem, tape, draws=None):
+        (scores,) = problem.potentials
+        logits = perturbed(scores, draws, 0, flat_places(ops.shape(scores)[1:]))
+        return ops.cast(array.argmax(logits, 1), "int32")
 
-    def topk(self, potentials, context, k):
-        (scores,) = potentials
+    def topk(self, problem, k):
+        (scores,) = problem.potentials
         missing = max(0, k - (scores.shape[1] or k))
         scores = ops.pad(scores, [(0, 0), (0, missing)], constant_values=2 * INFEASIBLE)
         best, index = array.top_k(scores, k)

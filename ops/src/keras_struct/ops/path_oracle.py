@@ -15,17 +15,12 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.numerics import INFEASIBLE
-from keras_struct.ops.sweeps import Sweeps
 
 START: Hashable = "start"
 END: Hashable = "end"
 Part = tuple[int, tuple[int, ...]]  # canonical potential, index in it (without the batch axis)
-
-
-def rejects(call):
-    """The rule of every reference over paths."""
-    return "the reference needs concrete values (no jit)" if call.traced else None
 
 
 @dataclasses.dataclass
@@ -38,63 +33,70 @@ class Edge:
     label: Any = None
 
 
-@dataclasses.dataclass(frozen=True)
-class PathReference(Sweeps):
+class PathReference(Implementation):
     """Sweeps by plain loops over the lattice of each example."""
 
     traceable = False
 
-    def lattice(self, shapes, context) -> list[Edge]:
+    def rejects(self, call):
+        return "the reference needs concrete values (no jit)" if call.traced else None
+
+    def avoids(self, call):
+        return "it is the oracle of the tests: plain loops in float64"
+
+    def lattice(self, spec, shapes, context) -> list[Edge]:
         """Edges of one example, sources in topological order.
 
         Args:
+            spec: The structure as static data.
             shapes: Shapes of the canonical potentials, without the batch axis.
             context: Context arrays of this example.
         """
         raise NotImplementedError
 
-    def event(self, labels, shapes, context) -> np.ndarray:
+    def event(self, spec, labels, shapes, context) -> np.ndarray:
         """The event of a path, from the labels of its edges."""
         raise NotImplementedError
 
     # The sweeps ------------------------------------------------------------------------------
 
-    def forward(self, potentials, context, op):
-        examples = self._examples(potentials, context)
-        values = [_inside(edges, theta, op)[END] for edges, theta in examples]
-        hard = np.full(len(values), op == "max", "int32")  # how to trace back
-        return _tensor(np.array(values), potentials[0].dtype), (_tensor(hard, "int32"),)
+    def forward(self, problem, op):
+        values = [_inside(edges, theta, op)[END] for edges, theta in self._examples(problem)]
+        return _tensor(np.array(values), problem.potentials[0].dtype), ()
 
-    def backward(self, potentials, context, tape):
-        marginals = [np.real(x) for x in self._marginals(potentials, context)]
-        return tuple(_tensor(x, potentials[0].dtype) for x in marginals)
+    def backward(self, problem, tape):
+        marginals = [np.real(x) for x in self._marginals(problem)]
+        return tuple(_tensor(x, problem.potentials[0].dtype) for x in marginals)
 
-    def curvature(self, potentials, context, tape, tangents):
+    def curvature(self, problem, tape, tangents):
         step = 1e-30
-        marginals = self._marginals(potentials, context, tangents, step)
-        return tuple(_tensor(np.imag(x) / step, potentials[0].dtype) for x in marginals)
+        marginals = self._marginals(problem, tangents, step)
+        dtype = problem.potentials[0].dtype
+        return tuple(_tensor(np.imag(x) / step, dtype) for x in marginals)
 
-    def trace(self, potentials, context, tape, noise):
-        events = []
-        hard = ops.convert_to_numpy(tape[0])
-        examples = self._described(potentials, context)
-        for is_max, ((edges, theta), shapes, facts) in zip(hard, examples, strict=True):
-            inside = _inside(edges, theta, "max" if is_max else "logsumexp")
-            draws = iter(ops.convert_to_numpy(noise((len(edges) + 1,))))
+    def trace(self, problem, tape, draws=None):
+        events, op = [], "max" if draws is None else "logsumexp"
+        for b, ((edges, theta), shapes, facts) in enumerate(self._described(problem)):
+            inside = _inside(edges, theta, op)
+            noise = iter(gumbel(draws, b, len(edges) + 1))
             cell, labels = END, []
             while cell != START and cell in inside:
                 into = [e for e in edges if e.target == cell and e.source in inside]
                 if not into:
                     break
-                edge = max(into, key=lambda e: inside[e.source] + _score(e, theta) + next(draws))
+                edge = max(into, key=lambda e: inside[e.source] + _score(e, theta) + next(noise))
                 labels.append(edge.label)
                 cell = edge.source
-            events.append(self.event(labels[::-1], shapes, facts))
+            events.append(self.event(problem.spec, labels[::-1], shapes, facts))
         return _tensor(np.stack(events), "int32")
 
-    def topk(self, potentials, context, k):
-        events, exists = [], []
-        for (edges, theta), shapes, facts in self._described(potentials, context):
+    def sample(self, problem, tape, noise):
+        draws = map(noise.draws, range(noise.count))
+        return ops.stack([self.trace(problem, tape, x) for x in draws])
+
+    def topk(self, problem, k):
+        events, exists, spec = [], [], problem.spec
+        for (edges, theta), shapes, facts in self._described(problem):
             best: dict[Hashable, list] = {START: [(0.0, ())]}
             for target, into in itertools.groupby(edges, key=lambda e: e.target):
                 paths = [
@@ -104,15 +106,15 @@ class PathReference(Sweeps):
                 ]
                 best[target] = sorted(paths, key=lambda path: -path[0])[:k]
             paths = [p for p in best.get(END, []) if p[0] > INFEASIBLE]
-            found = [self.event(labels, shapes, facts) for _, labels in paths]
-            blank = np.full_like(self.event([], shapes, facts), -1)
+            found = [self.event(spec, labels, shapes, facts) for _, labels in paths]
+            blank = np.full_like(self.event(spec, [], shapes, facts), -1)
             events.append(np.stack(found + [blank] * (k - len(found))))
             exists.append([i < len(found) for i in range(k)])
         return _tensor(np.stack(events, 1), "int32"), ops.convert_to_tensor(np.array(exists).T)
 
-    def enumerate(self, potentials, context) -> Iterator[list[tuple[np.ndarray, float, list]]]:
+    def enumerate(self, problem) -> Iterator[list[tuple[np.ndarray, float, list]]]:
         """For each example, every object: event, score, and its parts (with repetition)."""
-        for (edges, theta), shapes, facts in self._described(potentials, context):
+        for (edges, theta), shapes, facts in self._described(problem):
             outgoing: dict[Hashable, list[Edge]] = {}
             for edge in edges:
                 outgoing.setdefault(edge.source, []).append(edge)
@@ -123,7 +125,8 @@ class PathReference(Sweeps):
                 if cell == END:
                     score = sum(_score(e, theta) for e in path)
                     if score > INFEASIBLE:
-                        event = self.event([e.label for e in path], shapes, facts)
+                        labels = [e.label for e in path]
+                        event = self.event(problem.spec, labels, shapes, facts)
                         objects.append((event, score, [p for e in path for p in e.parts]))
                 for edge in outgoing.get(cell, []):
                     stack.append((edge.target, (*path, edge)))
@@ -131,9 +134,9 @@ class PathReference(Sweeps):
 
     # Details ---------------------------------------------------------------------------------
 
-    def _described(self, potentials, context, tangents=None, step=0.0):
-        arrays = [ops.convert_to_numpy(x).astype("float64") for x in potentials]
-        facts = [ops.convert_to_numpy(x) for x in context]
+    def _described(self, problem, tangents=None, step=0.0):
+        arrays = [ops.convert_to_numpy(x).astype("float64") for x in problem.potentials]
+        facts = [ops.convert_to_numpy(x) for x in problem.context]
         batch = max(x.shape[0] for x in (*arrays, *facts))
         arrays = [np.broadcast_to(x, (batch, *x.shape[1:])) for x in arrays]
         if tangents is not None:
@@ -144,7 +147,7 @@ class PathReference(Sweeps):
         for b in range(batch):
             theta = [x[b] for x in arrays]
             shapes, fact = [x.shape for x in theta], [x[b] for x in facts]
-            yield (_sorted(self.lattice(shapes, fact)), theta), shapes, fact
+            yield (_sorted(self.lattice(problem.spec, shapes, fact)), theta), shapes, fact
 
     def _examples(self, *args):
         return (example for example, _, _ in self._described(*args))
@@ -167,6 +170,14 @@ class PathReference(Sweeps):
                             marginals[potential][index] += posterior
             batches.append(marginals)
         return [np.stack(column) for column in zip(*batches, strict=True)]
+
+
+def gumbel(draws, example, count):
+    """Standard Gumbel noise of one example, or zeros without draws."""
+    if draws is None:
+        return np.zeros(count)
+    noise = draws.gumbel(0, ops.arange(count, dtype="int32")[None], "float64")
+    return ops.convert_to_numpy(noise)[example]
 
 
 def _sorted(edges, start=START):
