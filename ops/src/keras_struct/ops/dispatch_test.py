@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -5,13 +7,26 @@ from keras_struct import ops
 from keras_struct.ops import dispatch
 from keras_struct.ops.testing import array
 
-UNARY, TRANSITIONS = np.zeros((1, 3, 2), "float32"), np.zeros((2, 2), "float32")
+UNARY, TRANSITIONS = np.zeros((1, 3, 5), "float32"), np.zeros((5, 5), "float32")
+
+
+@pytest.fixture
+def registry():
+    """What a test registers is gone after it."""
+    before = {family: dispatch.candidates(family) for family in dispatch.FAMILIES}
+    yield
+    for family, entries in before.items():
+        dispatch._registry[family].clear()
+        dispatch._registry[family].update(entries)
 
 
 def test_explain_says_what_the_call_does(capsys):
     choice = ops.explain(ops.linear_chain, UNARY, TRANSITIONS)
     assert choice.name == ops.linear_chain(UNARY, TRANSITIONS).choice.name == "portable"
-    assert "linear_chain" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "linear_chain" in printed and "not parallel: " in printed
+    few = ops.linear_chain(UNARY[..., :2], TRANSITIONS[:2, :2])
+    assert few.choice.name == "parallel"
 
 
 def test_nearest_request_wins(monkeypatch):
@@ -31,9 +46,11 @@ def test_nearest_request_wins(monkeypatch):
 
 def test_a_request_is_that_implementation_or_an_error():
     call = ops.linear_chain(UNARY, TRANSITIONS).choice.call
-    traced = dispatch.dataclasses.replace(call, traced=True)
+    traced = dataclasses.replace(call, traced=True)
     with pytest.raises(NotImplementedError, match="concrete values"):
         dispatch.choose(traced, "reference")
+    with pytest.raises(NotImplementedError, match="it has no subset"):
+        ops.subset(UNARY[..., 0], 1, implementation="parallel")
     with pytest.raises(ValueError, match="Received: implementation='fastest'"):
         ops.linear_chain(UNARY, TRANSITIONS, implementation="fastest")
     with pytest.raises(ValueError, match="Received: implementation='fastest'"), ops.use("fastest"):
@@ -42,20 +59,63 @@ def test_a_request_is_that_implementation_or_an_error():
         ops.implementations("no_such_structure")
 
 
-def test_every_implementation_of_every_structure_exists():
-    for op, (_, names) in dispatch.IMPLEMENTATIONS.items():
+def test_every_structure_has_its_family_and_portable_takes_everything():
+    for op, family in dispatch.structures().items():
         assert callable(getattr(ops, op))
-        for name in names:
-            module = dispatch._module(op, name)
-            assert callable(module.rejects) and callable(module.sweeps)
-
-
-def test_portable_rejects_nothing_and_reference_is_only_on_request():
-    for op, (_, names) in dispatch.IMPLEMENTATIONS.items():
+        names = ops.implementations(op)
+        if family == "transport":
+            continue
         assert "portable" in names and names[-1] == "reference", op
-        assert dispatch._module(op, "portable").rejects(None) is None
+        portable = dispatch.candidates(family)["portable"]
+        assert dispatch._lacking(portable) == ()
 
 
 def test_the_reference_runs_as_an_implementation():
     slow = ops.linear_chain(UNARY, TRANSITIONS, implementation="reference")
-    np.testing.assert_allclose(array(slow.value()), np.log(8), rtol=1e-6)
+    np.testing.assert_allclose(array(slow.value()), np.log(125), rtol=1e-6)
+
+
+def test_a_kernel_may_start_as_one_function(registry):
+    """Whoever registers an implementation gets every other sweep from `portable`."""
+    from keras_struct.ops.chain.linear_chain.portable import Sequential
+
+    used = []
+
+    class Kernel(ops.Implementation):
+        def rejects(self, call):
+            return None if call.op == "linear_chain" else "it is for linear chains"
+
+        def forward(self, problem, op):
+            used.append(op)
+            return Sequential().forward(problem, op)
+
+    ops.register_implementation("chain", "kernel", Kernel(), before="portable")
+    assert ops.implementations("linear_chain")[:3] == ("parallel", "kernel", "portable")
+    d = ops.linear_chain(UNARY, TRANSITIONS)
+    assert d.choice.name == "kernel"
+    assert d.choice.by_portable == ("backward", "curvature", "trace", "topk")
+    assert "backward, curvature, trace, topk: portable" in str(d.choice)
+    plain = ops.linear_chain(UNARY, TRANSITIONS, implementation="portable")
+    np.testing.assert_allclose(array(d.value()), array(plain.value()), rtol=1e-6)
+    np.testing.assert_allclose(array(d.marginals()), array(plain.marginals()), rtol=1e-6)
+    np.testing.assert_array_equal(array(d.argmax()), array(plain.argmax()))
+    np.testing.assert_array_equal(array(d.sample(0, 3)), array(plain.sample(0, 3)))
+    assert used
+    assert ops.categorical(UNARY[0]).choice.rejected == (
+        ("parallel", "it has no categorical"),
+        ("kernel", "it is for linear chains"),
+    )
+    with pytest.raises(ValueError, match="Received: family='nothing'"):
+        ops.register_implementation("nothing", "kernel", Kernel())
+    with pytest.raises(ValueError, match="Received: before='nothing'"):
+        ops.register_implementation("chain", "kernel", Kernel(), before="nothing")
+
+
+def test_a_target_is_where_the_program_will_run(capsys):
+    with ops.target("tpu", "v5e"):
+        choice = ops.explain(ops.linear_chain, UNARY, TRANSITIONS)
+    assert (choice.call.platform, choice.call.device_kind) == ("tpu", "v5e")
+    assert "tpu (v5e)" in capsys.readouterr().out
+    assert ops.linear_chain(UNARY, TRANSITIONS).choice.call.platform == "cpu"
+    with pytest.raises(ValueError, match="Received: platform='abacus'"), ops.target("abacus"):
+        pass

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from keras_struct import ops
-from keras_struct.ops.numerics import gumbel_noise
-from keras_struct.ops.testing import array
+from keras_struct.ops.testing import BACKEND, array
 
 RNG = np.random.default_rng(0)
 
@@ -39,8 +38,22 @@ def unary(*shape):
             "Received: temperature=-1.0",
         ),
         (
-            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3), algorithm="quick"),
-            "Received: algorithm='quick'",
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3), implementation="quick"),
+            "Received: implementation='quick'",
+        ),
+        (
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3), mask=np.ones((2, 3))),
+            "Expected a boolean mask",
+        ),
+        (
+            lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3), mask=np.ones((2, 4), bool)),
+            "Expected mask of shape (2, 3)",
+        ),
+        (
+            lambda: ops.linear_chain(
+                unary(2, 3, 3), unary(3, 3), lengths=np.array([1, 1]), mask=np.ones((2, 3), bool)
+            ),
+            "Expected lengths or a mask",
         ),
         (
             lambda: ops.linear_chain(unary(2, 3, 3), unary(3, 3)).marginals("x"),
@@ -103,21 +116,21 @@ def test_one_position_and_one_item():
 
 def test_parallel_equals_sequential_on_a_long_chain():
     x, t, lengths = unary(2, 300, 3), unary(3, 3), np.array([300, 171], "int32")
-    a, b = (ops.linear_chain(x, t, lengths=lengths, algorithm=n) for n in ops_algorithms())
+    a, b = (ops.linear_chain(x, t, lengths=lengths, implementation=n) for n in ops_algorithms())
     np.testing.assert_allclose(array(a.value()), array(b.value()), rtol=1e-5)
     np.testing.assert_allclose(array(a.marginals()), array(b.marginals()), atol=2e-5)
     np.testing.assert_array_equal(array(a.argmax()), array(b.argmax()))
 
 
 def ops_algorithms():
-    return ("sequential", "parallel")
+    return ("portable", "parallel")
 
 
 def test_scaled_products_leave_for_log_space_out_of_range():
     """Transitions of 200 underflow as weights: the other branch gives the exact numbers."""
     x, t = unary(2, 6, 5), 200 * unary(5, 5)
-    scaled = ops.linear_chain(x, t, algorithm="sequential")
-    tree = ops.linear_chain(x, t, algorithm="parallel")
+    scaled = ops.linear_chain(x, t, implementation="portable")
+    tree = ops.linear_chain(x, t, implementation="parallel")
     np.testing.assert_allclose(array(scaled.value()), array(tree.value()), rtol=1e-6)
     np.testing.assert_allclose(array(scaled.marginals()), array(tree.marginals()), atol=2e-4)
 
@@ -212,6 +225,67 @@ def test_jacobian_of_the_marginals_by_a_parameter():
         d.jacobian("gap")
 
 
-def test_noise_is_finite_for_uniform_numbers_that_were_rounded_up_to_one(monkeypatch):
-    monkeypatch.setattr(keras.random, "uniform", lambda shape, **_: keras.ops.ones(shape))
-    assert np.isfinite(array(gumbel_noise(0, "float32")((3,)))).all()
+def test_lengths_of_tensors_are_read_once_and_on_demand(monkeypatch):
+    """At most one read from the device for each call, however much is checked."""
+    x, t = keras.ops.convert_to_tensor(unary(2, 4, 3)), keras.ops.convert_to_tensor(unary(3, 3))
+    lengths = keras.ops.convert_to_tensor(np.array([4, 5], "int32"))
+    temperature = keras.ops.convert_to_tensor(np.array([0.5, 2.0], "float32"))
+    with pytest.raises(ValueError, match="Expected lengths between 0 and 4"):
+        ops.linear_chain(x, t, lengths=lengths, temperature=temperature)
+    reads = []
+    convert = keras.ops.convert_to_numpy
+    monkeypatch.setattr(keras.ops, "convert_to_numpy", lambda x: reads.append(1) or convert(x))
+    d = ops.linear_chain(x, t, lengths=lengths - 1, temperature=temperature)
+    d.value(), d.marginals(), d.argmax(), d.sample(0)
+    assert len(reads) == 1
+    with ops.validation(False):
+        ops.linear_chain(x, t, lengths=lengths, temperature=temperature)
+    assert len(reads) == 1
+
+
+def test_a_masked_position_is_no_part_of_the_sequence():
+    """Front padding and holes: everything equals the same chain without them."""
+    x, t = unary(2, 6, 3), unary(2, 5, 3, 3)
+    mask = np.array([[0, 0, 1, 1, 0, 1], [1, 0, 1, 1, 1, 1]], bool)
+    d = ops.linear_chain(x, t, start=unary(3), mask=mask)
+    start = d.structure.potentials["start"]
+    tags = array(d.argmax())
+    for b in range(2):
+        kept = np.flatnonzero(mask[b])
+        steps = t[b][kept[1:] - 1]  # of the step into the later position
+        alone = ops.linear_chain(x[b, kept], steps, start=start[0])
+        np.testing.assert_allclose(array(d.value())[b], array(alone.value()), rtol=1e-6)
+        np.testing.assert_allclose(
+            array(d.marginals())[b, kept], array(alone.marginals()), atol=1e-6
+        )
+        pairs = array(d.marginals("transitions"))[b]
+        np.testing.assert_allclose(
+            pairs[kept[1:] - 1], array(alone.marginals("transitions")), atol=1e-6
+        )
+        assert pairs.sum() == pytest.approx(len(kept) - 1, abs=1e-5)
+        np.testing.assert_array_equal(tags[b, kept], array(alone.argmax()))
+        assert (tags[b, ~mask[b]] == -1).all() and (array(d.marginals())[b, ~mask[b]] == 0).all()
+        np.testing.assert_allclose(
+            array(d.log_prob(tags))[b], array(alone.log_prob(tags[b, kept])), atol=1e-5
+        )
+
+
+def test_log_prob_of_a_confident_chain_is_at_most_zero_and_exact():
+    """Score and log-partition are sums of 40,000 here: their difference is not."""
+    rng = np.random.default_rng(1)
+    tags = rng.integers(0, 3, (8, 2000))
+    x, t = rng.normal(size=(8, 2000, 3)), rng.normal(size=(3, 3))
+    x[np.arange(8)[:, None], np.arange(2000), tags] += 20
+    for implementation in ops_algorithms():
+        d = ops.linear_chain(
+            x.astype("float32"), t.astype("float32"), implementation=implementation
+        )
+        log_prob = array(d.log_prob(tags))
+        wide = ops.linear_chain(
+            x.astype("float32").astype("float64"),
+            t.astype("float32").astype("float64"),
+            implementation=implementation,
+        )
+        assert (log_prob <= 0).all()
+        if BACKEND != "jax":  # float64 is off there
+            np.testing.assert_allclose(log_prob, array(wide.log_prob(tags)), atol=1e-4)

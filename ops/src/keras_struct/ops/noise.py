@@ -65,6 +65,12 @@ class Noise:
         return Draws(threefry((first, second), (array.zeros_like(first) + 1, number)))
 
 
+    def every(self):
+        """The noise of all samples, with key words (B, n)."""
+        first, second = self.keys[:, :1], self.keys[:, 1:]
+        number = array.arange(self.count)[None] + array.zeros_like(first)
+        return Draws(threefry((first, second), (array.zeros_like(number) + 1, number)))
+
     def block(self, first, count):
         """The noise of samples `first`, ..., as of a batch (count B), the sample as slower index."""
         examples = ops.shape(self.keys)[0]
@@ -75,7 +81,7 @@ class Noise:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """The noise of one sample of every example."""
+    """The noise of one sample of every example, key words (B,); or of several, (B, n)."""
 
     key: tuple
 
@@ -84,14 +90,14 @@ class Draws:
 
         Args:
             stream: Python integer that tells kinds of draws apart.
-            places: int32 tensor (B or 1, ...): where the draws are.
+            places: int32 tensor (B or 1, ...), or (B or 1, n or 1, ...): where the draws are.
             dtype: "float32" or "float64".
 
         Returns:
-            (B, ...) in the dtype.
+            (B, ...) or (B, n, ...) in the dtype.
         """
-        wide = (-1,) + (1,) * (len(places.shape) - 1)
-        key = tuple(array.reshape(word, wide) for word in self.key)
+        more = (1,) * (len(places.shape) - len(self.key[0].shape))
+        key = tuple(array.reshape(word, (*ops.shape(word), *more)) for word in self.key)
         return _gumbel(*threefry(key, (array.zeros_like(places) + stream, places)), dtype)
 
 
@@ -114,15 +120,14 @@ def flat_places(shape, first=0):
 
 
 def _gumbel(x, y, dtype):
-    """From the upper 24 bits of x, and in float64 the upper 29 of y, as a number in (0, 1)."""
-    high = ops.cast(array.shift_right(x, 8), dtype)
+    """From 23 bits of x, or in float64 24 of x and 28 of y, as the exact middle of an interval of
+    (0, 1): neither end is ever reached."""
     if dtype == "float64":
-        low = ops.cast(array.shift_right(y, 3), dtype)
-        uniform = (high * 2.0**29 + (low + 0.5)) * 2.0**-53
-        uniform = ops.minimum(uniform, 1.0 - 2.0**-53)
+        high = ops.cast(array.shift_right(x, 8), dtype)
+        low = ops.cast(array.shift_right(y, 4), dtype)
+        uniform = (high * 2.0**28 + (low + 0.5)) * 2.0**-52
     else:
-        uniform = (high + 0.5) * 2.0**-24
-        uniform = ops.minimum(uniform, 1.0 - 2.0**-24)  # 24 bits and a half round up to 1
+        uniform = (ops.cast(array.shift_right(x, 9), dtype) + 0.5) * 2.0**-23
     return -array.log(-array.log(uniform))
 
 

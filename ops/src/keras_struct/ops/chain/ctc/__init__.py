@@ -1,29 +1,34 @@
 """Connectionist temporal classification."""
 
+import dataclasses
+from typing import ClassVar
+
 import keras
 from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.chain import shift
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN, clean, compute_dtype
+from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
 from keras_struct.ops.structure import (
     Structure,
-    as_lengths,
+    as_pair,
     as_potential,
-    as_temperature,
+    as_sequence,
     batch_of,
     check_rank,
-    concrete,
     flatten_batch,
     one_hot,
     time_mask,
 )
 from keras_struct.ops.symbolic import public
+from keras_struct.ops.validation import Checks
 
 
 @public
-def ctc(log_probs, labels, lengths=None, blank=0, temperature=1.0, implementation=None):
+def ctc(
+    log_probs, labels, lengths=None, blank=0, temperature=1.0, mask=None, implementation=None
+):
     """Distribution over the alignments of T frames with a label sequence (CTC).
 
     An alignment emits one symbol per frame; without repetitions and blanks it reads `labels`. Its
@@ -40,6 +45,8 @@ def ctc(log_probs, labels, lengths=None, blank=0, temperature=1.0, implementatio
         blank: Symbol of the blank.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is the best
             alignment.
+        mask: Pair of booleans (..., T) and (..., S), or None, instead of lengths: a frame or label
+            where it is False is not there.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -60,21 +67,32 @@ def ctc(log_probs, labels, lengths=None, blank=0, temperature=1.0, implementatio
 
     Source: Graves et al. (2006), Connectionist temporal classification, section 4.1.
     """
-    structure = CTC(log_probs, labels, lengths, blank)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
-    return Distribution(structure, temperature, implementation)
+    return Distribution(CTC(log_probs, labels, lengths, blank, mask), temperature, implementation)
+
+
+@dataclasses.dataclass(frozen=True)
+class CTCSpec:
+    """A chain of moves 0, 1 and 2 in the extended labels, see `shift`.
+
+    Context: `final`, number of frames, `reach` (B, S, M): 0 or `FORBIDDEN`.
+    """
 
 
 class CTC(Structure):
     op = "ctc"
+    family = "chain"
+    spec = CTCSpec()
+    axes: ClassVar = {"log_probs": (0, None)}
 
-    def __init__(self, log_probs, labels, lengths, blank):
+    def __init__(self, log_probs, labels, lengths, blank, mask):
         log_probs = as_potential("log_probs", log_probs)
         check_rank("log_probs", log_probs, 2, "T, K")
+        self.checks = Checks()
         self.dtype = log_probs.dtype
         self.compute = compute_dtype(log_probs.dtype)
         self.batch_shape = batch_of(log_probs, 2)
         self.n, self.k = ops.shape(log_probs)[-2:]
+        given = labels
         labels = ops.convert_to_tensor(labels)
         if not keras.backend.is_int_dtype(labels.dtype):
             raise ValueError(f"Expected integer labels. Received: dtype of labels={labels.dtype}")
@@ -85,44 +103,54 @@ class CTC(Structure):
             )
         if not isinstance(blank, int) or blank < 0 or (isinstance(self.k, int) and blank >= self.k):
             raise ValueError(f"Expected a blank in [0, {self.k}). Received: blank={blank}")
-        frames, count = (None, None) if lengths is None else lengths
         most = labels.shape[-1]
-        self.lengths = as_lengths("lengths[0]", frames, self.batch_shape, self.n)
-        count = as_lengths("lengths[1]", count, self.batch_shape, most)
+        frames, count = (
+            as_sequence(f"lengths[{i}]", length, mask, self.batch_shape, n, self.checks)
+            for i, (length, mask, n) in enumerate(
+                zip(as_pair("lengths", lengths), as_pair("mask", mask), (self.n, most), strict=True)
+            )
+        )
+        self.sequences = (frames, count)
         labels = ops.cast(flatten_batch(labels, 1), "int32")
-        labels = array.where(time_mask(count, most), labels, blank)
-        _check_labels(labels, count, blank, self.k)
+        if count.places is not None:
+            labels = count.places.gather(labels, 1)
+        self._check_labels(given, labels, count.lengths, blank)
+        labels = array.where(time_mask(count.lengths, most), labels, blank)
         self.potentials = {"log_probs": ops.cast(flatten_batch(log_probs, 2), self.compute)}
-        blanks = ops.full_like(count, blank)
+        valid = frames.mask(self.n)
+        self.padding = {"log_probs": (None if valid is None else valid[..., None], 0.0)}
+        blanks = ops.full_like(count.lengths, blank)
         columns = [blanks]
         for label in ops.unstack(labels, most, axis=1) if most else []:
             columns += [label, blanks]
         self.extended = ops.stack(columns, axis=1)
-        size = 2 * most + 1
-        position = ops.arange(size, dtype="int32")[None]
-        last = 2 * count[:, None]
-        ends = ops.logical_or(position == last, ops.logical_and(position == last - 1, last > 0))
-        final = (1.0 - ops.cast(ends, self.compute)) * FORBIDDEN
-        # A jump over a blank is allowed between different labels.
-        before = ops.pad(self.extended, [(0, 0), (2, 0)], constant_values=blank)[:, :size]
-        jump = ops.logical_and(position % 2 == 1, self.extended != before)
-        jump = ops.logical_and(jump, position >= 3)
-        jump = (1.0 - ops.cast(jump, self.compute)) * FORBIDDEN
-        self.reach = ops.stack([ops.zeros_like(jump), ops.zeros_like(jump), jump], axis=-1)
-        self.context = (final, self.lengths, self.reach)
+        final, self.reach = _ends_and_reach(self.extended, count.lengths, blank, self.compute)
+        self.context = (final, frames.lengths, self.reach)
+        self.compact()
 
-    def clean_potentials(self, temperature):
-        mask = time_mask(self.lengths, self.n)[..., None]
-        return {"log_probs": clean(self.potentials["log_probs"], mask, temperature)}
+    def _check_labels(self, given, labels, count, blank):
+        k, most = self.k, labels.shape[1]
+
+        def check(values, counts):
+            values = values.reshape(-1, most)
+            inside = values[counts.reshape(-1, 1) > range(most)]
+            if inside.size and (inside.min() < 0 or inside.max() >= k or (inside == blank).any()):
+                raise ValueError(
+                    f"Expected labels in [0, {k}) other than blank={blank}. "
+                    f"Received: labels={values.astype(int)}"
+                )
+
+        if isinstance(k, int) and most:
+            self.checks.add((given, count), (labels, count), check)
 
     def fold(self, potentials):
         emitted = ops.take_along_axis(potentials["log_probs"], self.extended[:, None, :], axis=2)
         moves = emitted[..., None] + self.reach[:, None]
-        return (shift.free_padding(moves, time_mask(self.lengths, self.n)),)
+        return (shift.free_padding(moves, time_mask(self.context[1], self.n)),)
 
     def unfold(self, marginals):
         occupied = ops.sum(marginals[0], axis=3)
-        mask = ops.cast(time_mask(self.lengths, self.n), occupied.dtype)
+        mask = ops.cast(time_mask(self.context[1], self.n), occupied.dtype)
         symbols = one_hot(self.extended, self.k, occupied.dtype)
         return {"log_probs": array.matmul(occupied * mask[..., None], symbols)}
 
@@ -139,6 +167,22 @@ class CTC(Structure):
         possible = ops.logical_and(possible, ops.logical_and(inside, ends[:, 0] == 0))
         return ops.logical_and(possible, ops.logical_not(forbidden))
 
+    def restore(self, event, places):
+        frames, labels = places
+        if labels is not None:  # 2i + 1 emits label i, 2i + 2 the blank after it
+            label = labels.positions(array.where(event > 0, (event - 1) // 2, -1))
+            moved = 2 * label + 1 + ops.cast(ops.equal(event % 2, 0), "int32")
+            event = array.where(event > 0, moved, event)
+        return event if frames is None else frames.scatter(event, 1)
+
+    def compacted(self, event, places):
+        frames, labels = places
+        if labels is not None:
+            label = labels.ranks(array.where(event > 0, (event - 1) // 2, -1))
+            moved = 2 * label + 1 + ops.cast(ops.equal(event % 2, 0), "int32")
+            event = array.where(event > 0, moved, event)
+        return event if frames is None else frames.gather(event, 1)
+
     def _walk(self, event, final, lengths):
         """Indicator, reachability and last state, where the path stays put in the padding."""
         n = ops.shape(event)[1]
@@ -151,12 +195,16 @@ class CTC(Structure):
         return used, possible, last[:, 0]
 
 
-def _check_labels(labels, count, blank, k):
-    values, counts = concrete(labels), concrete(count)
-    if values is None or counts is None or not isinstance(k, int):
-        return
-    inside = values[counts[:, None] > ops.convert_to_numpy(ops.arange(values.shape[1]))[None]]
-    if inside.size and (inside.min() < 0 or inside.max() >= k or (inside == blank).any()):
-        raise ValueError(
-            f"Expected labels in [0, {k}) other than blank={blank}. Received: labels={values}"
-        )
+def _ends_and_reach(extended, count, blank, dtype):
+    """Where a path may end, (B, S), and which moves there are, (B, S, 3): 0 or `FORBIDDEN`."""
+    size = extended.shape[1]
+    position = ops.arange(size, dtype="int32")[None]
+    last = 2 * count[:, None]
+    ends = ops.logical_or(position == last, ops.logical_and(position == last - 1, last > 0))
+    final = (1.0 - ops.cast(ends, dtype)) * FORBIDDEN
+    # A jump over a blank is allowed between different labels.
+    before = ops.pad(extended, [(0, 0), (2, 0)], constant_values=blank)[:, :size]
+    jump = ops.logical_and(position % 2 == 1, ops.not_equal(extended, before))
+    jump = ops.logical_and(jump, position >= 3)
+    jump = (1.0 - ops.cast(jump, dtype)) * FORBIDDEN
+    return final, ops.stack([ops.zeros_like(jump), ops.zeros_like(jump), jump], axis=-1)

@@ -1,21 +1,12 @@
 """CTC as a lattice: cells (frame, position in the extended labels); Graves et al., figure 3."""
 
-import dataclasses
-
 import numpy as np
 
-from keras_struct.ops.paths import END, START, Edge, PathReference, rejects
-
-__all__ = ["rejects", "sweeps"]
+from keras_struct.ops.path_oracle import END, START, Edge, PathReference
 
 
-def sweeps(call):
-    return CTCReference()
-
-
-@dataclasses.dataclass(frozen=True)
 class CTCReference(PathReference):
-    def lattice(self, shapes, context):
+    def lattice(self, spec, shapes, context):
         final, frames, reach = context
         ends = [s for s in range(len(final)) if final[s] == 0]
         edges = [Edge(START, (-1, 0))]
@@ -27,6 +18,6 @@ class CTCReference(PathReference):
                         edges.append(Edge((t - 1, s - move), (t, s), parts, s))
         return edges + [Edge((frames - 1, s), END) for s in ends]
 
-    def event(self, labels, shapes, context):
+    def event(self, spec, labels, shapes, context):
         states = [s for s in labels if s is not None]
         return np.array(states + [-1] * (shapes[0][0] - len(states)), "int32")

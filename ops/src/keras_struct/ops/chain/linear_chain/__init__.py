@@ -1,15 +1,17 @@
 """Linear-chain conditional random field."""
 
+import dataclasses
+from typing import ClassVar
+
 from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import clean, compute_dtype
+from keras_struct.ops.numerics import compute_dtype
 from keras_struct.ops.structure import (
     Structure,
-    as_lengths,
     as_potential,
-    as_temperature,
+    as_sequence,
     batch_of,
     check_rank,
     flatten_batch,
@@ -18,10 +20,7 @@ from keras_struct.ops.structure import (
     time_mask,
 )
 from keras_struct.ops.symbolic import public
-
-ALGORITHMS = ("auto", "sequential", "parallel")
-# Up to this many tags, K times more work in log N steps beats N steps.
-PARALLEL_UP_TO = 4
+from keras_struct.ops.validation import Checks
 
 
 @public
@@ -32,7 +31,7 @@ def linear_chain(
     end=None,
     lengths=None,
     temperature=1.0,
-    algorithm="auto",
+    mask=None,
     implementation=None,
 ):
     """Distribution over the tag sequences of a linear chain (CRF).
@@ -51,9 +50,11 @@ def linear_chain(
         lengths: Integers (...,) between 0 and N; None for N. Length 0 has one structure, the empty
             sequence, and value 0.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is Viterbi.
-        algorithm: `"sequential"` (N steps of K x K work), `"parallel"` (log N steps of K x K x K
-            work per position, needs a static N) or `"auto"`.
-        implementation: Name, or None for the best one (see `ops.explain`).
+        mask: Booleans (..., N), instead of lengths: a position where it is False is not part of
+            the sequence, wherever it stands; its neighbours are neighbours. Transitions over time
+            are those of the step into the later position.
+        implementation: Name, or None for the best one (see `ops.explain`): `"portable"` takes N
+            steps of K x K work, `"parallel"` log N steps of K x K x K work for each position.
 
     Returns:
         `Distribution`. Events are tags (..., N), int32, -1 in the padding.
@@ -73,18 +74,31 @@ def linear_chain(
     Source: Lafferty, McCallum and Pereira (2001), Conditional Random Fields; forward-backward:
     Rabiner (1989), section III; parallel in time: Särkkä and García-Fernández (2021).
     """
-    structure = LinearChain(unary, transitions, start, end, lengths, algorithm)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    structure = LinearChain(unary, transitions, start, end, lengths, mask)
     return Distribution(structure, temperature, implementation)
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearChainSpec:
+    """Potentials: unary (B, N, K) and transitions (B or 1, N - 1 or 1, K, K). Context: lengths (B,).
+
+    Attributes:
+        over_time: Whether there are N - 1 transitions; else they are shared over time.
+    """
+
+    over_time: bool
 
 
 class LinearChain(Structure):
     op = "linear_chain"
+    family = "chain"
+    axes: ClassVar = {"unary": (0, None)}
 
-    def __init__(self, unary, transitions, start, end, lengths, algorithm):
+    def __init__(self, unary, transitions, start, end, lengths, mask):
         unary = as_potential("unary", unary)
         transitions = as_potential("transitions", transitions)
         check_rank("unary", unary, 2, "N, K")
+        self.checks = Checks()
         self.dtype = unary.dtype
         self.compute = compute_dtype(unary.dtype)
         self.batch_shape = batch_of(unary, 2)
@@ -94,17 +108,7 @@ class LinearChain(Structure):
                 "Expected at least one position (use lengths for empty sequences). "
                 f"Received: shape of unary={tuple(unary.shape)}"
             )
-        if algorithm not in ALGORITHMS:
-            raise ValueError(
-                f"Expected an algorithm among {ALGORITHMS}. Received: algorithm={algorithm!r}"
-            )
         static = isinstance(n, int)
-        if algorithm == "parallel" and not static:
-            raise NotImplementedError('algorithm="parallel" needs a static number of positions')
-        if algorithm == "auto":
-            small = isinstance(k, int) and k <= PARALLEL_UP_TO
-            algorithm = "parallel" if static and n > 1 and small else "sequential"
-        self.algorithm = algorithm
         if tuple(transitions.shape[-2:]) != (k, k):
             raise ValueError(
                 f"Expected transitions of shape (..., {k}, {k}). "
@@ -117,7 +121,7 @@ class LinearChain(Structure):
                 f"Expected transitions over time of shape (..., {n - 1}, {k}, {k}). "
                 f"Received: shape of transitions={tuple(transitions.shape)}"
             )
-        self.over_time = over_time
+        self.spec = LinearChainSpec(over_time)
         named = {"unary": flatten_batch(unary, 2)}
         named["transitions"] = flatten_shared(
             "transitions", transitions, 3 if over_time else 2, self.batch_shape
@@ -133,21 +137,28 @@ class LinearChain(Structure):
                 named[name] = flatten_shared(name, x, 1, self.batch_shape)
         self.potentials = {key: ops.cast(x, self.compute) for key, x in named.items()}
         self.n = ops.shape(unary)[-2]
-        self.context = (as_lengths("lengths", lengths, self.batch_shape, self.n),)
+        positions = as_sequence("lengths", lengths, mask, self.batch_shape, self.n, self.checks)
+        self.sequences, self.context = (positions,), (positions.lengths,)
+        valid = positions.mask(self.n)
+        if valid is not None:
+            self.padding = {"unary": (valid[..., None], 0.0)}
+            if over_time:
+                self.padding["transitions"] = (valid[:, 1:, None, None], 0.0)
+        self.compact()
 
-    def options(self):
-        return {
-            "algorithm": self.algorithm,
-            "over_time": self.over_time,
-        }
+    def compact(self):
+        super().compact()
+        places = self.sequences[0].places
+        if places is not None and self.spec.over_time:
+            steps = ops.maximum(places.order[:, 1:] - 1, 0)
+            self.potentials["transitions"] = _at_steps(self.potentials["transitions"], steps)
 
-    def clean_potentials(self, temperature):
-        (lengths,) = self.context
-        valid = time_mask(lengths, self.n)[..., None]
-        masks = {"unary": valid}
-        if self.over_time:
-            masks["transitions"] = valid[:, 1:, :, None]
-        return {name: clean(x, masks.get(name), temperature) for name, x in self.potentials.items()}
+    def scattered(self, name, x):
+        if name != "transitions" or not self.spec.over_time:
+            return super().scattered(name, x)
+        steps = self.sequences[0].places.rank[:, 1:] - 1  # into the first position there is none
+        found = _at_steps(x, ops.maximum(steps, 0))
+        return array.where((steps >= 0)[:, :, None, None], found, ops.zeros_like(found))
 
     def fold(self, potentials):
         unary = potentials["unary"]
@@ -158,14 +169,14 @@ class LinearChain(Structure):
         if "end" in potentials:
             unary = unary + last * potentials["end"][:, None, :]
         transitions = potentials["transitions"]
-        return unary, transitions if self.over_time else transitions[:, None]
+        return unary, transitions if self.spec.over_time else transitions[:, None]
 
     def unfold(self, marginals):
         unary, transitions = marginals
         (lengths,) = self.context
         first, last = _ends(lengths, self.n, unary.dtype)
         named = {"unary": unary, "transitions": transitions}
-        if not self.over_time:
+        if not self.spec.over_time:
             named["transitions"] = transitions[:, 0]
         if "start" in self.potentials:
             named["start"] = ops.sum(first * unary, axis=1)
@@ -178,7 +189,7 @@ class LinearChain(Structure):
         k = ops.shape(self.potentials["unary"])[-1]
         tags = array.where(time_mask(lengths, self.n), event, -1)
         unary = one_hot(tags, k, self.compute)
-        if self.over_time:
+        if self.spec.over_time:
             return unary, unary[:, :-1, :, None] * unary[:, 1:, None, :]
         pairs = array.matmul(ops.swapaxes(unary[:, :-1], 1, 2), unary[:, 1:])
         return unary, pairs[:, None]
@@ -189,6 +200,14 @@ class LinearChain(Structure):
         known = ops.logical_and(event >= 0, event < k)
         padding = ops.logical_not(time_mask(lengths, self.n))
         return ops.all(ops.logical_or(known, padding), axis=1)
+
+
+def _at_steps(x, index):
+    """Transitions (B or 1, N - 1, K, K) at the steps (B, N - 1) of every example."""
+    shape = (ops.shape(index)[0], *ops.shape(x)[1:])
+    x = ops.broadcast_to(x, shape) if x.shape[0] == 1 else x
+    index = ops.broadcast_to(index[:, :, None, None], shape)
+    return array.take_along_axis(x, index, 1)
 
 
 def _ends(lengths, n, dtype):

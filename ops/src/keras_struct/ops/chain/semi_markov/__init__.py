@@ -1,15 +1,17 @@
 """Semi-Markov conditional random field: labelled segmentations."""
 
+import dataclasses
+from typing import ClassVar
+
 from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN, clean, compute_dtype
+from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
 from keras_struct.ops.structure import (
     Structure,
-    as_lengths,
     as_potential,
-    as_temperature,
+    as_sequence,
     batch_of,
     check_rank,
     flatten_batch,
@@ -18,6 +20,7 @@ from keras_struct.ops.structure import (
     time_mask,
 )
 from keras_struct.ops.symbolic import public
+from keras_struct.ops.validation import Checks
 
 
 @public
@@ -28,6 +31,7 @@ def semi_markov(
     end=None,
     lengths=None,
     temperature=1.0,
+    mask=None,
     implementation=None,
 ):
     """Distribution over the labelled segmentations of a sequence (semi-Markov CRF).
@@ -47,6 +51,8 @@ def semi_markov(
         lengths: Integers (...,) between 0 and N; None for N. Length 0 has one structure, the empty
             segmentation, and value 0.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is Viterbi.
+        mask: Booleans (..., N), instead of lengths: a position where it is False is not part of
+            the sequence, wherever it stands, nor of a segment that goes on behind it.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -66,32 +72,43 @@ def semi_markov(
 
     Source: Sarawagi and Cohen (2004), Semi-Markov conditional random fields, section 3.
     """
-    structure = SemiMarkov(segments, transitions, start, end, lengths)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    structure = SemiMarkov(segments, transitions, start, end, lengths, mask)
     return Distribution(structure, temperature, implementation)
+
+
+@dataclasses.dataclass(frozen=True)
+class SemiMarkovSpec:
+    """Potentials: segments by their last position (B, N, D, K) and transitions (B or 1, K, K).
+
+    Context: lengths (B,).
+    """
 
 
 class SemiMarkov(Structure):
     op = "semi_markov"
+    family = "chain"
     event_rank = 2
+    spec = SemiMarkovSpec()
+    axes: ClassVar = {"segments": (0, None, None)}
 
-    def __init__(self, segments, transitions, start, end, lengths):
+    def __init__(self, segments, transitions, start, end, lengths, mask):
         segments = as_potential("segments", segments)
         transitions = as_potential("transitions", transitions)
         check_rank("segments", segments, 3, "N, D, K")
+        self.checks = Checks()
         self.dtype = segments.dtype
         self.compute = compute_dtype(segments.dtype)
         self.batch_shape = batch_of(segments, 3)
         self.n = ops.shape(segments)[-3]
-        self.longest, self.labels = segments.shape[-2:]
-        if self.longest is None or self.labels is None or self.longest < 1:
+        self.longest, self.k = segments.shape[-2:]
+        if self.longest is None or self.k is None or self.longest < 1:
             raise ValueError(
                 "Expected segments with a static number of lengths D >= 1 and labels K. "
                 f"Received: shape of segments={tuple(segments.shape)}"
             )
-        if tuple(transitions.shape[-2:]) != (self.labels, self.labels):
+        if tuple(transitions.shape[-2:]) != (self.k, self.k):
             raise ValueError(
-                f"Expected transitions of shape (..., {self.labels}, {self.labels}). "
+                f"Expected transitions of shape (..., {self.k}, {self.k}). "
                 f"Received: shape of transitions={tuple(transitions.shape)}"
             )
         named = {
@@ -101,18 +118,18 @@ class SemiMarkov(Structure):
         for name, x in (("start", start), ("end", end)):
             if x is not None:
                 x = as_potential(name, x)
-                if x.shape[-1] != self.labels:
+                if x.shape[-1] != self.k:
                     raise ValueError(
-                        f"Expected {name} of shape (..., {self.labels}). "
+                        f"Expected {name} of shape (..., {self.k}). "
                         f"Received: shape of {name}={tuple(x.shape)}"
                     )
                 named[name] = flatten_shared(name, x, 1, self.batch_shape)
         self.potentials = {key: ops.cast(x, self.compute) for key, x in named.items()}
-        self.context = (as_lengths("lengths", lengths, self.batch_shape, self.n),)
-
-    def clean_potentials(self, temperature):
-        masks = {"segments": self._inside(self.context[0])[..., None]}
-        return {name: clean(x, masks.get(name), temperature) for name, x in self.potentials.items()}
+        positions = as_sequence("lengths", lengths, mask, self.batch_shape, self.n, self.checks)
+        self.sequences, self.context = (positions,), (positions.lengths,)
+        # Also without lengths some segments reach over the end.
+        self.padding = {"segments": (self._inside(positions.lengths)[..., None], FORBIDDEN)}
+        self.compact()
 
     def fold(self, potentials):
         (lengths,) = self.context
@@ -123,8 +140,6 @@ class SemiMarkov(Structure):
         if "end" in potentials:
             last = ops.cast(self._last(lengths), segments.dtype)[..., None]
             segments = segments + last * potentials["end"][:, None, None, :]
-        inside = self._inside(lengths)[..., None]
-        segments = array.where(inside, segments, ops.full_like(segments, FORBIDDEN))
         return by_end(segments, FORBIDDEN), potentials["transitions"]
 
     def unfold(self, marginals):
@@ -143,7 +158,7 @@ class SemiMarkov(Structure):
         starts = ops.logical_and(time_mask(lengths, self.n), event[..., 1] > 0)
         label = array.where(starts, event[..., 0], -1)
         length = one_hot(array.where(starts, event[..., 1] - 1, -1), self.longest, self.compute)
-        segments = length[..., None] * one_hot(label, self.labels, self.compute)[:, :, None, :]
+        segments = length[..., None] * one_hot(label, self.k, self.compute)[:, :, None, :]
         ended = by_end(segments, 0.0)
         # The label that ends at n-1 meets the one that starts at n.
         left = ops.sum(ended, axis=2)[:, :-1]

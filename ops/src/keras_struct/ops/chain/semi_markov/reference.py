@@ -1,21 +1,12 @@
 """Semi-Markov as a lattice: cells (end, label), an edge for every segment."""
 
-import dataclasses
-
 import numpy as np
 
-from keras_struct.ops.paths import END, START, Edge, PathReference, rejects
-
-__all__ = ["rejects", "sweeps"]
+from keras_struct.ops.path_oracle import END, START, Edge, PathReference
 
 
-def sweeps(call):
-    return SemiMarkovReference()
-
-
-@dataclasses.dataclass(frozen=True)
 class SemiMarkovReference(PathReference):
-    def lattice(self, shapes, context):
+    def lattice(self, spec, shapes, context):
         (length,) = context
         _, longest, labels = shapes[0]
         if length == 0:
@@ -34,7 +25,7 @@ class SemiMarkovReference(PathReference):
                         edges.append(Edge((begin - 1, before), (end, k), parts, label))
         return edges + [Edge((length - 1, k), END) for k in range(labels)]
 
-    def event(self, labels, shapes, context):
+    def event(self, spec, labels, shapes, context):
         event = np.full((shapes[0][0], 2), -1, "int32")
         for label in labels:
             if label is not None:

@@ -1,28 +1,31 @@
 """Exactly k of N items."""
 
+import dataclasses
+from typing import ClassVar
+
 import numpy as np
 from keras import ops
 
 from keras_struct.ops.chain import shift
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN, clean, compute_dtype
+from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
 from keras_struct.ops.structure import (
     Structure,
     as_lengths,
     as_potential,
-    as_temperature,
+    as_sequence,
     batch_of,
     check_rank,
-    concrete,
     flatten_batch,
     one_hot,
     time_mask,
 )
 from keras_struct.ops.symbolic import public
+from keras_struct.ops.validation import Checks, concrete
 
 
 @public
-def subset(scores, k, lengths=None, temperature=1.0, implementation=None):
+def subset(scores, k, lengths=None, temperature=1.0, mask=None, implementation=None):
     """Distribution over the subsets of exactly k out of N items.
 
     The score of a subset is the sum of the scores of its items; the marginals sum to k.
@@ -33,6 +36,7 @@ def subset(scores, k, lengths=None, temperature=1.0, implementation=None):
         lengths: Integers (...,) between 0 and N; None for N. Fewer items than k: no structure,
             value minus infinity.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is top-k.
+        mask: Booleans (..., N), instead of lengths: an item where it is False is not there.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -52,17 +56,24 @@ def subset(scores, k, lengths=None, temperature=1.0, implementation=None):
     Source: Chen, Dempster and Liu (1994), Weighted finite population sampling (conditional
     Poisson), by the recurrence of elementary symmetric polynomials.
     """
-    structure = Subset(scores, k, lengths)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
-    return Distribution(structure, temperature, implementation)
+    return Distribution(Subset(scores, k, lengths, mask), temperature, implementation)
+
+
+@dataclasses.dataclass(frozen=True)
+class SubsetSpec:
+    """A chain of moves 0 (out) and 1 (in), see `shift`. Context: `final`, lengths, k."""
 
 
 class Subset(Structure):
     op = "subset"
+    family = "chain"
+    spec = SubsetSpec()
+    axes: ClassVar = {"scores": (0,)}
 
-    def __init__(self, scores, k, lengths):
+    def __init__(self, scores, k, lengths, mask):
         scores = as_potential("scores", scores)
         check_rank("scores", scores, 1, "N")
+        self.checks = Checks()
         self.dtype = scores.dtype
         self.compute = compute_dtype(scores.dtype)
         self.batch_shape = batch_of(scores, 1)
@@ -71,27 +82,27 @@ class Subset(Structure):
         sizes = concrete(k) if ops.is_tensor(k) else np.asarray(k)
         if sizes is None:
             raise NotImplementedError("subset needs a k with known values (not traced)")
-        most = int(sizes.max())
-        if sizes.min() < 0:
+        if not np.issubdtype(sizes.dtype, np.integer):
+            raise ValueError(f"Expected an integer k. Received: k={k}")
+        most = int(sizes.max(initial=0))
+        if sizes.min(initial=0) < 0:
             raise ValueError(f"Expected k >= 0. Received: k={k}")
-        k = as_lengths("k", ops.convert_to_tensor(sizes, dtype="int32"), self.batch_shape, None)
-        self.lengths = as_lengths("lengths", lengths, self.batch_shape, self.n)
+        items = as_sequence("lengths", lengths, mask, self.batch_shape, self.n, self.checks)
+        k = as_lengths("k", sizes.astype("int32"), self.batch_shape, None, self.checks)
+        self.sequences = (items,)
+        self.padding = {"scores": (items.mask(self.n), 0.0)}
         final = (1.0 - one_hot(k, most + 1, self.compute)) * FORBIDDEN
-        self.context = (final, self.lengths, k)
-
-    def clean_potentials(self, temperature):
-        mask = time_mask(self.lengths, self.n)
-        return {"scores": clean(self.potentials["scores"], mask, temperature)}
+        self.context = (final, items.lengths, k)
+        self.compact()
 
     def fold(self, potentials):
         scores = potentials["scores"]
         moves = ops.stack([ops.zeros_like(scores), scores], axis=-1)[:, :, None, :]
-        return (shift.free_padding(moves, time_mask(self.lengths, self.n)),)
+        return (shift.free_padding(moves, time_mask(self.context[1], self.n)),)
 
     def unfold(self, marginals):
         chosen = marginals[0][:, :, 0, 1]
-        mask = ops.cast(time_mask(self.lengths, self.n), chosen.dtype)
-        return {"scores": chosen * mask}
+        return {"scores": chosen * ops.cast(time_mask(self.context[1], self.n), chosen.dtype)}
 
     def parts(self, event, context):
         _, lengths, _ = context
