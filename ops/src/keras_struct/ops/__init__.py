@@ -1,3 +1,6 @@
+from keras_struct.ops.chain.subset import subset
+from keras_struct.ops.chain.linear_chain import linear_chain
+from keras_struct.ops.chain.ctc import ctc
 from keras_struct.ops.chain.categorical import categorical
 from keras_struct.ops.dispatch import Call, Choice, explain, implementations, use, target, register_implementation
 from keras_struct.ops.implementation import Implementation

@@ -93,8 +93,8 @@ def test_a_kernel_may_start_as_one_function(registry):
     assert ops.implementations("linear_chain")[:3] == ("parallel", "kernel", "portable")
     d = ops.linear_chain(UNARY, TRANSITIONS)
     assert d.choice.name == "kernel"
-    assert d.choice.by_portable == ("backward", "curvature", "trace", "topk")
-    assert "backward, curvature, trace, topk: portable" in str(d.choice)
+    assert d.choice.by_portable == ("backward", "curvature", "trace", "sample", "topk")
+    assert "backward, curvature, trace, sample, topk: portable" in str(d.choice)
     plain = ops.linear_chain(UNARY, TRANSITIONS, implementation="portable")
     np.testing.assert_allclose(array(d.value()), array(plain.value()), rtol=1e-6)
     np.testing.assert_allclose(array(d.marginals()), array(plain.marginals()), rtol=1e-6)

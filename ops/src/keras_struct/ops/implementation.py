@@ -23,7 +23,8 @@ class Implementation:
     code looks into. Where it lies under `torch.func.vmap` is said by `batch_axis`.
     """
 
-    sweeps = ("forward", "backward", "curvature", "trace", "topk")  # of its family
+    sweeps = ("forward", "backward", "curvature", "trace", "sample", "topk")  # of its family
+    samples = True  # whether it draws samples by the numbers of places in `recurrence.md`
     batch_axis = 0  # of every array in the tape
 
     def rejects(self, call):
@@ -102,9 +103,9 @@ class Implementation:
 
 def provides(implementation, sweep):
     """Whether an implementation has a sweep of its own."""
+    if sweep == "sample":
+        return implementation.samples and provides(implementation, "trace")
     method = getattr(type(implementation), sweep, None)
-    if sweep == "trace" and provides(implementation, "sample"):
-        return True
     return method is not None and method is not getattr(Implementation, sweep)
 
 
@@ -191,7 +192,7 @@ class Sweeps:
         return implementation.trace(problem, tape)
 
     def sample(self, problem, tape, noise):
-        implementation, tape = self._ready("trace", problem, tape)
+        implementation, tape = self._ready("sample", problem, tape)
         return implementation.sample(problem, tape, noise)
 
     def topk(self, problem, k):

@@ -3,15 +3,48 @@
 from keras_struct.ops.chain.categorical import CategoricalSpec
 from keras_struct.ops.chain.categorical.portable import CategoricalPortable
 from keras_struct.ops.chain.categorical.reference import CategoricalReference
+from keras_struct.ops.chain.ctc import CTCSpec
+from keras_struct.ops.chain.ctc.portable import CTCPortable
+from keras_struct.ops.chain.ctc.reference import CTCReference
+from keras_struct.ops.chain.linear_chain import LinearChainSpec
+from keras_struct.ops.chain.linear_chain.parallel import Parallel
+from keras_struct.ops.chain.linear_chain.portable import Sequential
+from keras_struct.ops.chain.linear_chain.reference import LinearChainReference
+from keras_struct.ops.chain.subset import SubsetSpec
+from keras_struct.ops.chain.subset.portable import SubsetPortable
+from keras_struct.ops.chain.subset.reference import SubsetReference
 from keras_struct.ops.dispatch import register_implementation, register_structure
 from keras_struct.ops.implementation import BySpec
 
 FAMILIES = {
-    "chain": ("categorical",),
+    "chain": ("categorical", "linear_chain", "ctc", "subset"),
 }
 for family, names in FAMILIES.items():
     for name in names:
         register_structure(name, family)
 
-register_implementation("chain", "portable", BySpec({CategoricalSpec: CategoricalPortable()}))
-register_implementation("chain", "reference", BySpec({CategoricalSpec: CategoricalReference()}))
+register_implementation("chain", "parallel", Parallel())
+register_implementation(
+    "chain",
+    "portable",
+    BySpec(
+        {
+            CategoricalSpec: CategoricalPortable(),
+            LinearChainSpec: Sequential(),
+            CTCSpec: CTCPortable(),
+            SubsetSpec: SubsetPortable(),
+        }
+    ),
+)
+register_implementation(
+    "chain",
+    "reference",
+    BySpec(
+        {
+            CategoricalSpec: CategoricalReference(),
+            LinearChainSpec: LinearChainReference(),
+            CTCSpec: CTCReference(),
+            SubsetSpec: SubsetReference(),
+        }
+    ),
+)

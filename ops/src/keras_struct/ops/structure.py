@@ -1,5 +1,7 @@
 """What one structure says about itself, so that `Distribution` can be generic."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -48,6 +50,7 @@ class Structure:
     axes: ClassVar[dict[str, tuple]] = {}
     spec: Any = None
     sequences: tuple = ()
+    padding: Mapping[str, tuple] = MappingProxyType({})
 
     def fold(self, potentials):
         """Canonical potentials (a tuple) from named ones; linear."""

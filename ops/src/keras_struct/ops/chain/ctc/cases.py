@@ -12,7 +12,11 @@ def _build(potentials, labels, lengths, blank, **options):
     return ctc(**potentials, labels=labels, lengths=lengths, blank=blank, **options)
 
 
-def _case(name, shape, labels, lengths=None, blank=0, forbid=False, core=False):
+def _masked(potentials, labels, mask, blank, **options):
+    return ctc(**potentials, labels=labels, mask=mask, blank=blank, **options)
+
+
+def _case(name, shape, labels, lengths=None, blank=0, forbid=False, core=False, mask=None):
     labels = np.array(labels, "int32")
 
     def potentials(rng):
@@ -22,6 +26,9 @@ def _case(name, shape, labels, lengths=None, blank=0, forbid=False, core=False):
         return {"log_probs": scores}
 
     def padding():
+        if mask is not None:
+            hidden = ~np.array(mask[0], bool)
+            return {"log_probs": np.broadcast_to(hidden[..., None], shape)}
         if lengths is None:
             return {}
         valid = np.arange(shape[-2]) < np.asarray(lengths[0])[..., None]
@@ -29,6 +36,9 @@ def _case(name, shape, labels, lengths=None, blank=0, forbid=False, core=False):
 
     lengths_arrays = None if lengths is None else tuple(np.array(x, "int32") for x in lengths)
     build = functools.partial(_build, labels=labels, lengths=lengths_arrays, blank=blank)
+    if mask is not None:
+        masks = tuple(None if x is None else np.array(x, bool) for x in mask)
+        build = functools.partial(_masked, labels=labels, mask=masks, blank=blank)
     return Case(name, build, potentials, padding, core=core, static={"log_probs": 1})
 
 
@@ -43,6 +53,12 @@ CASES = [
     _case("repeated_labels", (2, 5, 3), [[1, 1], [2, 1]]),
     _case("blank_last_forbidden", (2, 4, 3), [[0, 1], [1, 1]], blank=2, forbid=True),
     _case("no_labels", (2, 3, 2), np.zeros((2, 0))),
+    _case(
+        "holes",
+        (3, 5, 3),
+        [[1, 1, 2], [2, 1, 1], [1, 2, 1]],
+        mask=([[0, 1, 1, 1, 1], [1, 0, 1, 0, 1], [0] * 5], [[1, 0, 1], [0, 0, 1], [0, 0, 0]]),
+    ),
     _case("no_batch_axis", (4, 3), [1, 2]),
     _case("two_batch_axes", (2, 2, 3, 3), [[[1], [2]], [[2], [2]]]),
 ]
