@@ -25,7 +25,7 @@ class TopK(NamedTuple):
 
     Attributes:
         scores: (k, ...) their scores `<theta, phi(Y)>`; minus infinity where fewer than k exist.
-        events: (k, ..., event axes) the structures.
+        events: (k, ..., event axes) the structures; -1 where fewer than k exist.
     """
 
     scores: Any
@@ -244,7 +244,7 @@ class Distribution:
         scores = self._finite(scores, self._times_temperature)
         if self.structure.costs:
             scores = -scores
-        events = self._as_given_event(events, 1)
+        events = self._as_given_event(_keep(exists, events, 1), 1)
         return TopK(self._restore(scores, prefix=1), self._restore(events, prefix=1))
 
     def score(self, event):
@@ -446,8 +446,10 @@ class Distribution:
 
 def _keep(exists, event, prefix=0):
     """The event where a structure exists, else -1 everywhere."""
-    rank = len(event.shape) - prefix - 1
-    return array.where(ops.reshape(exists, (*[1] * prefix, -1, *[1] * rank)), event, -1)
+    if len(exists.shape) == 1 and prefix:
+        exists = exists[None]
+    more = [1] * (len(event.shape) - len(exists.shape))
+    return array.where(ops.reshape(exists, (*ops.shape(exists), *more)), event, -1)
 
 
 def _tile(x, n):

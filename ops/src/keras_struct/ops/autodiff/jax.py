@@ -154,7 +154,7 @@ def _curvature_jvp(primals, tangents, *, sweep):
 
         moved = jax.jvp(third, [primals[i] for i in live], [tangents[i] for i in live])[1]
         parts = [[*some, x] for some, x in zip(parts, moved, strict=True)]
-    zeros = [ad.Zero.from_primal_value(x) for x in outputs]
+    zeros = [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in outputs]
     rates = [
         functools.reduce(lambda a, b: a + b, some) if some else zero
         for some, zero in zip(parts, zeros, strict=True)
