@@ -88,14 +88,15 @@ class Checks:
             return
         tensors = [x for group, _ in self._pending for x in group]
         flat = [ops.reshape(ops.cast(x, "float32"), (-1,)) for x in tensors]
-        values = ops.convert_to_numpy(ops.stop_gradient(ops.concatenate(flat)))
-        values = values.astype("float64")
-        start = 0
+        flat = ops.concatenate(flat)
+        if array.traced(flat):  # constants inside of a function that is traced
+            arrays = iter([ops.convert_to_numpy(x) for x in tensors])
+        else:
+            values = ops.convert_to_numpy(ops.stop_gradient(flat)).astype("float64")
+            shapes = [tuple(x.shape) for x in tensors]
+            ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+            pieces = zip(np.split(values, ends[:-1]), shapes, strict=True)
+            arrays = iter([piece.reshape(shape) for piece, shape in pieces])
         for group, check in self._pending:
-            arrays = []
-            for x in group:
-                size = int(np.prod(x.shape))
-                arrays.append(values[start : start + size].reshape(tuple(x.shape)))
-                start += size
-            check(*arrays)
+            check(*(next(arrays) for _ in group))
         self._pending.clear()
