@@ -1,3 +1,4 @@
+from keras_struct.ops.chain.semi_markov import semi_markov
 from keras_struct.ops.chain.subset import subset
 from keras_struct.ops.chain.linear_chain import linear_chain
 from keras_struct.ops.chain.ctc import ctc

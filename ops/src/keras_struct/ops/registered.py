@@ -10,6 +10,9 @@ from keras_struct.ops.chain.linear_chain import LinearChainSpec
 from keras_struct.ops.chain.linear_chain.parallel import Parallel
 from keras_struct.ops.chain.linear_chain.portable import Sequential
 from keras_struct.ops.chain.linear_chain.reference import LinearChainReference
+from keras_struct.ops.chain.semi_markov import SemiMarkovSpec
+from keras_struct.ops.chain.semi_markov.portable import SemiMarkovPortable
+from keras_struct.ops.chain.semi_markov.reference import SemiMarkovReference
 from keras_struct.ops.chain.subset import SubsetSpec
 from keras_struct.ops.chain.subset.portable import SubsetPortable
 from keras_struct.ops.chain.subset.reference import SubsetReference
@@ -17,7 +20,7 @@ from keras_struct.ops.dispatch import register_implementation, register_structur
 from keras_struct.ops.implementation import BySpec
 
 FAMILIES = {
-    "chain": ("categorical", "linear_chain", "ctc", "subset"),
+    "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
 }
 for family, names in FAMILIES.items():
     for name in names:
@@ -31,6 +34,7 @@ register_implementation(
         {
             CategoricalSpec: CategoricalPortable(),
             LinearChainSpec: Sequential(),
+            SemiMarkovSpec: SemiMarkovPortable(),
             CTCSpec: CTCPortable(),
             SubsetSpec: SubsetPortable(),
         }
@@ -43,6 +47,7 @@ register_implementation(
         {
             CategoricalSpec: CategoricalReference(),
             LinearChainSpec: LinearChainReference(),
+            SemiMarkovSpec: SemiMarkovReference(),
             CTCSpec: CTCReference(),
             SubsetSpec: SubsetReference(),
         }

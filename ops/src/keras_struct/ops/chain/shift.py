@@ -40,7 +40,7 @@ class Shift(Implementation):
         (moves,) = problem.potentials
         final = problem.context[0]
         count = moves.shape[3]
-        centre = ops.max(moves, axis=(2, 3))
+        centre = array.max(array.max(moves, 3), 2)
         scores = _moves_first(moves - centre[:, :, None, None])
         pad = _padding(final, count - 1)
 

@@ -64,6 +64,11 @@ class Categorical(Structure):
     def __init__(self, scores, lengths, mask):
         scores = as_potential("scores", scores)
         check_rank("scores", scores, 1, "N")
+        if scores.shape[-1] == 0:
+            raise ValueError(
+                "Expected at least one item (use lengths for empty sequences). "
+                f"Received: shape of scores={tuple(scores.shape)}"
+            )
         self.checks = Checks()
         self.dtype = scores.dtype
         self.compute = compute_dtype(scores.dtype)

@@ -15,8 +15,9 @@ class CategoricalPortable(Implementation):
 
     def backward(self, problem, tape):
         (scores,) = problem.potentials
-        exists = ops.cast(ops.max(scores, axis=1, keepdims=True) > INFEASIBLE, scores.dtype)
-        return (ops.softmax(scores, axis=-1) * exists,)
+        peak = array.max(scores, 1, keepdims=True)
+        weights = array.exp(scores - peak) * ops.cast(peak > INFEASIBLE, scores.dtype)
+        return (weights / array.maximum(array.sum(weights, 1, keepdims=True), 0.0 * peak + 0.5),)
 
     def curvature(self, problem, tape, tangents):
         (p,) = self.backward(problem, tape)

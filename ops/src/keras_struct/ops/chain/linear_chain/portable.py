@@ -201,12 +201,12 @@ def _at_last(x, lengths):
 
 def centred(unary, transitions):
     """Scores of tags (B, N, K) and of transitions, centred, and what was taken off (B, N)."""
-    into = ops.max(transitions, axis=2, keepdims=True)
+    into = array.max(transitions, 2, keepdims=True)
     table = transitions - into
     high, low = two_sum(unary[:, 1:], into[:, :, 0])
     high = ops.concatenate([unary[:, :1], high], axis=1)
     low = ops.concatenate([ops.zeros_like(unary[:, :1]), low], axis=1)
-    centre = ops.max(high, axis=2, keepdims=True)
+    centre = array.max(high, 2, keepdims=True)
     return (high - centre) + low, table, centre[..., 0]
 
 
@@ -277,11 +277,15 @@ class _Inputs:
         end = ops.logical_and(end, (exists > 0)[:, None])
         self.end = ops.cast(end, unary.dtype)[..., None]
         self.lengths = lengths
-        # Posterior of the tag given the prefix.
-        _, _, weights, total = log_sum(self.high, self.low, 0.0, 2, "logsumexp")
-        self.filtered = weights / total
-        self.final = _at_last(self.filtered, lengths)
+        high, low = _at_last(self.high, lengths), _at_last(self.low, lengths)
+        _, _, weights, total = log_sum(high, low, 0.0, 1, "logsumexp")
+        self.final = weights / total
         self.p_end = self.end * self.final[:, None]
+
+    def filtered(self):
+        """Posterior of the tag given the prefix, (B, N, K)."""
+        _, _, weights, total = log_sum(self.high, self.low, 0.0, 2, "logsumexp")
+        return weights / total
 
     def tables(self):
         return () if self.shared else (_time_major(_pad_time(self.transitions)),)
@@ -363,7 +367,7 @@ def _tangent_forward_log(inputs, dunary, dtransitions):
         dc = array.sum(weights * (dalpha[:, :, None] + dtable), 1) / total[:, 0]
         return (dc,), (dalpha, dc)
 
-    xs = tuple(_time_major(x) for x in (inputs.high, inputs.low, inputs.filtered, dunary))
+    xs = tuple(_time_major(x) for x in (inputs.high, inputs.low, inputs.filtered(), dunary))
     if not inputs.shared:
         xs += tuple(_time_major(_pad_time(x)) for x in (inputs.transitions, dtransitions))
     zeros = ops.zeros_like(inputs.final)
@@ -424,7 +428,8 @@ def _curvature_scaled(inputs, dunary, dtransitions):
         return (dc,), (dalpha, dc)
 
     zeros = ops.zeros_like(inputs.final)
-    xs = tuple(_time_major(x) for x in (scaled.a, scaled.inverse, inputs.filtered, gain, dunary))
+    filtered = scaled.a / ops.sum(scaled.a, axis=2, keepdims=True)
+    xs = tuple(_time_major(x) for x in (scaled.a, scaled.inverse, filtered, gain, dunary))
     _, (dalpha, dc) = array.scan(forward, (zeros,), xs, like=(zeros, zeros))
     dp_end = _time_major(inputs.dp_end(_batch_major(dalpha)))
 

@@ -1,9 +1,14 @@
 import pytest
 
 from keras_struct.ops.chain.semi_markov.cases import CASES
-from keras_struct.ops.laws import StructureLaws, for_backend
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
 
 
 @pytest.mark.parametrize("case", for_backend(CASES), ids=str)
 class TestSemiMarkov(StructureLaws):
+    pass
+
+
+@pytest.mark.parametrize("case", others(CASES), ids=str)
+class TestOtherSemiMarkov(ReadoutLaws):
     pass
