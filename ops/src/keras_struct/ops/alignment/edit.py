@@ -7,15 +7,18 @@ from keras_struct.ops.alignment import events, spec
 from keras_struct.ops.alignment.lattice import Lattice
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE, reduce_to
-from keras_struct.ops.structure import as_temperature, flatten_shared
+from keras_struct.ops.structure import flatten_shared
+from keras_struct.ops.symbolic import public
 
 
+@public
 def levenshtein(
     substitutions,
     deletion=1.0,
     insertion=1.0,
     lengths=None,
     temperature=1.0,
+    mask=None,
     implementation=None,
 ):
     """Distribution over the ways to edit the first sequence into the second.
@@ -33,6 +36,8 @@ def levenshtein(
         lengths: Pair of integers (...,); None for L1 or L2. Two empty sequences: value 0.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is the
             classical distance.
+        mask: Pair of booleans (..., L1) and (..., L2), or None, instead of lengths: a symbol where
+            it is False is not part of the sequence, wherever it stands.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -57,16 +62,16 @@ def levenshtein(
     structure = Lattice(
         "levenshtein",
         spec.edit(swaps=False),
-        ("edit", (0, 1, 2)),
         {"substitutions": substitutions},
         {"deletion": deletion, "insertion": insertion},
         lengths,
+        mask,
         costs=True,
     )
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
     return Distribution(structure, temperature, implementation)
 
 
+@public
 def osa(
     substitutions,
     swaps,
@@ -75,6 +80,7 @@ def osa(
     transposition=1.0,
     lengths=None,
     temperature=1.0,
+    mask=None,
     implementation=None,
 ):
     """Optimal string alignment: `levenshtein` plus swaps of two neighbours, never edited again.
@@ -88,6 +94,7 @@ def osa(
         transposition: Cost of a swap, in the same forms; (i, j) as in `swaps`.
         lengths: Pair of integers (...,); None for L1 or L2.
         temperature: See `levenshtein`.
+        mask: See `levenshtein`; `swaps` is to be made with it, too.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -108,23 +115,22 @@ def osa(
 
     Source: Boytsov (2011), Indexing methods for approximate dictionary searching, section 2.
     """
-    structure = OSA(substitutions, swaps, deletion, insertion, transposition, lengths)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    structure = OSA(substitutions, swaps, deletion, insertion, transposition, lengths, mask)
     return Distribution(structure, temperature, implementation)
 
 
 class OSA(Lattice):
-    def __init__(self, substitutions, swaps, deletion, insertion, transposition, lengths):
+    def __init__(self, substitutions, swaps, deletion, insertion, transposition, lengths, mask):
         super().__init__(
             "osa",
             spec.edit(swaps=True),
-            ("edit", (0, 1, 2, 3)),
             {"substitutions": substitutions},
             {"deletion": deletion, "insertion": insertion, "transposition": transposition},
             lengths,
+            mask,
             costs=True,
         )
-        self.swaps = as_cell_table("swaps", swaps, self, "bool")
+        self.swaps = self._kept(as_cell_table("swaps", swaps, self, "bool"))
         rows = ops.arange(self.rows, dtype="int32")[:, None]
         columns = ops.arange(self.columns, dtype="int32")[None]
         inner = ops.logical_and(rows > 0, columns > 0)
@@ -139,6 +145,7 @@ class OSA(Lattice):
         return super().unfold((*rest, reduce_to(transposition, self.potentials["transposition"])))
 
 
+@public
 def damerau(
     substitutions,
     sources,
@@ -147,6 +154,7 @@ def damerau(
     transposition=1.0,
     lengths=None,
     temperature=1.0,
+    mask=None,
     implementation=None,
 ):
     """Damerau-Levenshtein distance: `levenshtein` plus swaps with edits in between.
@@ -164,6 +172,7 @@ def damerau(
         transposition: Cost of a transposition, in the forms of `gap_open` in `needleman_wunsch`.
         lengths: Pair of integers (...,); None for L1 or L2.
         temperature: See `levenshtein`.
+        mask: See `levenshtein`; `sources` is to be made with it, too.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -185,30 +194,35 @@ def damerau(
 
     Source: Lowrance and Wagner (1975), An extension of the string-to-string correction problem.
     """
-    structure = Damerau(substitutions, sources, deletion, insertion, transposition, lengths)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    structure = Damerau(substitutions, sources, deletion, insertion, transposition, lengths, mask)
     return Distribution(structure, temperature, implementation)
 
 
 class Damerau(Lattice):
-    def __init__(self, substitutions, sources, deletion, insertion, transposition, lengths):
+    def __init__(self, substitutions, sources, deletion, insertion, transposition, lengths, mask):
         super().__init__(
             "damerau",
             spec.DAMERAU,
-            ("damerau",),
             {"substitutions": substitutions},
             {"deletion": deletion, "insertion": insertion, "transposition": transposition},
             lengths,
+            mask,
             costs=True,
         )
         for name in ("deletion", "insertion"):
-            if self.given[name] != "scalar":
+            if dict(self.given)[name] != "scalar":
                 raise NotImplementedError(
                     f"damerau takes {name} as a number or one per example, not by position"
                 )
         sources = as_cell_table("sources", sources, self, "int32", trailing=1)
         batch = ops.shape(self.lengths[0])[0]
         sources = ops.broadcast_to(sources, (batch, self.rows, self.columns, 2))
+        sources = self._kept(sources)
+        ranks = [
+            x if sequence.places is None else sequence.places.ranks(x)
+            for x, sequence in zip(ops.unstack(sources, 2, axis=3), self.sequences, strict=True)
+        ]
+        sources = ops.stack(ranks, axis=3)
         self.context = (*self.lengths, sources)
         rows = ops.arange(self.rows, dtype="int32")[:, None]
         columns = ops.arange(self.columns, dtype="int32")[None]
@@ -247,7 +261,8 @@ class Damerau(Lattice):
         return fine
 
 
-def lcs(scores, lengths=None, temperature=1.0, implementation=None):
+@public
+def lcs(scores, lengths=None, temperature=1.0, mask=None, implementation=None):
     """Longest common subsequence: the matches of a path score, skips are free.
 
     Args:
@@ -256,6 +271,7 @@ def lcs(scores, lengths=None, temperature=1.0, implementation=None):
         lengths: Pair of integers (...,); None for L1 or L2. An empty sequence has value 0.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is the
             classical algorithm.
+        mask: See `levenshtein`.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -275,9 +291,7 @@ def lcs(scores, lengths=None, temperature=1.0, implementation=None):
 
     Source: Wagner and Fischer (1974), section 4.
     """
-    rules = ("edit", (0, None, None))
-    structure = Lattice("lcs", spec.LCS, rules, {"scores": scores}, {}, lengths)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    structure = Lattice("lcs", spec.LCS, {"scores": scores}, {}, lengths, mask)
     return Distribution(structure, temperature, implementation)
 
 

@@ -5,11 +5,12 @@ import dataclasses
 from keras_struct.ops.alignment import spec
 from keras_struct.ops.alignment.lattice import Lattice
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.structure import as_temperature
+from keras_struct.ops.symbolic import public
 
 ADJACENT_GAPS = ("any", "none", "ordered")
 
 
+@public
 def needleman_wunsch(
     scores,
     gap_open,
@@ -17,6 +18,7 @@ def needleman_wunsch(
     lengths=None,
     temperature=1.0,
     adjacent_gaps="any",
+    mask=None,
     implementation=None,
 ):
     """Distribution over the global alignments of two sequences.
@@ -32,7 +34,7 @@ def needleman_wunsch(
         scores: (..., L1, L2) scores of matching row i with column j.
         gap_open: Score of the first skip of a gap (usually negative): a number, (...,) per example,
             (..., L1) or (..., L1, 1) per row, (..., L2) or (..., 1, L2) per column, or
-            (..., L1, L2) per cell; or a pair of these, for skipped rows and skipped columns. A skip
+            (..., L1, L2) per cell; or a tuple of two of these, for skipped rows and skipped columns. A skip
             at node (i, j) reads cell (i-1, j-1), and before the first row or column reads that row
             or column.
         gap_extend: Score of every further skip, in the same forms; None for `gap_open` (linear
@@ -44,6 +46,8 @@ def needleman_wunsch(
         adjacent_gaps: Whether a gap of skipped rows and one of skipped columns may touch: `"any"`
             (every lattice path counts), `"none"`, or `"ordered"` (skipped rows before skipped
             columns only, so that every set of matched pairs counts once).
+        mask: Pair of booleans (..., L1) and (..., L2), or None, instead of lengths: a symbol where
+            it is False is not part of the sequence, wherever it stands.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -73,10 +77,12 @@ def needleman_wunsch(
         lengths,
         temperature,
         adjacent_gaps,
+        mask,
         implementation,
     )
 
 
+@public
 def overlap(
     scores,
     gap_open,
@@ -84,6 +90,7 @@ def overlap(
     lengths=None,
     temperature=1.0,
     adjacent_gaps="any",
+    mask=None,
     implementation=None,
 ):
     """Distribution over the alignments with free end gaps (semi-global, all four ends free).
@@ -99,6 +106,7 @@ def overlap(
         lengths: Pair of integers (...,); None for L1 or L2.
         temperature: See `needleman_wunsch`.
         adjacent_gaps: See `needleman_wunsch`.
+        mask: See `needleman_wunsch`.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -124,10 +132,12 @@ def overlap(
         lengths,
         temperature,
         adjacent_gaps,
+        mask,
         implementation,
     )
 
 
+@public
 def smith_waterman(
     scores,
     gap_open,
@@ -135,6 +145,7 @@ def smith_waterman(
     lengths=None,
     temperature=1.0,
     adjacent_gaps="any",
+    mask=None,
     implementation=None,
 ):
     """Distribution over the local alignments of two sequences.
@@ -149,6 +160,7 @@ def smith_waterman(
         lengths: Pair of integers (...,); None for L1 or L2.
         temperature: See `needleman_wunsch`.
         adjacent_gaps: See `needleman_wunsch`.
+        mask: See `needleman_wunsch`.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -178,12 +190,20 @@ def smith_waterman(
         lengths,
         temperature,
         adjacent_gaps,
+        mask,
         implementation,
     )
 
 
+@public
 def saigo_vert(
-    scores, gap_open, gap_extend=None, lengths=None, temperature=1.0, implementation=None
+    scores,
+    gap_open,
+    gap_extend=None,
+    lengths=None,
+    temperature=1.0,
+    mask=None,
+    implementation=None,
 ):
     """Distribution of the local alignment kernel: every set of matched pairs once.
 
@@ -196,6 +216,7 @@ def saigo_vert(
         gap_extend: See `needleman_wunsch`.
         lengths: Pair of integers (...,); None for L1 or L2.
         temperature: See `needleman_wunsch`; one over the kernel's beta.
+        mask: See `needleman_wunsch`.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -224,12 +245,22 @@ def saigo_vert(
         lengths,
         temperature,
         "ordered",
+        mask,
         implementation,
     )
 
 
 def _gapped(
-    op, mode, scores, gap_open, gap_extend, lengths, temperature, adjacent_gaps, implementation
+    op,
+    mode,
+    scores,
+    gap_open,
+    gap_extend,
+    lengths,
+    temperature,
+    adjacent_gaps,
+    mask,
+    implementation,
 ):
     if adjacent_gaps not in ADJACENT_GAPS:
         raise ValueError(
@@ -242,16 +273,16 @@ def _gapped(
     rule = spec.alignment(mode, gap_extend is not None, adjacent_gaps, pairs)
     if op == "saigo_vert":
         rule = dataclasses.replace(rule, empty=True)
-    rules = ("gapped", mode, gap_extend is not None, adjacent_gaps, pairs, rule.empty)
-    structure = Lattice(op, rule, rules, {"scores": scores}, {**gaps, **extend}, lengths)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    structure = Lattice(op, rule, {"scores": scores}, {**gaps, **extend}, lengths, mask)
     return Distribution(structure, temperature, implementation)
 
 
 def _named(name, gap):
     """One potential, or one for rows and one for columns."""
-    if not isinstance(gap, (tuple, list)):
+    if not isinstance(gap, tuple):
         return {name: gap}
     if len(gap) != 2:
-        raise ValueError(f"Expected {name} or a pair for rows and columns. Received: {name}={gap}")
+        raise ValueError(
+            f"Expected {name}, or a tuple of two for rows and columns. Received: {name}={gap}"
+        )
     return {f"{name}_row": gap[0], f"{name}_column": gap[1]}

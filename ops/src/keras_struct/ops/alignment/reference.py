@@ -4,28 +4,30 @@ import dataclasses
 
 import numpy as np
 
-from keras_struct.ops.paths import END, START, Edge, Part, PathReference, rejects
-
-__all__ = ["rejects", "sweeps"]
+from keras_struct.ops.path_oracle import END, START, Edge, Part, PathReference
 
 
-def sweeps(call):
-    rules = call.option("rules")
-    kinds = {
-        "gapped": Gapped,
-        "edit": Edit,
-        "dtw": Warping,
-        "monotonic": Monotonic,
-        "damerau": Damerau,
-    }
-    return kinds[rules[0]](*rules[1:])
+class AlignmentReference(PathReference):
+    """By the rules of the spec, which name the drawing."""
+
+    def lattice(self, spec, shapes, context):
+        return _drawing(spec).lattice(shapes, context)
+
+    def event(self, spec, labels, shapes, context):
+        return _drawing(spec).event([x for x in labels if x is not None], shapes)
 
 
-class NodePaths(PathReference):
+def _drawing(spec):
+    name, *rules = spec.rules
+    if name == "gapped":
+        return Gapped(*rules, spec.empty)
+    return {"edit": Edit, "damerau": Damerau, "dtw": Warping, "monotonic": Monotonic}[name](*rules)
+
+
+class NodePaths:
     """Events are the nodes (i, j) of the path, which are the labels of the edges."""
 
-    def event(self, labels, shapes, context):
-        nodes = [node for node in labels if node is not None]
+    def event(self, nodes, shapes):
         blank = [(-1, -1)] * (sum(shapes[0]) + 1 - len(nodes))
         return np.array(nodes + blank, "int32")
 
@@ -137,7 +139,7 @@ class Damerau(Edit):
 
 
 @dataclasses.dataclass(frozen=True)
-class Warping(PathReference):
+class Warping:
     """Cells (i, j), steps (1, 1), (1, 0) and (0, 1)."""
 
     def lattice(self, shapes, context):
@@ -152,14 +154,13 @@ class Warping(PathReference):
                         edges.append(Edge(before, (i, j), ((0, (i, j)),), (i, j)))
         return [*edges, Edge((n - 1, m - 1), END)]
 
-    def event(self, labels, shapes, context):
-        cells = [cell for cell in labels if cell is not None]
+    def event(self, cells, shapes):
         blank = [(-1, -1)] * (sum(shapes[0]) - 1 - len(cells))
         return np.array(cells + blank, "int32").reshape(-1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
-class Monotonic(PathReference):
+class Monotonic:
     """Cells (frame, token): the next frame keeps the token or takes the next one."""
 
     def lattice(self, shapes, context):
@@ -172,6 +173,5 @@ class Monotonic(PathReference):
                 edges += [Edge((t - 1, b), (t, s), ((0, (t, s)),), s) for b in (s - 1, s) if b >= 0]
         return [*edges, Edge((n - 1, m - 1), END)]
 
-    def event(self, labels, shapes, context):
-        tokens = [token for token in labels if token is not None]
+    def event(self, tokens, shapes):
         return np.array(tokens + [-1] * (shapes[0][0] - len(tokens)), "int32")

@@ -43,6 +43,7 @@ class Spec:
         by_rows: Whether time runs over rows (every move has di = 1) and not over anti-diagonals.
         jumps: Whether the last canonical potential scores jumps (see `jumps`).
         event: "nodes", "cells" or "columns", see `events`.
+        rules: The same structure in the words of `reference.py`.
     """
 
     moves: tuple[Move, ...]
@@ -53,6 +54,7 @@ class Spec:
     by_rows: bool = False
     jumps: bool = False
     event: str = "nodes"
+    rules: tuple = ()
 
     @functools.cached_property
     def states(self):
@@ -111,22 +113,38 @@ def alignment(mode, affine, adjacent, pairs=(False, False)):
     moves += [Move(state, x, 1, 0, channel) for state, channel in before_row.items()]
     moves += [Move(state, y, 0, 1, channel) for state, channel in before_column.items()]
     where = {"global": "corner", "overlap": "border", "local": "anywhere"}[mode]
-    return Spec(tuple(moves), ("cell",) + ("gap",) * (count - 1), where, where)
+    rules = ("gapped", mode, affine, adjacent, pairs)
+    return Spec(tuple(moves), ("cell",) + ("gap",) * (count - 1), where, where, rules=rules)
 
 
 def edit(swaps):
     """Substitution, deletion, insertion and, with `swaps`, the swap of two neighbours."""
     moves = [Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, 1), Move(0, 0, 0, 1, 2)]
     if not swaps:
-        return Spec(tuple(moves), ("cell", "gap", "gap"))
-    return Spec((*moves, Move(0, 0, 2, 2, 3)), ("cell", "gap", "gap", "cell"))
+        return Spec(tuple(moves), ("cell", "gap", "gap"), rules=("edit", (0, 1, 2)))
+    moves.append(Move(0, 0, 2, 2, 3))
+    kinds = ("cell", "gap", "gap", "cell")
+    return Spec(tuple(moves), kinds, rules=("edit", (0, 1, 2, 3)))
 
 
-DAMERAU = dataclasses.replace(edit(swaps=False), kinds=("cell", "gap", "gap", "cell"), jumps=True)
+DAMERAU = dataclasses.replace(
+    edit(swaps=False), kinds=("cell", "gap", "gap", "cell"), jumps=True, rules=("damerau",)
+)
 DTW = Spec(
-    (Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, 0), Move(0, 0, 0, 1, 0)), ("cell",), event="cells"
+    (Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, 0), Move(0, 0, 0, 1, 0)),
+    ("cell",),
+    event="cells",
+    rules=("dtw",),
 )
 MONOTONIC = Spec(
-    (Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, 0)), ("cell",), by_rows=True, event="columns"
+    (Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, 0)),
+    ("cell",),
+    by_rows=True,
+    event="columns",
+    rules=("monotonic",),
 )
-LCS = Spec((Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, None), Move(0, 0, 0, 1, None)), ("cell",))
+LCS = Spec(
+    (Move(0, 0, 1, 1, 0), Move(0, 0, 1, 0, None), Move(0, 0, 0, 1, None)),
+    ("cell",),
+    rules=("edit", (0, None, None)),
+)

@@ -1,14 +1,18 @@
 """Dynamic time warping and monotonic alignment."""
 
+import functools
+
 from keras import ops
 
 from keras_struct.ops.alignment import spec
 from keras_struct.ops.alignment.lattice import Lattice
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.structure import as_lengths, as_temperature
+from keras_struct.ops.structure import as_lengths
+from keras_struct.ops.symbolic import public
 
 
-def dtw(costs, band=None, lengths=None, temperature=1.0, implementation=None):
+@public
+def dtw(costs, band=None, lengths=None, temperature=1.0, mask=None, implementation=None):
     """Distribution over the warping paths between two series (soft dynamic time warping).
 
     A path runs from the first cell to the last in steps (1, 0), (0, 1) and (1, 1); its cost is the
@@ -24,6 +28,8 @@ def dtw(costs, band=None, lengths=None, temperature=1.0, implementation=None):
         lengths: Pair of integers (...,); None for L1 or L2. Two empty series have one path, the
             empty one, of cost 0; if only one is empty there is no path: value plus infinity.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is DTW.
+        mask: Pair of booleans (..., L1) and (..., L2), or None, instead of lengths: a point where
+            it is False is not part of the series, wherever it stands; the band counts the others.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -43,15 +49,14 @@ def dtw(costs, band=None, lengths=None, temperature=1.0, implementation=None):
 
     Source: Sakoe and Chiba (1978); Cuturi and Blondel (2017), Soft-DTW.
     """
-    structure = Lattice("dtw", spec.DTW, ("dtw",), {"costs": costs}, {}, lengths, costs=True)
-    if band is not None:
-        band = as_lengths("band", ops.convert_to_tensor(band), structure.batch_shape, None)
-        structure.allowed = _inside_band(structure, band[:, None, None])
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    inside = None if band is None else functools.partial(_inside_band, band)
+    cells = {"costs": costs}
+    structure = Lattice("dtw", spec.DTW, cells, {}, lengths, mask, costs=True, inside=inside)
     return Distribution(structure, temperature, implementation)
 
 
-def _inside_band(structure, band):
+def _inside_band(band, structure):
+    band = as_lengths("band", band, structure.batch_shape, None, structure.checks)[:, None, None]
     first, second = structure.lengths
     longer = (second - first)[:, None, None]
     rows = ops.arange(structure.rows, dtype="int32")[:, None]
@@ -60,7 +65,8 @@ def _inside_band(structure, band):
     return ops.logical_and(columns - rows >= low, columns - rows <= high)
 
 
-def monotonic_alignment(scores, lengths=None, temperature=1.0, implementation=None):
+@public
+def monotonic_alignment(scores, lengths=None, temperature=1.0, mask=None, implementation=None):
     """Distribution over the monotonic alignments of frames to tokens (MAS).
 
     Every frame takes one token, in order, and every token has at least one frame; the score is the
@@ -74,6 +80,8 @@ def monotonic_alignment(scores, lengths=None, temperature=1.0, implementation=No
             tokens, or frames and no token, there is no alignment: value minus infinity. No frame
             and no token: value 0.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is the search.
+        mask: Pair of booleans (..., T) and (..., S), or None, instead of lengths: a frame or token
+            where it is False is not there.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -93,8 +101,6 @@ def monotonic_alignment(scores, lengths=None, temperature=1.0, implementation=No
 
     Source: Kim, Kim, Kong and Yoon (2020), Glow-TTS, section 3.1.
     """
-    structure = Lattice(
-        "monotonic_alignment", spec.MONOTONIC, ("monotonic",), {"scores": scores}, {}, lengths
-    )
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    cells = {"scores": scores}
+    structure = Lattice("monotonic_alignment", spec.MONOTONIC, cells, {}, lengths, mask)
     return Distribution(structure, temperature, implementation)
