@@ -18,7 +18,6 @@ from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.chain.messages import join, log_sum, log_weights
-from keras_struct.ops.exact_sum import add_pairs, exact_sum
 from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
@@ -40,8 +39,6 @@ class Shift(Implementation):
         (moves,) = problem.potentials
         final = problem.context[0]
         count = moves.shape[3]
-        centre = array.max(array.max(moves, 3), 2)
-        scores = _moves_first(moves - centre[:, :, None, None])
         pad = _padding(final, count - 1)
 
         def step(carry, x):
@@ -53,9 +50,9 @@ class Shift(Implementation):
         start = _start(final)
         start = array.stack([start, ops.zeros_like(start)], 0)
         like = array.stack([start[0]] * count, 0)
-        (messages,), (weights,) = array.scan(step, (start,), (scores,), like=(like,))
+        (messages,), (weights,) = array.scan(step, (start,), (_moves_first(moves),), like=(like,))
         peak, rest, last, mass = log_sum(messages[0], messages[1], final, 1, op)
-        total = add_pairs(exact_sum(centre, 1), (peak[:, 0], rest[:, 0]))
+        total = peak[:, 0], rest[:, 0]
         exists = ops.cast(total[0] > INFEASIBLE, final.dtype)
         return total, Tape(_batch_first(weights), last / mass, exists)
 

@@ -16,9 +16,8 @@ from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.chain.linear_chain import LinearChainSpec
-from keras_struct.ops.chain.linear_chain.portable import centred
 from keras_struct.ops.chain.messages import join, log_sum
-from keras_struct.ops.exact_sum import add_pairs, exact_sum, two_sum
+from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import time_mask
@@ -52,14 +51,13 @@ class Parallel(Implementation):
         return None
 
     def forward(self, problem, op):
-        leaves, centre = _leaves(*problem.potentials, problem.context[0])
-        level, levels = (leaves, ops.zeros_like(leaves)), []
+        level, levels = _leaves(*problem.potentials, problem.context[0]), []
         while level[0].shape[2] > 1:
             level, weights = _product(level, op)
             levels.append(_batch_first(weights))
         peak, rest, weights, mass = log_sum(level[0][0, :, 0], level[1][0, :, 0], 0.0, 0, op)
-        total = add_pairs(exact_sum(centre, 0), (peak[0], rest[0]))
-        exists = ops.cast(total[0] > INFEASIBLE, centre.dtype)
+        total = peak[0], rest[0]
+        exists = ops.cast(total[0] > INFEASIBLE, peak.dtype)
         return total, Tape(tuple(levels), _batch_first(weights / mass), exists)
 
     def backward(self, problem, tape):
@@ -108,17 +106,17 @@ class Parallel(Implementation):
 
 
 def _leaves(unary, transitions, lengths):
-    """Leaf matrices of centred scores (K, K, N, B), and what was taken off (N, B)."""
+    """Leaf matrices (K, K, N, B), as pairs."""
     n, k = unary.shape[1:]
-    scores, table, centre = centred(unary, transitions)
-    scores = ops.transpose(scores, (2, 1, 0))  # (K, N, B)
-    table = ops.transpose(table, (2, 3, 1, 0))  # (K, K, 1 or N-1, 1 or B)
-    first = ops.broadcast_to(scores[None, :, :1], (k, *ops.shape(scores[:, :1])))
-    leaves = ops.concatenate([first, table + scores[None, :, 1:]], axis=2)
+    unary = ops.transpose(unary, (2, 1, 0))  # (K, N, B)
+    table = ops.transpose(transitions, (2, 3, 1, 0))  # (K, K, 1 or N-1, 1 or B)
+    first = ops.broadcast_to(unary[None, :, :1], (k, *ops.shape(unary[:, :1])))
+    high, low = two_sum(table, unary[None, :, 1:])
     valid = ops.transpose(time_mask(lengths, n))
-    leaves = array.where(valid, leaves, _identity(k, leaves.dtype))
-    centre = ops.transpose(centre)
-    return leaves, array.where(valid, centre, ops.zeros_like(centre))
+    high = ops.concatenate([first, high], axis=2)
+    low = ops.concatenate([ops.zeros_like(first), low], axis=2)
+    high = array.where(valid, high, _identity(k, high.dtype))
+    return high, array.where(valid, low, ops.zeros_like(low))
 
 
 def _leaf_tangents(dunary, dtransitions, lengths):
