@@ -27,6 +27,7 @@ HARD, EXACT, FAST = 0, 1, 2
 RANGE = 160.0
 LEAST_WEIGHT = math.exp(-RANGE)
 
+WORD = np.uint64(0xFFFFFFFF)
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _ROUND = 1.5 * 2.0**52  # x + _ROUND has round(x) in its last bits
@@ -75,3 +76,103 @@ def log(x):
     p = p * z + 6.666666666666735130e-01
     square = 0.5 * f * f
     return k * _LN2_HIGH + (f - (square - (s * (square + p * z) + k * _LN2_LOW)))
+
+
+# The noise of `noise.py`: words of 32 bits in unsigned integers of 64, as Numba would make of them.
+
+_WORD = np.uint64(0xFFFFFFFF)
+_BITS = np.uint64(32)
+_PARITY = np.uint64(0x1BD11BDA)
+_ONE_WORD = np.uint64(1)
+_ROTATIONS = tuple(
+    tuple(np.uint64(r) for r in group) for group in ((13, 15, 26, 6), (17, 29, 16, 24))
+)
+_BLOCKS = tuple(np.uint64(block) for block in range(5))
+_4, _8, _9 = np.uint64(4), np.uint64(8), np.uint64(9)
+
+
+@compiled
+def _rounds(x, y, rotations):
+    for r in rotations:
+        x = (x + y) & _WORD
+        y = (((y << r) | (y >> (_BITS - r))) & _WORD) ^ x
+    return x, y
+
+
+@compiled
+def threefry(k0, k1, c0, c1):
+    """Two words of random bits from two of a key and two of a counter, all np.uint64."""
+    k2 = k0 ^ k1 ^ _PARITY
+    x, y = (c0 + k0) & _WORD, (c1 + k1) & _WORD
+    a, b, c = k1, k2, k0
+    for block in _BLOCKS:
+        x, y = _rounds(x, y, _ROTATIONS[0] if block & _ONE_WORD == 0 else _ROTATIONS[1])
+        x, y = (x + a) & _WORD, (y + b + block + _ONE_WORD) & _WORD
+        a, b, c = b, c, a
+    return x, y
+
+
+@compiled
+def gumbel(k0, k1, stream, place, double):
+    """The Gumbel variable of `noise.Draws.gumbel`, in float64 or with the bits of float32."""
+    x, y = threefry(k0, k1, stream, place)
+    if double:
+        uniform = (np.float64(x >> _8) * 2.0**28 + (np.float64(y >> _4) + 0.5)) * 2.0**-52
+    else:
+        uniform = (np.float64(x >> _9) + 0.5) * 2.0**-23
+    return -math.log(-math.log(uniform))
+
+
+@inlined
+def _mix(x, y, rotation):
+    """One round of Threefry on two 32-bit words in 64-bit integers."""
+    x = (x + y) & WORD
+    left, right = np.uint64(rotation), np.uint64(32 - rotation)
+    y = (((y << left) | (y >> right)) & WORD) ^ x
+    return x, y
+
+
+@compiled
+def threefry(k0, k1, c0, c1):
+    """The words of `noise.threefry`, as 64-bit integers from 0 to 2**32 - 1."""
+    k0, k1 = np.uint64(k0) & WORD, np.uint64(k1) & WORD
+    k2 = k0 ^ k1 ^ np.uint64(0x1BD11BDA)
+    x = ((np.uint64(c0) & WORD) + k0) & WORD
+    y = ((np.uint64(c1) & WORD) + k1) & WORD
+    keys = (k0, k1, k2)
+    for block in range(5):
+        if block % 2 == 0:
+            x, y = _mix(x, y, 13)
+            x, y = _mix(x, y, 15)
+            x, y = _mix(x, y, 26)
+            x, y = _mix(x, y, 6)
+        else:
+            x, y = _mix(x, y, 17)
+            x, y = _mix(x, y, 29)
+            x, y = _mix(x, y, 16)
+            x, y = _mix(x, y, 24)
+        x = (x + keys[(block + 1) % 3]) & WORD
+        y = (y + keys[(block + 2) % 3] + np.uint64(block + 1)) & WORD
+    return x, y
+
+
+@compiled
+def key_of_sample(k0, k1, sample):
+    """The key of a sample of an example, from that of the example (see `noise`)."""
+    return threefry(k0, k1, 1, sample)
+
+
+@compiled
+def gumbel(k0, k1, stream, place, wide):
+    """The noise at a place, from the key of a sample (see `noise`).
+
+    Args:
+        wide: Whether the potentials are float64, so that the noise has 52 bits and not 23.
+    """
+    x, y = threefry(k0, k1, stream, place)
+    if wide:
+        high, low = np.float64(x >> np.uint64(8)), np.float64(y >> np.uint64(4))
+        uniform = (high * 2.0**28 + (low + 0.5)) * 2.0**-52
+    else:
+        uniform = (np.float64(x >> np.uint64(9)) + 0.5) * 2.0**-23
+    return -math.log(-math.log(uniform))

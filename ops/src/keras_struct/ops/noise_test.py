@@ -27,6 +27,20 @@ def test_known_answers(key, counter, expected):
     assert tuple(array(x).view("uint32")[0] for x in found) == expected
 
 
+def test_compiled_noise_is_the_same():
+    compiled = pytest.importorskip("keras_struct.ops.compiled")
+    for key, counter, expected in KNOWN:
+        assert compiled.threefry(*key, *counter) == expected
+    noise = Noise.of(key_of(11), 2, 3)
+    keys = array(noise.keys)
+    for dtype in ("float32",) if BACKEND == "jax" else ("float32", "float64"):
+        drawn = array(noise.every().gumbel(4, flat_places((1, 50)), dtype))
+        for b, i, place in ((0, 0, 0), (1, 2, 49), (0, 1, 7)):
+            sample = compiled.key_of_sample(*keys[b], i)
+            found = compiled.gumbel(*sample, 4, place, dtype == "float64")
+            np.testing.assert_allclose(found, drawn[b, i, place], rtol=2e-6, atol=2e-6)
+
+
 def test_noise_is_finite_at_both_ends_and_standard_gumbel():
     ends = tensor(np.array([0, -1, 2**31 - 1, -(2**31)], "int32"), "int32")
     for dtype in ("float32", "float64"):
