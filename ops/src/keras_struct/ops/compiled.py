@@ -78,51 +78,6 @@ def log(x):
     return k * _LN2_HIGH + (f - (square - (s * (square + p * z) + k * _LN2_LOW)))
 
 
-# The noise of `noise.py`: words of 32 bits in unsigned integers of 64, as Numba would make of them.
-
-_WORD = np.uint64(0xFFFFFFFF)
-_BITS = np.uint64(32)
-_PARITY = np.uint64(0x1BD11BDA)
-_ONE_WORD = np.uint64(1)
-_ROTATIONS = tuple(
-    tuple(np.uint64(r) for r in group) for group in ((13, 15, 26, 6), (17, 29, 16, 24))
-)
-_BLOCKS = tuple(np.uint64(block) for block in range(5))
-_4, _8, _9 = np.uint64(4), np.uint64(8), np.uint64(9)
-
-
-@compiled
-def _rounds(x, y, rotations):
-    for r in rotations:
-        x = (x + y) & _WORD
-        y = (((y << r) | (y >> (_BITS - r))) & _WORD) ^ x
-    return x, y
-
-
-@compiled
-def threefry(k0, k1, c0, c1):
-    """Two words of random bits from two of a key and two of a counter, all np.uint64."""
-    k2 = k0 ^ k1 ^ _PARITY
-    x, y = (c0 + k0) & _WORD, (c1 + k1) & _WORD
-    a, b, c = k1, k2, k0
-    for block in _BLOCKS:
-        x, y = _rounds(x, y, _ROTATIONS[0] if block & _ONE_WORD == 0 else _ROTATIONS[1])
-        x, y = (x + a) & _WORD, (y + b + block + _ONE_WORD) & _WORD
-        a, b, c = b, c, a
-    return x, y
-
-
-@compiled
-def gumbel(k0, k1, stream, place, double):
-    """The Gumbel variable of `noise.Draws.gumbel`, in float64 or with the bits of float32."""
-    x, y = threefry(k0, k1, stream, place)
-    if double:
-        uniform = (np.float64(x >> _8) * 2.0**28 + (np.float64(y >> _4) + 0.5)) * 2.0**-52
-    else:
-        uniform = (np.float64(x >> _9) + 0.5) * 2.0**-23
-    return -math.log(-math.log(uniform))
-
-
 @inlined
 def _mix(x, y, rotation):
     """One round of Threefry on two 32-bit words in 64-bit integers."""
