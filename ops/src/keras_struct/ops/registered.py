@@ -16,11 +16,21 @@ from keras_struct.ops.chain.semi_markov.reference import SemiMarkovReference
 from keras_struct.ops.chain.subset import SubsetSpec
 from keras_struct.ops.chain.subset.portable import SubsetPortable
 from keras_struct.ops.chain.subset.reference import SubsetReference
+from keras_struct.ops.chart.cky import CKYSpec
+from keras_struct.ops.chart.cky.reference import CKYReference
+from keras_struct.ops.chart.eisner import EisnerSpec
+from keras_struct.ops.chart.eisner.reference import EisnerReference
+from keras_struct.ops.chart.graph_cpu import ChartGraph
+from keras_struct.ops.chart.native_cpu import ChartNative
+from keras_struct.ops.chart.nussinov import NussinovSpec
+from keras_struct.ops.chart.nussinov.reference import NussinovReference
+from keras_struct.ops.chart.portable import ChartPortable
 from keras_struct.ops.dispatch import register_implementation, register_structure
 from keras_struct.ops.implementation import BySpec
 
 FAMILIES = {
     "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
+    "chart": ("cky", "nussinov", "eisner"),
 }
 for family, names in FAMILIES.items():
     for name in names:
@@ -50,6 +60,21 @@ register_implementation(
             SemiMarkovSpec: SemiMarkovReference(),
             CTCSpec: CTCReference(),
             SubsetSpec: SubsetReference(),
+        }
+    ),
+)
+
+register_implementation("chart", "native_cpu", ChartNative())
+register_implementation("chart", "graph_cpu", ChartGraph())
+register_implementation("chart", "portable", ChartPortable())
+register_implementation(
+    "chart",
+    "reference",
+    BySpec(
+        {
+            CKYSpec: CKYReference(),
+            NussinovSpec: NussinovReference(),
+            EisnerSpec: EisnerReference(),
         }
     ),
 )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 EMPTY = -1e30
@@ -36,7 +37,11 @@ def from_log(x):
     exists = x > INFEASIBLE
     x = array.where(exists, x, ops.zeros_like(x))
     e = ops.stop_gradient(array.round(x * LOG2_E))
-    m = array.exp((x - e * LN2_HIGH) - e * LN2_LOW)
+    rest = (x - e * LN2_HIGH) - e * LN2_LOW
+    # Of numbers with more digits than the mantissa has, the rest is their rounding error.
+    one = ops.ones_like(x)
+    excess = ops.stop_gradient(rest - array.maximum(-one, -array.maximum(-one, -rest)))
+    m = array.exp(rest - excess)
     zero = ops.zeros_like(x)
     return Scaled(array.where(exists, m, zero), array.where(exists, e, zero + EMPTY))
 
@@ -47,6 +52,18 @@ def to_log(x):
     safe = array.where(exists, x.m, ops.ones_like(x.m))
     logarithm = array.log(safe) + array.where(exists, x.e, ops.zeros_like(x.e)) * LN2
     return array.where(exists, logarithm, ops.zeros_like(logarithm) + FORBIDDEN)
+
+
+def to_log_pair(x):
+    """Logarithm as a pair whose sum has the precision of the mantissa beside that of the exponent;
+    `(FORBIDDEN, 0)` of zero."""
+    exists = x.m > 0
+    zero = ops.zeros_like(x.m)
+    e = array.where(exists, x.e, zero)
+    upper = array.round(e * (1 / 4096)) * 4096  # of both parts the product with LN2_HIGH is exact
+    high, low = two_sum(upper * LN2_HIGH, (e - upper) * LN2_HIGH)
+    low = low + (e * LN2_LOW + array.log(array.where(exists, x.m, ops.ones_like(x.m))))
+    return array.where(exists, high, zero + FORBIDDEN), array.where(exists, low, zero)
 
 
 def normalise(m, e):
@@ -64,15 +81,25 @@ def times(x, y):
 
 def total(x, axis, reduce=array.sum):
     """Sum (or, with `reduce=array.max`, maximum) over an axis."""
+    return normalise(*raw_total(x, axis, reduce))
+
+
+def raw_total(x, axis, reduce=array.sum):
+    """The same with the largest exponent: shares in it are exact, however large that is."""
     peak = array.max(x.e, axis, keepdims=True)
-    return normalise(reduce(x.m * array.power_of_two(x.e - peak), axis), array.max(x.e, axis))
+    return Scaled(reduce(x.m * array.power_of_two(x.e - peak), axis), array.max(x.e, axis))
 
 
 def add(x, y, maximum=False):
     """Sum (or maximum) of two."""
+    return normalise(*raw_add(x, y, maximum))
+
+
+def raw_add(x, y, maximum=False):
+    """The same with the larger exponent."""
     peak = array.maximum(x.e, y.e)
     a, b = x.m * array.power_of_two(x.e - peak), y.m * array.power_of_two(y.e - peak)
-    return normalise(array.maximum(a, b) if maximum else a + b, peak)
+    return Scaled(array.maximum(a, b) if maximum else a + b, peak)
 
 
 def ratio(x, y):

@@ -27,6 +27,12 @@ class Bracketing(Structure):
         places = ops.arange(self.n, dtype="int32")
         return ops.logical_and(places[:, None] <= places, time_mask(lengths, self.n)[:, None])
 
+    def restore(self, event, places):
+        return places[0].scatter(places[0].scatter(event, 1), 2)
+
+    def compacted(self, event, places):
+        return places[0].gather(places[0].gather(event, 1), 2)
+
     def used(self, event, context):
         """(B, N, N): which spans are in the tree."""
         return ops.logical_and(event >= 0, self.inside(context[0]))

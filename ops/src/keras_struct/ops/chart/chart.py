@@ -56,10 +56,10 @@ class Chart:
             for kind, k in spec.order:
                 if kind == "product":
                     terms = self.terms(k, lefts[k], rights, cuts)
-                    products[k] = scaled.total(terms, 1, reduce)
+                    products[k] = scaled.raw_total(terms, 1, reduce)
                     if spec.edge(k) is not None:
                         edge = items[spec.edge(k)]
-                        products[k] = scaled.add(products[k], edge, reduce is array.max)
+                        products[k] = scaled.raw_add(products[k], edge, reduce is array.max)
                     continue
                 wraps = spec.items[k].product is None
                 inner = shift(wrapped[0]) if wraps else products[spec.items[k].product]
@@ -90,12 +90,16 @@ class Chart:
         return terms if cuts[k] is None else scaled.times(terms, cuts[k])
 
     def item(self, k, inner, time, scores):
-        """An item at one width (or at all), from its product or from what it wraps."""
+        """An item at one width (or at all), from its product or from what it wraps.
+
+        Only items are normalised: a product has the exponent of its largest term, so that its cuts
+        have shares whose sum is 1, however few digits the exponents have.
+        """
         if self.spec.items[k].unit == 1:
             first = ops.equal(time, 1)
             one = Scaled(ops.ones_like(inner.m), ops.zeros_like(inner.e))
             inner = _map(lambda a, b, _: array.where(first, a, b), one, inner)
-        return scaled.times(inner, scores[k]) if k in scores else inner
+        return scaled.normalise(*(scaled.times(inner, scores[k]) if k in scores else inner))
 
     def start(self, item):
         """Spans of width 0."""
@@ -133,11 +137,12 @@ class Chart:
         return left_tables(self.spec, items, starts, self.times)
 
     def log_partition(self, products, lengths):
-        """(B,)."""
+        """A pair (B,), see `scaled.to_log_pair`."""
         goal = self.items(products)[self.spec.goal]
-        logs = scaled.to_log(goal.map(lambda x, _: x[:, :, 0]))
-        logs = array.where(self.is_last(lengths), logs, ops.zeros_like(logs))
-        return ops.sum(logs, axis=0)
+        last = self.is_last(lengths)
+        high, low = scaled.to_log_pair(goal.map(lambda x, _: x[:, :, 0]))
+        zero = ops.zeros_like(high)
+        return array.sum(array.where(last, high, zero), 0), array.sum(array.where(last, low, zero), 0)
 
     def is_last(self, lengths):
         """(W, B): whether the width is the length."""

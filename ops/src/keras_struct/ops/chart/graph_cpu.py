@@ -1,81 +1,101 @@
-"""Charts in TensorFlow's graphs on the CPU, at each width exactly the spans there are.
+"""Charts in TensorFlow's graphs on the CPU, at each width exactly the spans there are."""
 
-The tape, see `graph_loops.py`: the log-partition (B,) and the tables, the batch first, in float64.
-"""
+from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.chart.sweeps import ChartSweeps
+from keras_struct.ops.chart.outside import noise_places
+from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 
-def rejects(call):
-    if call.backend != "tensorflow":
-        return "its arrays change their sizes inside a loop, which only TensorFlow's graphs can"
-    if call.platform != "cpu":
-        return f"it is made for the CPU, and the scores are on the {call.platform}"
-    if call.xla:
-        return "its arrays change their sizes inside a loop, which XLA cannot compile"
-    return None
+class Tape(NamedTuple):
+    """See `graph_loops.py`; the batch first, in float64.
+
+    Attributes:
+        value: The log-partition (B,).
+        tables: Lists of tables, as in `graph_loops.Tape`.
+    """
+
+    value: Any
+    tables: tuple
 
 
-class GraphChartSweeps(ChartSweeps):
-    """In front of a subclass of `ChartSweeps` without scored products."""
+class ChartGraph(Implementation):
+    def rejects(self, call):
+        if any(product.scored for product in call.spec.chart.products):
+            return "it has no scores of splits"
+        if call.backend != "tensorflow":
+            return "its arrays change their sizes inside a loop, which only TensorFlow's graphs can"
+        if call.platform != "cpu":
+            return f"it is made for the CPU, and the scores are on the {call.platform}"
+        if call.xla:
+            return "its arrays change their sizes inside a loop, which XLA cannot compile"
+        return None
 
-    def forward(self, potentials, context, op):
-        loops, scores = self._loops(potentials)
-        tape, goals = loops.inside(scores, op == "max")
-        value = array.take_along_axis(ops.transpose(goals), context[0][:, None], 1)[:, 0]
+    def forward(self, problem, op):
+        (lengths,), like = problem.context, problem.potentials[0]
+        loops, scores = _loops(problem, problem.potentials)
+        tables, goals = loops.inside(scores, op == "max")
+        value = array.take_along_axis(ops.transpose(goals), lengths[:, None], 1)[:, 0]
         value = array.where(value > INFEASIBLE, value, ops.zeros_like(value) + FORBIDDEN)
-        value = array.where(context[0] > 0, value, ops.zeros_like(value))
-        tables = [_batch_first(x) for tables in tape for x in tables]
-        return ops.cast(value, potentials[0].dtype), (value, *tables)
+        value = array.where(lengths > 0, value, ops.zeros_like(value))
+        high = ops.cast(value, like.dtype)
+        low = ops.cast(value - ops.cast(high, "float64"), like.dtype)
+        return (high, low), Tape(value, tuple(tuple(map(_batch_first, x)) for x in tables))
 
-    def backward(self, potentials, context, tape):
-        loops, _ = self._loops(potentials)
-        found = loops.outside(self._tape(tape), self._goal(loops, context, tape))
-        return self._write(found, potentials[0].dtype)
+    def backward(self, problem, tape):
+        loops, _ = _loops(problem, problem.potentials)
+        found = loops.outside(_tables(tape), _goal(loops, problem, tape))
+        return _write(problem, found, problem.potentials[0].dtype)
 
-    def curvature(self, potentials, context, tape, tangents):
-        loops, dscores = self._loops(tangents)
-        goal, tape = self._goal(loops, context, tape), self._tape(tape)
-        found = loops.outside_rates(tape, loops.rates(tape, dscores), goal)
-        return self._write(found, potentials[0].dtype)
+    def curvature(self, problem, tape, tangents):
+        loops, dscores = _loops(problem, tangents)
+        goal, tables = _goal(loops, problem, tape), _tables(tape)
+        found = loops.outside_rates(tables, loops.rates(tables, dscores), goal)
+        return _write(problem, found, problem.potentials[0].dtype)
 
-    def trace(self, potentials, context, tape, noise):
-        loops, scores = self._loops(potentials)
-        n, _, batch = ops.shape(scores[0])
-        draws = [_batch_last(noise((batch, n, 2 * n))) for _ in self.spec.products]
-        found = loops.trace(self._tape(tape), self._goal(loops, context, tape), draws)
-        return self.event(self._write(found, "int32"))
+    def trace(self, problem, tape, draws=None):
+        loops, scores = _loops(problem, problem.potentials)
+        noise = None
+        if draws is not None:
+            dtype = keras.backend.standardize_dtype(problem.potentials[0].dtype)
+            places = noise_places(ops.shape(scores[0])[1])
+            count = len(problem.spec.chart.products)
+            noise = [_batch_last(draws.gumbel(k, places, dtype)) for k in range(count)]
+        found = loops.trace(_tables(tape), _goal(loops, problem, tape), noise)
+        return problem.spec.event(_write(problem, found, "int32"))
 
-    def _loops(self, potentials):
-        """The loops, and the scores of every scored item by width (W, N, B)."""
-        from keras_struct.ops.chart.graph_loops import Loops
 
-        scores, _ = self.by_width(potentials)
-        scores = [_batch_last(x) for x in scores]
-        return Loops(self.spec, scores[0]), scores
+def _loops(problem, potentials):
+    """The loops, and the scores of every scored item by width (W, N, B)."""
+    from keras_struct.ops.chart.graph_loops import Loops
 
-    def _tape(self, tape):
-        from keras_struct.ops.chart.graph_loops import Tape
+    scores, _ = problem.spec.by_width(potentials)
+    scores = [_batch_last(x) for x in scores]
+    return Loops(problem.spec.chart, scores[0]), scores
 
-        tables = [_batch_last(x) for x in tape[1:]]
-        products, rights = len(self.spec.products), len(self.spec.pushed)
-        return Tape(tables[:products], tables[products : products + rights], tables[-products:])
 
-    def _goal(self, loops, context, tape):
-        """1 at the length of every example that has a structure, (N + 1, B)."""
-        lengths = array.where(tape[0] > INFEASIBLE, context[0], 0)
-        widths = ops.arange(loops.n + 1, dtype="int32")[:, None]
-        is_whole = ops.logical_and(ops.equal(widths, lengths), widths > 0)
-        return ops.cast(is_whole, "float64")
+def _tables(tape):
+    from keras_struct.ops.chart.graph_loops import Tape as Tables
 
-    def _write(self, found, dtype):
-        """One array for each potential, from what every item got."""
-        items = [_batch_first(found[k][1:, :-1]) for k in self.spec.scored]
-        return self.by_part([ops.cast(x, dtype) for x in items], [])
+    return Tables(*(list(map(_batch_last, x)) for x in tape.tables))
+
+
+def _goal(loops, problem, tape):
+    """1 at the length of every example that has a structure, (N + 1, B)."""
+    lengths = array.where(tape.value > INFEASIBLE, problem.context[0], 0)
+    widths = ops.arange(loops.n + 1, dtype="int32")[:, None]
+    is_whole = ops.logical_and(ops.equal(widths, lengths), widths > 0)
+    return ops.cast(is_whole, "float64")
+
+
+def _write(problem, found, dtype):
+    """One array for each potential, from what every item got."""
+    items = [_batch_first(found[k][1:, :-1]) for k in problem.spec.chart.scored]
+    return problem.spec.by_part([ops.cast(x, dtype) for x in items], [])
 
 
 def _batch_last(x):

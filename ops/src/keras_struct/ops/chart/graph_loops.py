@@ -102,12 +102,14 @@ class Loops:
         return [tf.split(x, 2, axis=-1)[1] for x in both]
 
     def trace(self, tape, goal, noise):
-        """1 for every span that one structure uses as each item; noise (W, 2 N, B)."""
+        """1 for every span that one structure uses as each item; noise (W, N + 1, B), or None."""
 
         def product(k, w, used):
             cuts = self.cuts(tape, k, w)
-            places = cuts.i + cuts.u + self.spec.products[k].gap
-            terms = cuts.left + cuts.right + tf.gather(noise[k][w - 1], places)
+            terms = cuts.left + cuts.right
+            if noise is not None:
+                places = cuts.i + cuts.u + self.spec.products[k].gap
+                terms += tf.gather(noise[k][w - 1], places)
             terms = tf.concat([tf.zeros_like(used)[None] + 4 * FORBIDDEN, terms], 0)  # never empty
             best = tf.argmax(terms, 0, output_type=tf.int32)
             cut = 1 + tf.range(tf.shape(cuts.u)[0])[:, None, None]

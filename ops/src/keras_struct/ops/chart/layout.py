@@ -5,6 +5,7 @@ do not exist. Skewing is one pad and one reshape: in a matrix of width N that is
 N + 1, row i moves i steps to the left.
 """
 
+import numpy as np
 from keras import ops
 
 from keras_struct.ops import array
@@ -79,3 +80,16 @@ def _unskew(y):
     wide = ops.concatenate([y, ops.zeros_like(y[:, :, :1])], axis=2)
     flat = ops.reshape(wide, (batch, n * (n + 1), *rest))
     return ops.reshape(flat[:, : n * n], (batch, n, n, *rest))
+
+
+def places_of_spans(n):
+    """Where span (i, j) of a flat array (N, N) is, at [w - 1, i]; -1 where there is none."""
+    start, end, exists = ends_by_width(n)
+    return np.where(exists, start * n + end, -1)
+
+
+def ends_by_width(n):
+    """First and last position of the spans at [w - 1, i], and which there are (NumPy arrays)."""
+    last, start = np.indices((n, n))
+    last += start
+    return start, last, last < n

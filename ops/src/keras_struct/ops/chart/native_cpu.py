@@ -1,102 +1,131 @@
-"""Charts on the CPU, compiled by Numba, examples in parallel.
-
-The tape, see `kernels.py`: items (B, K cells), products (B, P cells), slopes (B, 2), and the
-log-partition (B,), all in float64. Results have the dtype of the call.
-"""
+"""Charts on the CPU, compiled by Numba, examples in parallel."""
 
 import functools
+from typing import Any, NamedTuple
 
 import numpy as np
+from keras import ops
 
 from keras_struct.ops import native
-from keras_struct.ops.chart.sweeps import ChartSweeps
 
 
-class NativeChartSweeps(native.NativeSweeps, ChartSweeps):
-    """In front of a subclass of `ChartSweeps` of one potential (B, N, N) and no scored products."""
+class Tape(NamedTuple):
+    """What `native_plan.py` names, in float64.
 
-    def places(self, n):
-        """Where in a flat (N, N) the scores of every scored item are, at [w - 1, i]; else -1."""
-        raise NotImplementedError
+    Attributes:
+        items: By start and width (B, K cells).
+        products: By width and start (B, P cells).
+        slopes: And whether there is one (B, 2).
+        values: The log-partition (B,).
+    """
 
-    def forward(self, potentials, context, op):
-        batch, n = context[0].shape[0], potentials[0].shape[1]
-        items, products = len(self.spec.items), len(self.spec.products)
+    items: Any
+    products: Any
+    slopes: Any
+    values: Any
+
+
+class ChartNative(native.NativeImplementation):
+    """The spec of a structure has one potential (B, N, N), and besides what `portable` needs
+
+    `places(n)`: where in a flat (N, N) the scores of every scored item are, at [w - 1, i]; else -1;
+    `marks`: what an event says about the scored parts, one of `native_trace.MARKS`.
+    """
+
+    def rejects(self, call):
+        if any(product.scored for product in call.spec.chart.products):
+            return "it has no scores of splits"
+        return super().rejects(call)
+
+    def forward(self, problem, op):
+        (scores,), (lengths,), chart = problem.potentials, problem.context, problem.spec.chart
+        batch, n, _ = scores.shape
         cells = (n + 1) * (n + 2) // 2
-        shapes = (items * cells,), (products * cells,), (2,), ()
+        shapes = (len(chart.items) * cells,), (len(chart.products) * cells,), (2,), ()
         results = [((batch, *shape), "float64") for shape in shapes]
-        value = ((batch,), native.dtype_of(potentials[0]))
-        *tape, log_partition = native.call(
-            self, "_inside", [*results, value], *potentials, *context, static=(op,)
-        )
-        return log_partition, tuple(tape)
+        results += [((batch,), native.dtype_of(scores))] * 2
+        static = (problem.spec, op)
+        found = native.call(self, "_inside", results, scores, lengths, static=static)
+        return found[4:], Tape(*found[:4])
 
-    def backward(self, potentials, context, tape):
-        return self.parts("_outside", potentials, context, *tape)
+    def backward(self, problem, tape):
+        return self.parts("_outside", problem, *tape)
 
-    def curvature(self, potentials, context, tape, tangents):
-        return self.parts("_curvature", potentials, context, *tape, *tangents)
+    def curvature(self, problem, tape, tangents):
+        return self.parts("_curvature", problem, *tape, *tangents)
 
-    def trace(self, potentials, context, tape, noise):
-        batch, n = context[0].shape[0], potentials[0].shape[1]
-        draws = [noise((batch, n, 2 * n)) for _ in self.spec.products]
-        used = self.parts("_trace", potentials, context, *tape, *draws, dtype="int32")
-        return self.event(used)
+    def trace(self, problem, tape, draws=None):
+        batch = problem.context[0].shape[0]
+        keys = ops.zeros((batch, 2), "int32")
+        return self._structures(problem, tape, keys, 1, False)[:, 0]
+
+    def sample(self, problem, tape, noise):
+        events = self._structures(problem, tape, noise.keys, noise.count, True)
+        return ops.swapaxes(events, 0, 1)
+
+    def _structures(self, problem, tape, keys, count, noisy):
+        """Events (B, n, ...)."""
+        scores, (lengths,) = problem.potentials[0], problem.context
+        batch, n, _ = scores.shape
+        event = (n, n) if problem.spec.marks == "spans" else (n,)
+        results = [((batch, count, *event), "int32")]
+        static = (problem.spec, n, noisy, native.dtype_of(scores) == "float64")
+        arrays = (lengths, tape.items, tape.slopes, tape.values, keys)
+        return native.call(self, "_trace", results, *arrays, static=static)[0]
 
     # On NumPy arrays ---------------------------------------------------------------------------
 
-    def _inside(self, op, scores, lengths, *results):
-        *tape, log_partition = results
-        self._run("inside", lengths, scores.shape[1], _flat(scores), op == "max", *tape)
-        log_partition[:] = tape[-1]
+    def _inside(self, spec, op, scores, lengths, *results):
+        from keras_struct.ops.chart.native_inside import inside
 
-    def _outside(self, scores, lengths, *arrays):
+        *tape, high, low = results
+        _run(inside, spec, lengths, scores.shape[1], _flat(scores), op == "max", *tape)
+        high[:] = tape[-1]
+        low[:] = tape[-1] - high
+
+    def _outside(self, spec, scores, lengths, *arrays):
+        from keras_struct.ops.chart.native_outside import outside
+
         *tape, marginals = arrays
-        self._write(marginals, "outside", lengths, *tape)
+        _write(marginals, outside, spec, lengths, *tape)
 
-    def _curvature(self, scores, lengths, *arrays):
+    def _curvature(self, spec, scores, lengths, *arrays):
+        from keras_struct.ops.chart.native_curvature import curvature
+
         *tape, tangents, products = arrays
-        self._write(products, "curvature", lengths, *tape, _flat(tangents))
+        _write(products, curvature, spec, lengths, *tape, _flat(tangents))
 
-    def _trace(self, scores, lengths, items, products, slopes, values, *arrays):
-        *noise, used = arrays
-        draws = native.as_double(np.stack(noise))
-        self._write(used, "trace", lengths, items, slopes, values, draws)
+    def _trace(self, spec, n, noisy, double, lengths, items, slopes, values, keys, events):
+        from keras_struct.ops.chart.native_trace import MARKS, trace
 
-    def _write(self, result, kernel, lengths, *arguments):
-        found = np.zeros((len(lengths), result[0].size), "float64")
-        self._run(kernel, lengths, result.shape[1], *arguments, found)
-        result[:] = found.reshape(result.shape)
+        words = np.ascontiguousarray(keys, "int32").view("uint32").astype("uint64")
+        found = np.empty((*events.shape[:2], events[0, 0].size if events.size else 0), "int32")
+        arguments = items, slopes, values, words, noisy, double, MARKS.index(spec.marks), found
+        _run(trace, spec, lengths, n, *arguments)
+        events[:] = found.reshape(events.shape)
 
-    def _run(self, kernel, lengths, n, *arguments):
-        """Runs a kernel on all examples."""
-        from keras_struct.ops.chart import kernels
 
-        lengths = np.clip(lengths, 0, n).astype("uint64")
-        cells = len(lengths) * n**3 // 64
-        function = getattr(kernels, kernel)
-        native.on_examples(function, len(lengths), cells, _plan(self, n), lengths, *arguments)
+def _write(result, kernel, spec, lengths, *arguments):
+    batch, n, _ = result.shape
+    found = np.zeros((batch, n * n), "float64")
+    _run(kernel, spec, lengths, n, *arguments, found)
+    result[:] = found.reshape(result.shape)
+
+
+def _run(kernel, spec, lengths, n, *arguments):
+    """Runs a kernel on all examples."""
+    lengths = np.clip(lengths, 0, n).astype("uint64")
+    cells = len(lengths) * n**3 // 64
+    native.on_examples(kernel, len(lengths), cells, _plan(spec, n), lengths, *arguments)
 
 
 def _flat(scores):
-    return native.as_double(scores.reshape(len(scores), -1))
-
-
-def places_of_spans(n):
-    """Where span (i, j) of an array (N, N) is, at [w - 1, i]; -1 where there is none."""
-    start, end, exists = ends_by_width(n)
-    return np.where(exists, start * n + end, -1)
-
-
-def ends_by_width(n):
-    """First and last position of the spans at [w - 1, i], and which there are."""
-    last, start = np.indices((n, n))
-    last += start
-    return start, last, last < n
+    batch, n, _ = scores.shape
+    return native.as_double(scores.reshape(batch, n * n))
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(sweeps, n):
-    from keras_struct.ops.chart import kernels
+def _plan(spec, n):
+    from keras_struct.ops.chart.native_plan import plan
 
-    return kernels.plan(sweeps.spec, sweeps.places(n))
+    return plan(spec.chart, spec.places(n))

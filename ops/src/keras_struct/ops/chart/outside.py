@@ -5,11 +5,13 @@ product: by posterior probability (`Posterior`), with tangents (`PosteriorRates`
 cut (`Choice`).
 """
 
+import keras
 from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.chart.chart import left_tables, pull, push, put_lefts, shift, swap, unshift
 from keras_struct.ops.chart.loop import scan, scan_widths
+from keras_struct.ops.chart.spec import NOISE_STRIDE
 from keras_struct.ops.numerics import FORBIDDEN
 
 
@@ -148,16 +150,21 @@ class Posterior(Share):
 
 
 class Choice(Posterior):
-    """All to one cut, the best after noise.
+    """All to one cut, the best one, after noise if there are draws.
 
     Spans of one width that are used together are disjoint, so noise by width and by place of the
     cut is independent where it must be.
     """
 
-    def __init__(self, chart, products, lost, noise):
+    def __init__(self, chart, products, lost, draws):
         super().__init__(chart, products, lost)
-        n, batch = chart.n, ops.shape(chart.zeros)[0]
-        self.xs = (*self.xs, [swap(noise((batch, n, 2 * n))) for _ in products])
+        noise = []
+        if draws is not None:
+            like = chart.zeros
+            dtype = keras.backend.standardize_dtype(like.dtype)
+            places = noise_places(chart.n)
+            noise = [swap(draws.gumbel(k, places, dtype)) for k in range(len(products))]
+        self.xs = (*self.xs, noise)
 
     def read(self, state, x):
         *x, noise = x
@@ -166,17 +173,29 @@ class Choice(Posterior):
 
     def product(self, k, p, view):
         inner, edge = self.shares(k, view)
-        noise, (_, rows, columns) = view[-1][k], ops.shape(inner)
-        places = 1 + ops.arange(rows, dtype="int32")[:, None] + ops.arange(columns, dtype="int32")
-        spread = ops.take(noise, ops.reshape(places, (-1,)), axis=1)
-        spread = ops.reshape(spread, ops.shape(inner))
+        _, rows, columns = ops.shape(inner)
         first = ops.zeros_like(inner[:, 0]) if edge is None else edge
-        logits = [_log(first)[:, None] + noise[:, None, :columns], _log(inner) + spread]
-        best = ops.cast(array.argmax(array.concatenate(logits, 1), 1), "int32")
+        logits = array.concatenate([_log(first)[:, None], _log(inner)], 1)
+        if view[-1]:
+            logits = logits + self._spread(view[-1][k], rows + 1, columns)
+        best = ops.cast(array.argmax(logits, 1), "int32")
         chosen = ops.equal(best[:, None], ops.arange(rows + 1, dtype="int32")[:, None])
         q = array.where(chosen, p[0][:, None], ops.zeros_like(inner[:, :1]))
         inner = [q[:, 1:]]
         return inner, inner, None if edge is None else [q[:, 0]]
+
+    def _spread(self, noise, rows, columns):
+        """`out[r, i] = noise[i + r]`: row r holds the cuts before place i + r."""
+        places = ops.arange(rows, dtype="int32")[:, None] + ops.arange(columns, dtype="int32")
+        places = ops.minimum(places, self.chart.n)  # those beyond are no cuts
+        spread = ops.take(noise, ops.reshape(places, (-1,)), axis=1)
+        return ops.reshape(spread, (-1, rows, columns))
+
+
+def noise_places(n):
+    """Places (1, N, N + 1) of the noise of a product, by width and by place of the cut."""
+    widths = ops.arange(1, n + 1, dtype="int32")[:, None]
+    return (widths * NOISE_STRIDE + ops.arange(n + 1, dtype="int32"))[None]
 
 
 class PosteriorRates(Posterior):
@@ -284,11 +303,10 @@ class PosteriorRates(Posterior):
 
 def shares(terms, edge, total):
     """Terms (B, N, N) and edge (B, N) as shares of their sum (B, N)."""
-    exists = total.m > 0
-    one = ops.ones_like(total.m)
-    inverse = array.where(exists, one / array.where(exists, total.m, one), ops.zeros_like(one))
-    inner = terms.m * array.power_of_two(terms.e - total.e[:, None]) * inverse[:, None]
-    return inner, None if edge is None else edge.m * array.power_of_two(edge.e - total.e) * inverse
+    safe = array.where(total.m > 0, total.m, ops.ones_like(total.m))
+    # Divided, not multiplied by an inverse: the share of a term that is alone is 1 exactly.
+    inner = terms.m * array.power_of_two(terms.e - total.e[:, None]) / safe[:, None]
+    return inner, None if edge is None else edge.m * array.power_of_two(edge.e - total.e) / safe
 
 
 def _log(x):

@@ -14,7 +14,7 @@ from keras_struct.ops.chart.outside import Share, descend
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 
-def kbest(chart, scores, cuts, lengths, k):
+def best_structures(chart, scores, cuts, lengths, k):
     """The scored spans of the k best structures.
 
     Args:

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 
+NOISE_STRIDE = 1 << 15  # more than a chart has positions: noise does not depend on padding
+
 
 @dataclasses.dataclass(frozen=True)
 class Product:
@@ -77,46 +79,3 @@ class Spec:
         p = self.products[product]
         return p.right if p.gap == 0 and self.items[p.left].unit == 0 else None
 
-
-CKY = Spec(
-    items=(Item(product=0, scored=True, unit=1),),
-    products=(Product(0, 0),),
-    order=(("product", 0), ("item", 0)),
-    goal=0,
-)
-# A prefix, and its last position: alone (width 1) or paired with the first of its span.
-NUSSINOV = Spec(
-    items=(Item(product=0, unit=0), Item(wraps=0, scored=True, unit=1)),
-    products=(Product(0, 1),),
-    order=(("item", 1), ("product", 0), ("item", 0)),
-    goal=0,
-)
-CKY_SPLITS = dataclasses.replace(CKY, products=(Product(0, 0, scored=True),))
-
-
-def eisner(single_root):
-    """Arcs to the right and to the left, complete spans headed by their left and right word."""
-    right_arc, left_arc, right, left = range(4)
-    return Spec(
-        items=(
-            Item(product=0, scored=True),
-            Item(product=0, scored=True),
-            Item(product=1, unit=0),
-            Item(product=2, unit=0),
-        ),
-        products=(
-            Product(right, left, gap=1, closed=single_root),
-            Product(right_arc, right),
-            Product(left, left_arc),
-        ),
-        order=(
-            ("product", 0),
-            ("item", right_arc),
-            ("item", left_arc),
-            ("product", 1),
-            ("product", 2),
-            ("item", right),
-            ("item", left),
-        ),
-        goal=right,
-    )

@@ -1,15 +1,19 @@
 """Binary bracketings (CKY)."""
 
+import dataclasses
+from typing import ClassVar
+
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.constituency.bracketing import Bracketing, check_square, split
+from keras_struct.ops.chart import layout
+from keras_struct.ops.chart.bracketing import Bracketing, check_square, split
+from keras_struct.ops.chart.spec import Item, Product, Spec
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN, clean, compute_dtype
+from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
 from keras_struct.ops.structure import (
-    as_lengths,
     as_potential,
-    as_temperature,
+    as_sequence,
     batch_of,
     check_rank,
     flatten_batch,
@@ -17,10 +21,19 @@ from keras_struct.ops.structure import (
     one_hot,
 )
 from keras_struct.ops.symbolic import public
+from keras_struct.ops.validation import Checks
 
 
 @public
-def cky(spans, labels=None, splits=None, lengths=None, temperature=1.0, implementation=None):
+def cky(
+    spans,
+    labels=None,
+    splits=None,
+    lengths=None,
+    temperature=1.0,
+    mask=None,
+    implementation=None,
+):
     """Distribution over the binary bracketings of a sentence.
 
     A bracketing has 2N - 1 spans: the sentence, its words, and every span of two words or more is
@@ -40,6 +53,8 @@ def cky(spans, labels=None, splits=None, lengths=None, temperature=1.0, implemen
             one, and value 0.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is the best
             tree.
+        mask: Booleans (..., N), instead of lengths: a word where it is False is not there, and its
+            neighbours stand side by side.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -60,37 +75,76 @@ def cky(spans, labels=None, splits=None, lengths=None, temperature=1.0, implemen
     Source: Baker (1979), Trainable grammars for speech recognition (inside-outside); Stern, Andreas
     and Klein (2017), A minimal span-based neural constituency parser. See recurrence.md of `chart`.
     """
-    structure = CKY(spans, labels, splits, lengths)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
-    return Distribution(structure, temperature, implementation)
+    return Distribution(CKY(spans, labels, splits, lengths, mask), temperature, implementation)
+
+
+TREES = Spec(
+    items=(Item(product=0, scored=True, unit=1),),
+    products=(Product(0, 0),),
+    order=(("product", 0), ("item", 0)),
+    goal=0,
+)
+TREES_BY_SPLITS = dataclasses.replace(TREES, products=(Product(0, 0, scored=True),))
+
+
+@dataclasses.dataclass(frozen=True)
+class CKYSpec:
+    """Scores of the spans (B, N, N), and of the splits (B, N, N, N) if these have any.
+
+    One item whose product is itself with itself; a span of width 1 is a word.
+    """
+
+    splits: bool
+    marks: ClassVar = "spans"
+
+    @property
+    def chart(self):
+        return TREES_BY_SPLITS if self.splits else TREES
+
+    def by_width(self, potentials):
+        spans, *splits = potentials
+        cuts = [layout.cuts_by_width(x, FORBIDDEN) for x in splits]
+        return [layout.by_width(spans, FORBIDDEN)], cuts
+
+    def by_part(self, items, cuts):
+        return (layout.by_ends(items[0]), *map(layout.cuts_by_ends, cuts))
+
+    def event(self, used):
+        return array.where(used[0] > 0, 0, -1)
+
+    def places(self, n):
+        return [layout.places_of_spans(n)]
 
 
 class CKY(Bracketing):
     op = "cky"
+    family = "chart"
+    axes: ClassVar = {"spans": (0, 0), "labels": (0, 0), "splits": (0, 0, 0)}
+    label_count: int | None = None
 
-    def __init__(self, spans, labels, splits, lengths):
+    def __init__(self, spans, labels, splits, lengths, mask):
         spans = as_potential("spans", spans)
         check_rank("spans", spans, 2, "N, N")
         check_square("spans", spans, (-2, -1), "N, N")
+        self.checks = Checks()
         self.dtype = spans.dtype
         self.compute = compute_dtype(spans.dtype)
         self.batch_shape = batch_of(spans, 2)
         self.n = ops.shape(spans)[-1]
         size = spans.shape[-1]
         named = {"spans": flatten_batch(spans, 2)}
-        self.labels = None
         if labels is not None:
             labels = as_potential("labels", labels)
             check_rank("labels", labels, 3, "N, N, K")
-            self.labels = labels.shape[-1]
-            if tuple(labels.shape[-3:-1]) != (size, size) or not self.labels:
+            self.labels, self.label_count = "spans", labels.shape[-1]
+            if tuple(labels.shape[-3:-1]) != (size, size) or not self.label_count:
                 raise ValueError(
                     f"Expected labels of shape (..., {size}, {size}, K) with a static K >= 1. "
                     f"Received: shape of labels={tuple(labels.shape)}"
                 )
             named["labels"] = flatten_shared("labels", labels, 3, self.batch_shape)
-        self.splits = splits is not None
-        if self.splits:
+        self.spec = CKYSpec(splits=splits is not None)
+        if splits is not None:
             splits = as_potential("splits", splits)
             check_rank("splits", splits, 3, "N, N, N")
             if tuple(splits.shape[-3:]) != (size,) * 3:
@@ -100,34 +154,28 @@ class CKY(Bracketing):
                 )
             named["splits"] = flatten_shared("splits", splits, 3, self.batch_shape)
         self.potentials = {key: ops.cast(x, self.compute) for key, x in named.items()}
-        self.context = (as_lengths("lengths", lengths, self.batch_shape, self.n),)
-
-    def options(self):
-        return {"labelled": self.labels is not None, "splits": self.splits}
-
-    def clean_potentials(self, temperature):
-        spans = self.inside(self.context[0])
-        masks = {"spans": spans, "labels": spans[..., None]}
-        if self.splits:
-            masks["splits"] = self._cuts(spans)
-        return {name: clean(x, masks[name], temperature) for name, x in self.potentials.items()}
+        words = as_sequence("lengths", lengths, mask, self.batch_shape, self.n, self.checks)
+        self.sequences = (words,)
+        self.context = (words.lengths,)
+        inside = self.inside(words.lengths)
+        self.padding = {"spans": (inside, FORBIDDEN)}
+        if labels is not None:
+            self.padding["labels"] = (inside[..., None], 0.0)
+        if splits is not None:
+            self.padding["splits"] = (self._cuts(inside), FORBIDDEN)
+        self.compact()
 
     def fold(self, potentials):
-        spans, inside = potentials["spans"], self.inside(self.context[0])
+        spans = potentials["spans"]
         if self.labels is not None:
             spans = spans[..., None] + potentials["labels"]
-        exists = inside if self.labels is None else inside[..., None]
-        spans = array.where(exists, spans, ops.full_like(spans, FORBIDDEN))
-        if not self.splits:
-            return (spans,)
-        splits, cuts = potentials["splits"], self._cuts(inside)
-        return spans, array.where(cuts, splits, ops.zeros_like(splits) + FORBIDDEN)
+        return (spans, potentials["splits"]) if self.spec.splits else (spans,)
 
     def unfold(self, marginals):
         named = {"spans": marginals[0]}
         if self.labels is not None:
             named = {"spans": ops.sum(marginals[0], axis=-1), "labels": marginals[0]}
-        if self.splits:
+        if self.spec.splits:
             named["splits"] = marginals[1]
         return named
 
@@ -136,12 +184,12 @@ class CKY(Bracketing):
         if self.labels is None:
             parts = (ops.cast(used, self.compute),)
         else:
-            parts = (one_hot(array.where(used, event, -1), self.labels, self.compute),)
-        return (*parts, ops.cast(split(used), self.compute)) if self.splits else parts
+            parts = (one_hot(array.where(used, event, -1), self.label_count, self.compute),)
+        return (*parts, ops.cast(split(used), self.compute)) if self.spec.splits else parts
 
     def possible(self, event, context):
         tree = super().possible(event, context)
-        known = event < (1 if self.labels is None else self.labels)
+        known = event < (1 if self.labels is None else self.label_count)
         known = ops.logical_or(known, ops.logical_not(self.inside(context[0])))
         return ops.logical_and(tree, ops.all(known, axis=(1, 2)))
 

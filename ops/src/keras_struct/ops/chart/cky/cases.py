@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from keras_struct.ops.constituency.cky import cky
+from keras_struct.ops.chart.cky import cky
 from keras_struct.ops.laws import Case
 
 

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from keras_struct.ops.constituency.cky import cky
-from keras_struct.ops.constituency.cky.cases import CASES
+from keras_struct.ops.chart.cky import cky
+from keras_struct.ops.chart.cky.cases import CASES
 from keras_struct.ops.laws import StructureLaws, for_backend
 from keras_struct.ops.testing import BACKEND, array, float64, tensor
 

@@ -1,35 +1,27 @@
 """Binary trees one by one: every way to cut a span, cut by cut."""
 
-import dataclasses
 import itertools
 
 import numpy as np
 
-from keras_struct.ops.enumeration import EnumerationReference, rejects
-
-__all__ = ["rejects", "sweeps"]
+from keras_struct.ops.listing_oracle import EnumerationReference
 
 
-def sweeps(call):
-    return CKYReference()
-
-
-@dataclasses.dataclass(frozen=True)
 class CKYReference(EnumerationReference):
-    def objects(self, shapes, context):
+    def objects(self, spec, shapes, context):
         (length,) = context
         n, _, *labels = shapes[0]
         for tree in trees(0, length - 1) if length else [((), ())]:
             spans, cuts = tree
             for choice in itertools.product(range(*labels or [1]), repeat=len(spans)):
                 event = np.full((n, n), -1, "int32")
-                parts = [(1, cut) for cut in cuts] if len(shapes) > 1 else []
+                parts = [(1, cut) for cut in cuts] if spec.splits else []
                 for span, label in zip(spans, choice, strict=True):
                     event[span] = label
                     parts.append((0, (*span, label) if labels else span))
                 yield event, parts
 
-    def blank(self, shapes, context):
+    def blank(self, spec, shapes, context):
         n, _, *_ = shapes[0]
         return np.full((n, n), -1, "int32")
 

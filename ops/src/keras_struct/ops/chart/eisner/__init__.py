@@ -1,16 +1,32 @@
 """Projective dependency trees (Eisner)."""
 
+import dataclasses
+import functools
+from typing import ClassVar
+
+import numpy as np
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.dependency.tree import DependencyTree
+from keras_struct.ops.chart import layout
+from keras_struct.ops.chart.spec import Item, Product, Spec
+from keras_struct.ops.dependency_tree import DependencyTree
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.structure import as_temperature, time_mask
+from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.structure import time_mask
 from keras_struct.ops.symbolic import public
 
 
 @public
-def eisner(arcs, labels=None, lengths=None, single_root=True, temperature=1.0, implementation=None):
+def eisner(
+    arcs,
+    labels=None,
+    lengths=None,
+    single_root=True,
+    temperature=1.0,
+    mask=None,
+    implementation=None,
+):
     """Distribution over the projective dependency trees of a sentence.
 
     Every word has one head, another word or the root, no word is its own ancestor, and no arc
@@ -29,6 +45,7 @@ def eisner(arcs, labels=None, lengths=None, single_root=True, temperature=1.0, i
         single_root: Whether a tree has exactly one root; else one or more.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is the best
             tree.
+        mask: Booleans (..., N), instead of lengths: a word where it is False is not there.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -49,13 +66,90 @@ def eisner(arcs, labels=None, lengths=None, single_root=True, temperature=1.0, i
     Source: Eisner (1996), Three new probabilistic models for dependency parsing; Kim, Denton, Hoang
     and Rush (2017), Structured attention networks, section 4. See recurrence.md of `chart`.
     """
-    structure = Eisner(arcs, labels, lengths, single_root)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    structure = Eisner(arcs, labels, lengths, mask, single_root)
     return Distribution(structure, temperature, implementation)
+
+
+@functools.cache
+def projective_trees(single_root):
+    """Arcs to the right and to the left, complete spans headed by their left and right word."""
+    right_arc, left_arc, right, left = range(4)
+    return Spec(
+        items=(
+            Item(product=0, scored=True),
+            Item(product=0, scored=True),
+            Item(product=1, unit=0),
+            Item(product=2, unit=0),
+        ),
+        products=(
+            Product(right, left, gap=1, closed=single_root),
+            Product(right_arc, right),
+            Product(left, left_arc),
+        ),
+        order=(
+            ("product", 0),
+            ("item", right_arc),
+            ("item", left_arc),
+            ("product", 1),
+            ("product", 2),
+            ("item", right),
+            ("item", left),
+        ),
+        goal=right,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EisnerSpec:
+    """Scores of the arcs (B, N, N) [dependent, head], those of the roots on the diagonal.
+
+    The chart is over the root and the N words: node 0 is the root, node m + 1 the word m. An arc to
+    the right goes from head i to dependent i + w, one to the left from head i + w to dependent i.
+    """
+
+    single_root: bool
+    marks: ClassVar = "heads"
+
+    @property
+    def chart(self):
+        return projective_trees(self.single_root)
+
+    def by_width(self, potentials):
+        (arcs,) = potentials
+        roots = ops.diagonal(arcs, axis1=1, axis2=2)[:, None]
+        right = ops.concatenate([roots, ops.swapaxes(arcs, 1, 2)[:, :-1]], axis=1)
+        left = ops.concatenate([ops.full_like(roots, FORBIDDEN), arcs[:, :-1]], axis=1)
+        return [layout.by_width(x, FORBIDDEN) for x in (right, left)], []
+
+    def by_part(self, items, cuts):
+        right, left = (layout.by_ends(x) for x in items)
+        none = ops.zeros_like(right[:, :1])
+        below = ops.swapaxes(ops.concatenate([right[:, 1:], none], axis=1), 1, 2)
+        above = ops.concatenate([left[:, 1:], none], axis=1)
+        places = ops.arange(ops.shape(right)[1], dtype="int32")
+        root = ops.equal(places[:, None], places)
+        return (below + above + array.where(root, right[:, :1], none),)
+
+    def event(self, used):
+        (arcs,) = used
+        heads = ops.cast(array.argmax(arcs, 2), "int32")
+        return array.where(ops.sum(arcs, axis=2) > 0, heads, -1)
+
+    def places(self, n):
+        """The root is head of i in place (i, i), word m in place (i, m)."""
+        start, end, exists = layout.ends_by_width(n)
+        right = end * n + np.where(start == 0, end, start - 1)
+        left = np.where(start == 0, -1, (start - 1) * n + end)
+        return [np.where(exists, right, -1), np.where(exists, left, -1)]
 
 
 class Eisner(DependencyTree):
     op = "eisner"
+    family = "chart"
+
+    def __init__(self, arcs, labels, lengths, mask, single_root):
+        super().__init__(arcs, labels, lengths, mask, single_root)
+        self.spec = EisnerSpec(single_root)
 
     def possible(self, event, context):
         tree = super().possible(event, context)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 
-from keras_struct.ops.dependency.eisner import eisner
+from keras_struct.ops.chart.eisner import eisner
 from keras_struct.ops.dependency.spanning_tree import cases
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_struct import ops
-from keras_struct.ops.dependency.eisner.cases import CASES
+from keras_struct.ops.chart.eisner.cases import CASES
 from keras_struct.ops.laws import StructureLaws, for_backend
 from keras_struct.ops.testing import BACKEND, array, fast, float64, tensor
 

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from keras_struct.ops.constituency.nussinov import nussinov
+from keras_struct.ops.chart.nussinov import nussinov
 from keras_struct.ops.laws import Case
 
 

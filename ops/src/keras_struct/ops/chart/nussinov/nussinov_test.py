@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_struct import ops
-from keras_struct.ops.constituency.nussinov.cases import CASES
+from keras_struct.ops.chart.nussinov.cases import CASES
 from keras_struct.ops.laws import StructureLaws, for_backend
 from keras_struct.ops.testing import array, fast, float64, tensor
 

@@ -1,31 +1,20 @@
 """Nested pairings one by one: the first position stands alone or is paired with a later one."""
 
-import dataclasses
-
 import numpy as np
 
-from keras_struct.ops.enumeration import EnumerationReference, rejects
-
-__all__ = ["rejects", "sweeps"]
+from keras_struct.ops.listing_oracle import EnumerationReference
 
 
-def sweeps(call):
-    return NussinovReference(call.option("min_loop"))
-
-
-@dataclasses.dataclass(frozen=True)
 class NussinovReference(EnumerationReference):
-    min_loop: int
-
-    def objects(self, shapes, context):
+    def objects(self, spec, shapes, context):
         (length,) = context
-        for pairs in pairings(0, length, self.min_loop):
-            event = self.blank(shapes, context)
+        for pairs in pairings(0, length, spec.min_loop):
+            event = self.blank(spec, shapes, context)
             for i, j in pairs:
                 event[i], event[j] = j, i
             yield event, [(0, pair) for pair in pairs]
 
-    def blank(self, shapes, context):
+    def blank(self, spec, shapes, context):
         return np.full(shapes[0][0], -1, "int32")
 
 
