@@ -18,22 +18,26 @@ READOUTS = {
 }
 
 
-def chain(unary, transitions, temperature, algorithm="sequential"):
+def chain(unary, transitions, temperature, implementation="portable"):
     return ops.linear_chain(
-        unary, transitions, lengths=LENGTHS, temperature=temperature, algorithm=algorithm
+        unary,
+        transitions,
+        lengths=LENGTHS,
+        temperature=temperature,
+        implementation=implementation,
     )
 
 
-@pytest.mark.parametrize("algorithm", ["sequential", "parallel"])
+@pytest.mark.parametrize("implementation", ["portable", "parallel"])
 @pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.skipif(BACKEND != "torch", reason="torch's own gradcheck")
-def test_gradcheck_and_gradgradcheck(readout, algorithm):
+def test_gradcheck_and_gradgradcheck(readout, implementation):
     import torch
 
     args = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in ARGS]
 
     def function(unary, transitions, temperature):
-        return READOUTS[readout](chain(unary, transitions, temperature, algorithm))
+        return READOUTS[readout](chain(unary, transitions, temperature, implementation))
 
     assert torch.autograd.gradcheck(function, args, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, args, fast_mode=True)
@@ -47,7 +51,7 @@ def test_check_grads_to_third_order():
     with float64():
         args = [tensor(x) for x in ARGS]
         value = jax.jit(lambda *args: keras.ops.sum(chain(*args).value()))
-        check_grads(value, args, order=3, modes=["rev"], atol=1e-3, rtol=1e-3)
+        check_grads(value, args, order=3, modes=["fwd", "rev"], atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.skipif(not HAS_GRADIENTS, reason="the NumPy backend has no gradients")

@@ -46,6 +46,8 @@ class Call:
         spec: The structure as static data (see `Problem.spec`).
         options: Further static options, as sorted pairs.
         traced: Whether the values are unknown at this time (jit, graph, vmap).
+        opaque: Whether the program being traced holds each sweep as one operator, which will see
+            concrete values (`torch.compile`).
         exporting: Whether the program is on its way to a file that another process will run.
         xla: Whether XLA compiles the call, so that no shape may depend on a value.
     """
@@ -60,6 +62,7 @@ class Call:
     spec: object = None
     options: tuple[tuple[str, object], ...] = ()
     traced: bool = False
+    opaque: bool = False
     exporting: bool = False
     xla: bool = False
 
@@ -82,6 +85,7 @@ def call_of(op, family, arrays, spec=None, options=()):
         spec=spec,
         options=tuple(sorted(dict(options).items())),
         traced=array.traced(first),
+        opaque=array.opaque(first),
         exporting=array.exporting(),
         xla=array.in_xla(),
     )

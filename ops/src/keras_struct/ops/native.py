@@ -32,8 +32,8 @@ class NativeImplementation(Implementation):
             return f"it is a call into Numba, which a program of {call.backend} cannot hold"
         if call.platform != "cpu":
             return f"it runs on the CPU, and the scores are on the {call.platform}"
-        if call.traced and not on_jax:
-            return "it needs concrete values (no vmap, no torch.func, no torch.compile)"
+        if call.traced and not call.opaque and not on_jax:
+            return "it needs concrete values (no vmap, no torch.func, no torch.export)"
         if importlib.util.find_spec("numba") is None:
             return "Numba is not installed (pip install keras-struct-ops[native])"
         if any(size is None for shape in call.shapes for size in shape):

@@ -5,6 +5,7 @@ import importlib
 
 import keras
 
+from keras_struct.ops import array
 from keras_struct.ops.validation import SYMBOLIC
 
 READOUTS = (
@@ -18,6 +19,8 @@ def public(function):
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
+        if array.records():
+            return Recorded(function.__name__, args, kwargs)
         if not any(isinstance(x, keras.KerasTensor) for x in (*args, *kwargs.values())):
             return function(*args, **kwargs)
         return SymbolicDistribution(function.__name__, args, kwargs)
@@ -70,3 +73,7 @@ class Readout(keras.Operation):
 
     def get_config(self):
         return {"structure": self.structure, "readout": self.readout, "name": self.name}
+
+
+if keras.backend.backend() == "torch":
+    from keras_struct.ops.recorded import Recorded

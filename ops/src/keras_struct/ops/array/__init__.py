@@ -25,6 +25,9 @@ Every framework module defines the same names:
   `MAPS_SAMPLES`: whether a compiler makes one loop of it
 - `traced(x)`: whether the value is unknown now (jit, graph, vmap), and `branches(x)`: whether
   `keras.ops.cond` can decide by such a value all the same
+- `opaque(x)`: whether the program being traced holds each sweep as one operator, which will see
+  concrete values (`torch.compile`), and `records()`: whether a compiler reads the Python code of
+  the caller now, so that a distribution is to be a `Recorded` one
 - `in_xla()`: whether XLA compiles what runs now, so that no shape may depend on a value
 - `device(x)`: where a tensor is, or the program being traced will run as far as can be known: "cpu", "gpu"
   or "tpu", and the kind of device or None; `platform(x)` is the first of it

@@ -43,10 +43,12 @@ __all__ = [
     "matmul",
     "max",
     "maximum",
+    "opaque",
     "pad",
     "platform",
     "power_of_two",
     "put_row",
+    "records",
     "reshape",
     "rotate_left",
     "round",
@@ -110,6 +112,14 @@ def add_at(table, index, values):
 
 def traced(x):
     return isinstance(x, jax.core.Tracer)
+
+
+def opaque(x):
+    return False
+
+
+def records():
+    return False
 
 
 def branches(x):

@@ -39,10 +39,12 @@ __all__ = [
     "matmul",
     "max",
     "maximum",
+    "opaque",
     "pad",
     "platform",
     "power_of_two",
     "put_row",
+    "records",
     "reshape",
     "rotate_left",
     "round",
@@ -113,6 +115,14 @@ def add_at(table, index, values):
 
 
 def traced(x):
+    return False
+
+
+def opaque(x):
+    return False
+
+
+def records():
     return False
 
 

@@ -26,10 +26,12 @@ __all__ = [
     "matmul",
     "max",
     "maximum",
+    "opaque",
     "pad",
     "platform",
     "power_of_two",
     "put_row",
+    "records",
     "reshape",
     "rotate_left",
     "round",
@@ -137,6 +139,14 @@ def add_at(table, index, values):
 
 def traced(x):
     return tf.is_symbolic_tensor(x)
+
+
+def opaque(x):
+    return False
+
+
+def records():
+    return False
 
 
 def branches(x):

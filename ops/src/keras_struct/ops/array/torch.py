@@ -3,6 +3,8 @@
 import torch
 from keras.src.backend.torch.core import get_device
 from torch import concatenate, exp, log, logsumexp, matmul, maximum, reshape, round, stack, where
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 MAPS_SAMPLES = False
 __all__ = [
@@ -25,10 +27,12 @@ __all__ = [
     "matmul",
     "max",
     "maximum",
+    "opaque",
     "pad",
     "platform",
     "power_of_two",
     "put_row",
+    "records",
     "reshape",
     "rotate_left",
     "round",
@@ -122,8 +126,16 @@ def traced(x):
         torch.compiler.is_compiling()
         or x.device.type == "meta"
         or torch._C._functorch.is_functorch_wrapped_tensor(x)
-        or isinstance(x, torch._subclasses.FakeTensor)
+        or isinstance(x, (FakeTensor, FunctionalTensor))
     )
+
+
+def opaque(x):
+    return isinstance(x, (FakeTensor, FunctionalTensor)) and not exporting()
+
+
+def records():
+    return torch.compiler.is_dynamo_compiling()
 
 
 def branches(x):

@@ -9,11 +9,14 @@ import ctypes
 import functools
 import hashlib
 import math
-import sys
 import traceback
 
 import jax
 import numpy as np
+from jax import numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
 
 _METADATA = 1  # XLA_FFI_Extension_Metadata
 _EXECUTE = 3  # XLA_FFI_ExecutionStage_EXECUTE
@@ -27,28 +30,125 @@ _CreateError = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 def host_call(name, function, results, arguments):
     """`function(*arrays, *results)`, which writes into the results, when the program runs.
 
-    Without 64-bit types in JAX, doubles travel between such calls as pairs of uint32.
+    Where the batch is divided over devices, each of them calls it on its own examples. Without
+    64-bit types in JAX, doubles travel between such calls as pairs of uint32.
 
     Args:
         name: What the function is, the same in every process that compiles it.
-        function: Function of NumPy arrays, the batch axis of each first. It may not call JAX.
+        function: Function of NumPy arrays, the batch axis of each first; an argument that the batch
+            shares has size 1 there. It may not call JAX.
         results: Shape and dtype of every result.
         arguments: Arrays.
 
     Returns:
         List of arrays.
     """
-    wide = jax.config.jax_enable_x64
-    specs = [
-        jax.ShapeDtypeStruct((*shape, 2), "uint32")
-        if dtype == "float64" and not wide
-        else jax.ShapeDtypeStruct(shape, dtype)
-        for shape, dtype in results
-    ]
-    ranks = tuple(len(x.shape) for x in (*arguments, *specs))
-    target = _register(name, function, ranks)
-    call = jax.ffi.ffi_call(target, specs, vmap_method="broadcast_all")
-    return call(*arguments)
+    batch = results[0][0][0]
+    shared = tuple(x.shape[0] == 1 != batch for x in arguments)
+    if not all(x.shape[0] == batch or s for x, s in zip(arguments, shared, strict=True)):
+        shapes = [x.shape for x in arguments]
+        raise ValueError(f"Expected arguments with a batch of {batch}, or 1. Received: {shapes}")
+    target = _register(name, function)
+    specs = tuple(_spec(shape[1:], dtype) for shape, dtype in results)
+    ranks = tuple(len(x.shape) for x in arguments)
+    return list(_mappable(target, specs, shared, ranks)(*arguments))
+
+
+def _spec(shape, dtype):
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        return (*shape, 2), "uint32"
+    return tuple(shape), dtype
+
+
+def _mappable(target, specs, shared, ranks):
+    """The call on a divided batch, to which `jax.vmap` adds a mapped axis.
+
+    Args:
+        target: Registered name of the function.
+        specs: Shape without the batch axis and dtype of every result.
+        shared: Which arguments have size 1 in place of the batch.
+        ranks: Number of axes of every argument.
+    """
+    call = custom_vmap(_partitioned(target, specs, shared, ranks))
+
+    @call.def_vmap
+    def mapped(size, which, *arguments):
+        """The mapped axis joins the batch as its faster index, so that a divided batch stays so."""
+        batch = next(
+            x.shape[int(own)]
+            for x, own, same in zip(arguments, which, shared, strict=True)
+            if not same
+        )
+        wide, still = [], []
+        for x, own, same in zip(arguments, which, shared, strict=True):
+            still.append(same and not own)
+            if not still[-1]:
+                x = jnp.moveaxis(x, 0, 1) if own else x[:, None]
+                x = jnp.broadcast_to(x, (batch, size, *x.shape[2:]))
+                x = jnp.reshape(x, (batch * size, *x.shape[2:]))
+            wide.append(x)
+        results = _mappable(target, specs, tuple(still), ranks)(*wide)
+        results = tuple(jnp.reshape(x, (batch, size, *x.shape[1:])) for x in results)
+        return tuple(jnp.moveaxis(x, 1, 0) for x in results), (True,) * len(results)
+
+    return call
+
+
+def _batch(arguments, shared):
+    """The first argument that the batch does not share."""
+    return next(x for x, same in zip(arguments, shared, strict=True) if not same)
+
+
+@functools.lru_cache(maxsize=256)
+def _partitioned(target, specs, shared, ranks):
+    """The call, divided over devices along the batch."""
+
+    def call(*arguments):
+        size = _batch(arguments, shared).shape[0]
+        results = [_result((size, *shape), dtype, arguments) for shape, dtype in specs]
+        return tuple(jax.ffi.ffi_call(target, results)(*arguments))
+
+    def shardings(mesh, arguments):
+        spec = _batch(arguments, shared).sharding.spec
+        rows = NamedSharding(mesh, PartitionSpec(*spec[:1]))
+        whole = NamedSharding(mesh, PartitionSpec())
+        return tuple(whole if same else rows for same in shared), (rows,) * len(specs)
+
+    def partition(mesh, arguments, results):
+        of_arguments, of_results = shardings(mesh, arguments)
+        return mesh, call, of_results, of_arguments
+
+    def infer(mesh, arguments, results):
+        return shardings(mesh, arguments)[1]
+
+    partitioned = custom_partitioning(call)
+    partitioned.def_partition(
+        partition, infer_sharding_from_operands=infer, sharding_rule=_rule(specs, shared, ranks)
+    )
+    return partitioned
+
+
+def _result(shape, dtype, arguments):
+    """Under `jax.shard_map` it differs between devices as any argument does."""
+    varying = frozenset().union(*(getattr(_type(x), "vma", ()) for x in arguments))
+    return jax.ShapeDtypeStruct(shape, dtype, **({"vma": varying} if varying else {}))
+
+
+def _type(x):
+    return jax.typeof(x) if hasattr(jax, "typeof") else jax.core.get_aval(x)
+
+
+def _rule(specs, shared, ranks):
+    """The factors of all axes: of the batch "b", every other one its own."""
+    numbers = iter(range(1 << 20))
+
+    def term(rank, same):
+        others = [f"x{next(numbers)}" for _ in range(rank - 1 + same)]
+        return " ".join(others if same else ["b", *others])
+
+    arguments = [term(rank, same) for rank, same in zip(ranks, shared, strict=True)]
+    results = [term(1 + len(shape), False) for shape, _ in specs]
+    return f"{', '.join(arguments)} -> {', '.join(results)}"
 
 
 # Versions of jaxlib whose handlers were tested with this file.
@@ -63,14 +163,16 @@ def untested():
     if TESTED[0] <= version < TESTED[1]:
         return None
     low, high = (".".join(map(str, x)) for x in TESTED)
-    return f"it was tested with jaxlib from {low} to before {high}, and this is {jaxlib.__version__}"
+    return (
+        f"it was tested with jaxlib from {low} to before {high}, and this is {jaxlib.__version__}"
+    )
 
 
 _handlers: dict[str, object] = {}  # XLA calls them for as long as the process lives
 
 
-def _register(name, function, ranks):
-    digest = hashlib.sha256(f"{name} {ranks}".encode()).hexdigest()[:32]
+def _register(name, function):
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
     target = f"keras_struct_{digest}"
     if target in _handlers:
         return target
@@ -85,7 +187,7 @@ def _register(name, function, ranks):
             return None
         try:
             pointers = [*_words(words[9], words[7]), *_words(words[14], words[12])]
-            function(*_without_vmap(list(map(_array, pointers)), ranks))
+            function(*(_double(_array(pointer)) for pointer in pointers))
         except Exception:
             return _error(words[2], traceback.format_exc())
         return None
@@ -115,16 +217,9 @@ def _dtype(code):
     return np.dtype(_DTYPES[code])
 
 
-def _without_vmap(arrays, ranks):
-    """Mapped axes as part of the batch; pairs of uint32 as doubles."""
-    extra = len(arrays[0].shape) - ranks[0]
-    if extra:
-        batch = max(x.shape[extra] for x in arrays)
-        for k, x in enumerate(arrays):
-            if x.shape[extra] < batch:
-                x = np.broadcast_to(x, (*x.shape[:extra], batch, *x.shape[extra + 1 :]))
-            arrays[k] = x.reshape(math.prod(x.shape[: extra + 1]), *x.shape[extra + 1 :])
-    return [x.view("float64")[..., 0] if x.dtype == "uint32" else x for x in arrays]
+def _double(x):
+    """Pairs of uint32 as doubles."""
+    return x.view("float64")[..., 0] if x.dtype == "uint32" else x
 
 
 def _answer(extension):

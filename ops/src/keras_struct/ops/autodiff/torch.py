@@ -1,11 +1,13 @@
 """The custom derivatives on PyTorch, in forward and reverse mode (see `autodiff/__init__.py`).
 
-Under `torch.func.vmap` the mapped axis is folded into the batch axis, which every sweep has.
+Under `torch.func.vmap` the mapped axis is folded into the batch axis, which every sweep has. Under
+`torch.compile` each sweep is one operator of the graph (see `autodiff/torch_operator.py`).
 """
 
 import keras
 import torch
 
+from keras_struct.ops.autodiff import torch_operator
 from keras_struct.ops.numerics import per_example, reduce_to, scale_rows
 
 __all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value"]
@@ -13,7 +15,7 @@ __all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "v
 
 @torch.no_grad()
 def run(sweeps, name, *args, static=()):
-    return getattr(sweeps, name)(*args, *static)
+    return torch_operator.sweep(sweeps, name, args, static)
 
 
 def constant(problem):
@@ -143,7 +145,7 @@ class _Forward(_Sweep):
     @staticmethod
     def forward(sweeps, leaves, op, *tensors):
         (problem,) = leaves.groups(tensors)
-        return leaves.flat(sweeps.forward(problem, op))
+        return leaves.flat(torch_operator.sweep(sweeps, "forward", (problem,), (op,)))
 
     @classmethod
     def setup_context(cls, ctx, inputs, output):
@@ -184,7 +186,7 @@ class _Value(_Sweep):
 class _Marginals(_Sweep):
     @staticmethod
     def forward(sweeps, leaves, *tensors):
-        return sweeps.backward(*leaves.groups(tensors))
+        return torch_operator.sweep(sweeps, "backward", leaves.groups(tensors))
 
     @staticmethod
     def backward(ctx, *tangents):
@@ -209,7 +211,7 @@ class _Marginals(_Sweep):
 class _Curvature(_Sweep):
     @staticmethod
     def forward(sweeps, leaves, *tensors):
-        return sweeps.curvature(*leaves.groups(tensors))
+        return torch_operator.sweep(sweeps, "curvature", leaves.groups(tensors))
 
     @staticmethod
     def backward(ctx, *g):
@@ -245,9 +247,7 @@ class _Curvature(_Sweep):
             return linear
 
         def third(*potentials):
-            return _smooth_curvature(
-                ctx.sweeps, problem.replace(potentials=potentials), tangents
-            )
+            return _smooth_curvature(ctx.sweeps, problem.replace(potentials=potentials), tangents)
 
         directions = tuple(
             torch.zeros_like(x) if dx is None else dx

@@ -1,0 +1,125 @@
+"""Each sweep as one operator of the graphs that `torch.compile` makes.
+
+The operator `keras_struct::sweep` takes a key, which stands for everything about the sweep that is
+no tensor, and tensors. A loop over time is so one node, however long it is, and a sweep that needs
+concrete values runs when the program does.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from keras_struct.ops import array
+from keras_struct.ops.noise import Noise
+from keras_struct.ops.problem import Problem
+
+
+def sweep(sweeps, name, args, static=()):
+    """`sweeps.name(*args, *static)`: while `torch.compile` traces, by the operator."""
+    tensors: list[torch.Tensor] = []
+    tree = _flatten(args, tensors)
+    if not any(map(array.opaque, tensors)):
+        return getattr(sweeps, name)(*args, *static)
+    key = _key(_Call(sweeps, name, static, tree))
+    outputs = torch.ops.keras_struct.sweep(key, tensors)
+    return _unflatten(_structures[key], iter(outputs))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """All about a call but its tensors.
+
+    Attributes:
+        sweeps: The sweeps.
+        name: Name of a method.
+        static: Last arguments, hashable.
+        tree: The other arguments without their tensors.
+    """
+
+    sweeps: Any
+    name: str
+    static: tuple
+    tree: tuple
+
+    def __call__(self, tensors):
+        """The tensors of the result, and its tree."""
+        args = _unflatten(self.tree, iter(tensors))
+        found: list[torch.Tensor] = []
+        with torch.no_grad():
+            result = getattr(self.sweeps, self.name)(*args, *self.static)
+        tree = _flatten(result, found)
+        return found, tree
+
+
+_keys: dict[_Call, str] = {}
+_calls: dict[str, _Call] = {}
+_structures: dict[str, tuple] = {}  # the trees of results
+_shapes: dict[tuple, list] = {}  # of results
+
+
+def _key(call):
+    if call not in _keys:
+        key = f"{call.name} {len(_keys)}"
+        _keys[call] = key
+        _calls[key] = call
+    return _keys[call]
+
+
+@torch.library.custom_op(
+    "keras_struct::sweep", mutates_args=(), schema="(str key, Tensor[] tensors) -> Tensor[]"
+)
+def _operator(key, tensors):
+    outputs, _structures[key] = _calls[key](tensors)
+    # An operator returns fresh memory, laid out as its shape says.
+    taken = {x.untyped_storage().data_ptr() for x in tensors}
+    fresh = []
+    for x in outputs:
+        x = x.contiguous()
+        x = x.clone() if x.untyped_storage().data_ptr() in taken else x
+        taken.add(x.untyped_storage().data_ptr())
+        fresh.append(x)
+    return fresh
+
+
+@_operator.register_fake
+def _fake(key, tensors):
+    if not all(isinstance(n, int) for x in tensors for n in x.shape):
+        outputs, _structures[key] = _calls[key](tensors)
+        return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in outputs]
+    facts = key, tuple((tuple(x.shape), x.dtype, x.device) for x in tensors)
+    if facts not in _shapes:
+        # Running it once on zeros takes less time than its loops on values that are not there.
+        with _disable_current_modes():
+            zeros = [torch.zeros(shape, dtype=dtype, device=at) for shape, dtype, at in facts[1]]
+            outputs, _structures[key] = _calls[key](zeros)
+            _shapes[facts] = [(tuple(x.shape), x.dtype, x.device) for x in outputs]
+    return [torch.empty(shape, dtype=dtype, device=at) for shape, dtype, at in _shapes[facts]]
+
+
+_NODES = (Problem, Noise)
+
+
+def _flatten(x, tensors):
+    """A hashable tree; its tensors are appended to a list."""
+    if isinstance(x, torch.Tensor):
+        tensors.append(x)
+        return ("tensor",)
+    if isinstance(x, _NODES):
+        values = [getattr(x, field.name) for field in dataclasses.fields(x)]
+        return ("node", type(x), *(_flatten(y, tensors) for y in values))
+    if isinstance(x, (tuple, list)):
+        return ("sequence", type(x), *(_flatten(y, tensors) for y in x))
+    return ("static", x)
+
+
+def _unflatten(tree, tensors):
+    kind, *rest = tree
+    if kind == "tensor":
+        return next(tensors)
+    if kind == "static":
+        return rest[0]
+    values = [_unflatten(y, tensors) for y in rest[1:]]
+    named = kind == "node" or hasattr(rest[0], "_fields")
+    return rest[0](*values) if named else rest[0](values)

@@ -1,0 +1,70 @@
+"""What `torch.compile` sees of a distribution: a record of the call, each readout one function.
+
+Dynamo reads the Python code of the caller. It need not read ours: a readout is one function in its
+graph, through which AOTAutograd traces with the tensors alone, from the potentials to the result.
+Readouts that share a sweep share it in the end, as equal operators of one graph are merged.
+"""
+
+import importlib
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import torch
+
+from keras_struct.ops.symbolic import READOUTS as SYMBOLIC_READOUTS
+
+READOUTS = (*SYMBOLIC_READOUTS, "cross_entropy", "kl_divergence", "jacobian")
+
+
+class Recorded:
+    """A call of a public function; each readout calls it."""
+
+    def __init__(self, op, args, kwargs):
+        args = tuple(_as_tensor(x) for x in args)
+        self.call = _Call(op, args, {name: _as_tensor(x) for name, x in kwargs.items()})
+
+    def __getattr__(self, readout):
+        if readout not in READOUTS:
+            raise AttributeError(
+                f"Expected a readout among {READOUTS} under torch.compile. Received: {readout!r}"
+            )
+        return lambda *args, **kwargs: self._read(readout, args, kwargs)
+
+    def _read(self, readout, args, kwargs):
+        args = tuple(_as_tensor(x) for x in args)
+        kwargs = {name: _as_tensor(x) for name, x in kwargs.items()}
+        return _readout(self.call, readout, args, kwargs)
+
+
+class _Call(NamedTuple):
+    """A recorded call as a tree of tensors."""
+
+    op: str
+    args: tuple
+    kwargs: dict
+
+    def distribution(self):
+        function = getattr(importlib.import_module("keras_struct.ops"), self.op)
+        return function(*self.args, **self.kwargs)
+
+
+@torch._dynamo.nonstrict_trace
+def _readout(call, readout, args, kwargs):
+    args = tuple(x.distribution() if isinstance(x, _Call) else x for x in args)
+    return getattr(call.distribution(), readout)(*args, **kwargs)
+
+
+def _as_tensor(x):
+    """What a graph can hold."""
+    if isinstance(x, Recorded):
+        return x.call
+    if isinstance(x, (tuple, list)):
+        return type(x)(_as_tensor(y) for y in x)
+    if isinstance(x, keras.random.SeedGenerator):
+        return x.next()
+    if isinstance(x, np.ndarray):
+        return torch.as_tensor(x)
+    if isinstance(x, keras.Variable):
+        return x.value
+    return x
