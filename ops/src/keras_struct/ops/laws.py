@@ -319,7 +319,7 @@ class StructureLaws:
                 lambda d: d._sweeps.curvature(d._problem, d._soft[1], tuple(tangents)),
                 temperature=self.temperature,
             )
-            expected = slow._sweeps.curvature(problem, (), tuple(tangents))
+            expected = slow._sweeps.curvature(problem, slow._soft[1], tuple(tangents))
             for x, y, u in zip(curvature, expected, used, strict=True):
                 np.testing.assert_allclose(x[u], array(y)[u], rtol=1e-8, atol=1e-9)
 
@@ -538,6 +538,6 @@ class ReadoutLaws:
             close(got["scores"], array(top.scores))
             close(got["log_probs"], array(slow.log_prob(top.events)))
             close(got["best"], array(slow.score(slow.argmax())))
-            expected = slow._sweeps.curvature(slow._problem, (), tangents)
+            expected = slow._sweeps.curvature(slow._problem, slow._soft[1], tangents)
             for x, y, u in zip(got["curvature"], expected, used, strict=True):
                 np.testing.assert_allclose(x[u], array(y)[u], rtol=1e-8, atol=1e-9)
