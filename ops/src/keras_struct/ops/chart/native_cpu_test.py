@@ -87,10 +87,10 @@ def test_on_one_core():
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_places_are_those_of_the_portable_chart(name):
-    sweeps = STRUCTURES[name](tensor(np.zeros((1, 5, 5)), "float32"))._sweeps
+    spec = STRUCTURES[name](tensor(np.zeros((1, 5, 5)), "float32")).structure.spec
     numbers = tensor(np.arange(25).reshape(1, 5, 5), "float32")
-    wanted, _ = sweeps.by_width((numbers,))
-    for places, x in zip(sweeps.places(5), wanted, strict=True):
+    wanted, _ = spec.by_width((numbers,))
+    for places, x in zip(spec.places(5), wanted, strict=True):
         np.testing.assert_array_equal(places, np.maximum(array(x)[0], -1))
 
 

@@ -5,12 +5,17 @@ import pytest
 
 from keras_struct.ops.chart.cky import cky
 from keras_struct.ops.chart.cky.cases import CASES
-from keras_struct.ops.laws import StructureLaws, for_backend
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
 from keras_struct.ops.testing import BACKEND, array, float64, tensor
 
 
 @pytest.mark.parametrize("case", for_backend(CASES), ids=str)
 class TestCKY(StructureLaws):
+    pass
+
+
+@pytest.mark.parametrize("case", others(CASES), ids=str)
+class TestOtherCKY(ReadoutLaws):
     pass
 
 

@@ -3,12 +3,17 @@ import pytest
 
 from keras_struct import ops
 from keras_struct.ops.chart.nussinov.cases import CASES
-from keras_struct.ops.laws import StructureLaws, for_backend
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
 from keras_struct.ops.testing import array, fast, float64, tensor
 
 
 @pytest.mark.parametrize("case", for_backend(CASES), ids=str)
 class TestNussinov(StructureLaws):
+    pass
+
+
+@pytest.mark.parametrize("case", others(CASES), ids=str)
+class TestOtherNussinov(ReadoutLaws):
     pass
 
 
