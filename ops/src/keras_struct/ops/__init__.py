@@ -1,3 +1,18 @@
+from keras_struct.ops.alignment.edit import (
+    adjacent_swaps,
+    damerau,
+    lcs,
+    levenshtein,
+    osa,
+    transposition_sources,
+)
+from keras_struct.ops.alignment.gapped import (
+    needleman_wunsch,
+    overlap,
+    saigo_vert,
+    smith_waterman,
+)
+from keras_struct.ops.alignment.warping import dtw, monotonic_alignment
 from keras_struct.ops.chart.cky import cky
 from keras_struct.ops.chart.eisner import eisner
 from keras_struct.ops.chart.nussinov import nussinov

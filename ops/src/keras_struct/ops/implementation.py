@@ -110,25 +110,26 @@ def provides(implementation, sweep):
 
 
 class BySpec(Implementation):
-    """One implementation for each type of `problem.spec`.
+    """One implementation for each kind of `problem.spec`.
 
     Args:
-        implementations: Dict from types of specs to implementations.
+        implementations: Dict from kinds of specs to implementations.
+        kind: Function of a spec; its type by default.
     """
 
-    def __init__(self, implementations):
-        self.implementations = implementations
+    def __init__(self, implementations, kind=type):
+        self.implementations, self.kind = implementations, kind
         self.traceable = all(getattr(x, "traceable", True) for x in implementations.values())
 
     def rejects(self, call):
-        chosen = self.implementations.get(type(call.spec))
+        chosen = self.implementations.get(self.kind(call.spec))
         return f"it has no {call.op}" if chosen is None else chosen.rejects(call)
 
     def avoids(self, call):
-        return self.implementations[type(call.spec)].avoids(call)
+        return self.implementations[self.kind(call.spec)].avoids(call)
 
     def of(self, spec):
-        return self.implementations[type(spec)]
+        return self.implementations[self.kind(spec)]
 
     def forward(self, problem, op):
         return self.of(problem.spec).forward(problem, op)

@@ -1,5 +1,9 @@
 """Our implementations, family by family, in the order in which they are tried."""
 
+from keras_struct.ops.alignment.checkpointed import Checkpointed
+from keras_struct.ops.alignment.jumps import Jumps
+from keras_struct.ops.alignment.portable import Wavefront
+from keras_struct.ops.alignment.reference import AlignmentReference
 from keras_struct.ops.chain.categorical import CategoricalSpec
 from keras_struct.ops.chain.categorical.portable import CategoricalPortable
 from keras_struct.ops.chain.categorical.reference import CategoricalReference
@@ -29,6 +33,18 @@ from keras_struct.ops.dispatch import register_implementation, register_structur
 from keras_struct.ops.implementation import BySpec
 
 FAMILIES = {
+    "alignment": (
+        "needleman_wunsch",
+        "overlap",
+        "smith_waterman",
+        "saigo_vert",
+        "dtw",
+        "monotonic_alignment",
+        "levenshtein",
+        "osa",
+        "damerau",
+        "lcs",
+    ),
     "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
     "chart": ("cky", "nussinov", "eisner"),
 }
@@ -78,3 +94,11 @@ register_implementation(
         }
     ),
 )
+
+register_implementation(
+    "alignment",
+    "portable",
+    BySpec({False: Wavefront(), True: Jumps()}, kind=lambda spec: spec.jumps),
+)
+register_implementation("alignment", "checkpointed", Checkpointed())
+register_implementation("alignment", "reference", AlignmentReference())

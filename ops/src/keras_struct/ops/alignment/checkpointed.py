@@ -1,198 +1,194 @@
 """The wavefront in blocks of times: between the sweeps only one row in about sqrt(L1 + L2) is kept.
 
 A sweep recomputes each block from the rows before it, so it costs one more forward sweep, and reads
-the potentials block by block where they lie, never skewed as a whole. The tape: the rows of every
-lag and state before every block, (B, blocks, P); from `c` on as in `wavefront`; and 1 for every
-example if its local operator was "max". The k best still read a whole table.
+the potentials block by block where they lie, never skewed as a whole. Noise as in `portable.py`.
+The k best are those of `portable`: they need a whole table.
 """
 
-import dataclasses
 import math
+from typing import Any, NamedTuple
 
 from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.alignment import events, paths
 from keras_struct.ops.alignment.layout import Block
-from keras_struct.ops.alignment.wavefront import (
-    Tape,
-    WavefrontSweeps,
-    _logsumexp,
-    _peak,
-    _Run,
-    _swap,
-)
+from keras_struct.ops.alignment.portable import backward_step, curvature_step, tangent_step
+from keras_struct.ops.alignment.run import Run, flat, split, swap
+from keras_struct.ops.implementation import Implementation
+from keras_struct.ops.messages import log_sum
 
 DYNAMIC_SIZE = 128  # times of a block where the number of times is unknown
 
 
-def rejects(call):
-    if call.option("spec").jumps:
-        return "a transposition may come from any earlier row, so every row has to be kept"
-    return None
+class Tape(NamedTuple):
+    """What the forward sweep leaves behind.
+
+    Attributes:
+        heads: For every lag and state, high and low of the rows before every block, (B, blocks, P).
+        ends: As in `portable.Tape`.
+    """
+
+    heads: tuple
+    ends: Any
 
 
-def sweeps(call):
-    return CheckpointedSweeps(call.option("spec"))
+class Checkpointed(Implementation):
+    def rejects(self, call):
+        if call.spec.jumps:
+            return "a transposition may come from any earlier row, so every row has to be kept"
+        return None
 
+    def avoids(self, call):
+        return "it takes one more forward sweep, to save memory"
 
-@dataclasses.dataclass(frozen=True)
-class CheckpointedSweeps(WavefrontSweeps):
-    def blocks(self, potentials, context):
-        return _Blocks(self.spec, potentials, context)
+    def forward(self, problem, op):
+        run = _Blocks(problem)
+        width = 2 * run.spec.states
 
-    def forward(self, potentials, context, op):
-        run = self.blocks(potentials, context)
-        step, states = run.forward_step(op, every_end=True), self.spec.states
-        corner, small = self.spec.end == "corner", run.zeros[:, :1]
-        heads = run.no_rows()
-        end = run.in_corner(run.heads()[0]) if corner else small[:, 0]
-        like = (*[run.zeros] * states, small, end)
+        def step(carry, x):
+            pairs, ends = split(carry, run.pair_count)
+            window = run.pairs_by_lag([*run.no_pairs()[:width], *pairs])
+            row, _ = run.row(window, run.read((*x, None)), op)
+            output = ()
+            if run.corner:
+                here = ops.equal(run.final()[0], x[0])
+                found = run.in_corner(row)
+                ends = [array.where(here, a, b) for a, b in zip(found, ends, strict=True)]
+            else:
+                peak, rest, _, _ = log_sum(*run.ending(row, x[0]), 0.0, 1, op)
+                high = peak + rest
+                output = (high, (peak - high) + rest)
+            return (*flat(row), *pairs[:-width], *ends), output
+
+        small = () if run.corner else (run.zeros[:, :1],) * 2
 
         def block(carry, x):
             xs = (run.times_from(x[0]), *run.xs_from(x[0]))
-            after, (*_, c, ends) = array.scan(step, carry, xs, like=like)
-            return after, (*carry[: len(heads)], c, ends)
+            after, outputs = array.scan(step, carry, xs, like=small)
+            return after, (*carry[: run.pair_count], *outputs)
 
-        like_block = (*heads, run.rows_like(small), run.rows_like(end))
-        _, (*heads, c, ends) = array.scan(block, run.start(), (run.firsts,), like=like_block)
-        c, ends = run.joined(c)[:, :, 0], run.joined(ends)
-        if corner:
-            ends = ops.concatenate([end[:, None], ends], axis=1)
-            index = ops.broadcast_to(run.final()[0][:, None], ops.shape(ends[:, :1]))
-            ends = array.take_along_axis(ends, index, 1)[:, 0]
-        log_partition, tape = run.close((), (), c, ends, op)
-        hard = ops.full_like(log_partition, 1.0 if op == "max" else 0.0)
-        return log_partition, (*(_swap(x) for x in heads), *tape, hard)
+        like = (*run.no_pairs(), *map(run.rows_like, small))
+        start = (*run.heads(), *run.no_ends())
+        carry, outputs = array.scan(block, start, (run.firsts,), like=like)
+        heads, outputs = split(outputs, run.pair_count)
+        ends = run.all_ends(carry[run.pair_count :], [run.joined(x) for x in outputs])
+        peak, rest, _, _ = log_sum(*ends, 0.0, 1, op)
+        return (peak[:, 0], rest[:, 0]), Tape(tuple(map(swap, heads)), ends)
 
-    def backward(self, potentials, context, tape):
-        run = self.blocks(potentials, context)
-        heads, tape, _ = _read_tape(tape)
-        step = run.backward_step(run.injection(tape))
+    def backward(self, problem, tape):
+        run = _Blocks(problem)
+        shares = run.shares(tape.ends)
+        step = backward_step(run, run.injection(shares))
 
         def block(carry, x):
-            pending, rest = run.split(carry, 1)
-            sums, totals = run.sums_and_totals(rest)
-            times, offsets, heads = run.read_block(x)
-            xs = run.xs_from(x[0])
-            last, before = run.replay(times, offsets, xs, heads, _logsumexp)
-            inner = run.join(last, pending, sums)
-            inner, outputs = run.reverse(step, inner, times, before, (*offsets, *xs))
-            _, pending, sums = run.split(inner, 2)
+            pending, sums, totals = split(carry, run.row_count, len(run.no_sums()))
+            xs, heads = run.read_block(x)
+            last, before = run.replay(xs, heads, "logsumexp")
+            inner = (*last, *pending, *sums)
+            inner, outputs = array.scan(
+                step, inner, (*xs, *before), like=run.outputs_like(), reverse=True
+            )
+            _, pending, sums = split(inner, run.pair_count, run.row_count)
             return (*pending, *sums, *run.add(totals, x[0], outputs)), ()
 
         carry = (*run.no_rows(), *run.no_sums(), *run.no_totals())
-        xs = (*run.block_xs(tape), *heads)
-        carry, _ = array.scan(block, carry, xs, like=(), reverse=True)
-        return run.assemble(*run.sums_and_totals(run.split(carry, 1)[-1]))
+        carry, _ = array.scan(block, carry, run.block_xs(tape, shares), like=(), reverse=True)
+        _, sums, totals = split(carry, run.row_count, len(run.no_sums()))
+        return run.assemble(sums, totals)
 
-    def curvature(self, potentials, context, tape, tangents):
-        run, rates = self.blocks(potentials, context), self.blocks(tangents, context)
-        heads, tape, _ = _read_tape(tape)
-        inject, states = run.injection(tape), self.spec.states
-        forward = run.tangent_step(rates, inject, rows=True)
+    def curvature(self, problem, tape, tangents):
+        run, rates = _Blocks(problem), _Blocks(problem, tangents)
+        shares = run.shares(tape.ends)
+        inject = run.injection(shares)
+        forward = tangent_step(run, rates, inject, pairs_too=True)
+        width, states = 2 * run.spec.states, run.spec.states
 
-        def replay(x, dheads, dend):
-            """What the loops read in a block; its last rows and tangents, those of the
-            log-partition so far; its rows and tangents `window` times before each time."""
-            times, offsets, heads = run.read_block(x)
-            xs = (times, *offsets, *run.xs_from(x[0]), *rates.xs_from(x[0]))
-            carry = (*heads, *dheads, dend)
-            carry, before = array.scan(forward, carry, xs, like=(run.zeros,) * (2 * states))
-            last, dlast, (dend,) = run.split(carry, 2)
+        def replay(x, drows, dend):
+            """What the loops read in a block; its last pairs and tangents, those of the
+            log-partition so far; its pairs and tangents `window` times before each time."""
+            xs, heads = run.read_block(x)
+            xs = (*xs, *rates.xs_from(x[0]))
+            like = (run.zeros,) * (width + states)
+            carry, before = array.scan(forward, (*heads, *drows, dend), xs, like=like)
+            last, dlast, (dend,) = split(carry, run.pair_count, run.row_count)
             return xs, last, dlast, dend, before
 
         def forward_block(carry, x):
-            *dheads, dend = carry
-            _, _, dlast, dend, _ = replay(x, dheads, dend)
-            return (*dlast, dend), tuple(dheads)
+            *drows, dend = carry
+            _, _, dlast, dend, _ = replay(x, drows, dend)
+            return (*dlast, dend), tuple(drows)
 
-        xs = (*run.block_xs(tape), *heads)
+        xs = run.block_xs(tape, shares)
         carry = (*run.no_rows(), run.zeros[:, :1])
         carry, dheads = array.scan(forward_block, carry, xs, like=tuple(run.no_rows()))
         dend = carry[-1]
-        step = run.curvature_step(rates, inject, dend)
+        step = curvature_step(run, rates, inject, dend)
+        counts = run.row_count, run.row_count, len(run.no_sums())
 
         def block(carry, x):
-            pending, dpending, rest = run.split(carry, 2)
-            sums, totals = run.sums_and_totals(rest)
-            x, dheads = x[: -len(pending)], x[-len(pending) :]
-            (times, *xs), last, dlast, _, before = replay(x, dheads, dend)
-            inner = run.join(last, dlast, pending, dpending, sums)
-            inner, outputs = run.reverse(step, inner, times, before, xs)
-            _, _, pending, dpending, sums = run.split(inner, 4)
+            pending, dpending, sums, totals = split(carry, *counts)
+            x, drows = x[: -run.row_count], x[-run.row_count :]
+            xs, last, dlast, _, before = replay(x, drows, dend)
+            inner = (*last, *dlast, *pending, *dpending, *sums)
+            inner, outputs = array.scan(
+                step, inner, (*xs, *before), like=run.outputs_like(), reverse=True
+            )
+            _, _, pending, dpending, sums = split(inner, run.pair_count, *[run.row_count] * 3)
             return (*pending, *dpending, *sums, *run.add(totals, x[0], outputs)), ()
 
         carry = (*run.no_rows(), *run.no_rows(), *run.no_sums(), *run.no_totals())
         carry, _ = array.scan(block, carry, (*xs, *dheads), like=(), reverse=True)
-        return run.assemble(*run.sums_and_totals(run.split(carry, 2)[-1]))
+        _, _, sums, totals = split(carry, *counts)
+        return run.assemble(sums, totals)
 
-    def trace(self, potentials, context, tape, noise):
-        run = self.blocks(potentials, context)
-        heads, tape, hard = _read_tape(tape)
-        hard = hard[:, None] > 0
-
-        def reduce(terms):
-            return array.where(hard, _peak(terms), _logsumexp(terms))
-
-        def replay(x):
-            times, offsets, heads = run.read_block(x)
-            xs = run.xs_from(x[0])
-            last, before = run.replay(times, offsets, xs, heads, reduce)
-            return (times, *offsets, *xs), last, before
-
-        time, state = paths.end(run, tape, noise)
-        xs = (*run.block_xs(tape), *heads)
+    def trace(self, problem, tape, draws=None):
+        run, op = _Blocks(problem), "max" if draws is None else "logsumexp"
+        shares = run.shares(tape.ends)
+        node = time, _, state = paths.end(run, shares, draws)
+        xs = run.block_xs(tape, shares)
         if state is None:
-            node = paths.last_cell(run, time, self._rows_at(run, time, replay, xs), noise)
-        else:
-            node = time, run.final()[1], state
-        draws = noise((run.count * run.size, *ops.shape(time)[:1], len(run.moves)))
-        draws = ops.reshape(draws, (run.count, run.size, *ops.shape(draws)[1:]))
-        step = paths.walk_step(run, tape)
+            node = paths.last_cell(run, time, self._rows_at(run, time, xs, op), draws)
+        step = paths.walk_step(run, draws)
 
         def block(node, x):
-            xs, last, before = replay(x[:-1])
-            xs = (*xs, x[-1], *before)
-            carry, (places,) = array.scan(step, (*last, *node), xs, like=(time,), reverse=True)
+            xs, heads = run.read_block(x)
+            last, before = run.replay(xs, heads, op)
+            carry, (places,) = array.scan(
+                step, (*last, *node), (*xs, *before), like=(time,), reverse=True
+            )
             return tuple(carry[-3:]), (places,)
 
-        like = (run.rows_like(time),)
-        node, (places,) = array.scan(block, node, (*xs, draws), like=like, reverse=True)
+        node, (places,) = array.scan(block, node, xs, like=(run.rows_like(time),), reverse=True)
         places = ops.reshape(places, (run.count * run.size, *ops.shape(time)))
-        return events.encode(self.spec, run.layout, paths.with_origin(run, node, places))
+        return events.encode(run.spec, run.layout, paths.with_origin(run, node, places))
 
-    def _rows_at(self, run, time, replay, xs):
-        """V at one time of each example, (B, P) for every state where paths may end."""
-        states = run.end_states()
-        positions = ops.broadcast_to(run.position, ops.shape(run.zeros))
+    def _rows_at(self, run, time, xs, op):
+        """Pairs at one time of each example, each (B, P), of every state where paths may end."""
+        count = 2 * len(run.end_states())
+        width = 2 * run.spec.states
 
         def block(rows, x):
-            _, last, before = replay(x)
+            xs, heads = run.read_block(x)
+            last, before = run.replay(xs, heads, op)
+            # Rows at times first - window, ..., first + size - 1.
             here = ops.logical_and(time >= x[0], time < x[0] + run.size)
             found = []
-            for s, row in zip(states, rows, strict=True):
-                end = ops.stack(last[s :: self.spec.states][::-1])
-                table = ops.concatenate([before[s], end], axis=0)
-                now = run.at_time(table, time - x[0] + 1, positions)
+            for n, row in enumerate(rows):
+                table = ops.concatenate([before[n], ops.stack(last[n::width][::-1])], axis=0)
+                now = paths.at_time(run, swap(table), time - x[0] + 1)
                 found.append(array.where(here, now, row))
             return tuple(found), ()
 
-        rows = tuple(run.zeros for _ in states)
+        rows = tuple(run.zeros for _ in range(count))
         return array.scan(block, rows, xs, like=())[0]
 
 
-def _read_tape(tape):
-    """Rows before every block; `Tape` without rows; 1 for every example of a "max" tape."""
-    heads = tuple(_swap(x) for x in tape[:-5])
-    return heads, Tape((), (), *tape[-5:-1]), tape[-1]
-
-
-class _Blocks(_Run):
+class _Blocks(Run):
     """Potentials read block by block: `size` times in each, the last reaches past the end."""
 
-    def __init__(self, spec, potentials, context):
-        super().__init__(spec, potentials, context)
+    def __init__(self, problem, potentials=None):
+        super().__init__(problem, potentials)
         steps = self.steps
         self.size = math.isqrt(steps - 1) + 1 if isinstance(steps, int) else DYNAMIC_SIZE
         self.count = -(-steps // self.size)
@@ -217,30 +213,30 @@ class _Blocks(_Run):
         return ops.reshape(x, (self.count, self.size, *ops.shape(x)[1:]))
 
     def joined(self, x):
-        """(blocks, size, B, ...) to (B, steps, ...)."""
-        x = ops.reshape(x, (self.count * self.size, *ops.shape(x)[2:]))
-        return _swap(x[: self.steps])
+        """(blocks, size, B, 1) to (steps, B, 1)."""
+        return ops.reshape(x, (self.count * self.size, *ops.shape(x)[2:]))[: self.steps]
 
-    def block_xs(self, tape):
-        """For every block: first time, offsets."""
-        return (self.firsts, *(self.in_blocks(x) for x in self.offsets(tape.c)))
+    def block_xs(self, tape, shares):
+        """For every block: first time, shares of paths that end in it, rows before it."""
+        shares = map(self.in_blocks, self.share_xs(shares))
+        return (self.firsts, *shares, *map(swap, tape.heads))
 
     def read_block(self, x):
-        """Times, offsets and rows before."""
-        count = 2 + self.spec.window
-        return self.times_from(x[0]), list(x[1:count]), list(x[count:])
+        """What the loops read in a block, and the rows before it."""
+        first, *rest = x
+        shares, heads = split(rest, 0 if self.corner else 1)
+        return (self.times_from(first), *self.xs_from(first), *shares), heads
 
-    def replay(self, times, offsets, xs, heads, reduce):
-        """Last rows of a block, and its rows `window` times before each time, from the heads."""
-        states = self.spec.states
+    def replay(self, xs, heads, op):
+        """Last pairs of a block, and its pairs `window` times before each time, from the heads."""
+        width = 2 * self.spec.states
 
         def step(carry, x):
-            x = self.read(x)
-            row = self.row(self.by_lag(carry), x, reduce)
-            return (*row, *carry[:-states]), tuple(carry[-states:])
+            window = self.pairs_by_lag([*self.no_pairs()[:width], *carry])
+            row, _ = self.row(window, self.read(x), op)
+            return (*flat(row), *carry[:-width]), tuple(carry[-width:])
 
-        like = tuple([self.zeros] * states)
-        return array.scan(step, tuple(heads), (times, *offsets, *xs), like=like)
+        return array.scan(step, tuple(heads), xs, like=tuple(self.no_pairs()[:width]))
 
     # Marginals of the potentials that change over time, added up where they lie ------------------
 
@@ -266,10 +262,6 @@ class _Blocks(_Run):
             else:
                 added.append(block.add(total, y, kind, ops.shape(x)[1:]))
         return added
-
-    def sums_and_totals(self, rest):
-        count = len(self.no_sums())
-        return list(rest[:count]), list(rest[count:])
 
     def assemble(self, sums, totals):
         """Marginals in the shapes of the canonical potentials, per example."""

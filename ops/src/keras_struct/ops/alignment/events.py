@@ -31,6 +31,13 @@ def encode(spec, layout, places):
     return nodes[:, : layout.steps - 1] if spec.event == "cells" else nodes
 
 
+def encode_all(spec, layout, places, exists):
+    """Events (k, B, ...) from positions (k, 1 + steps, B), -1 where none exists; and `exists`."""
+    encoded = ops.stack([encode(spec, layout, x) for x in ops.unstack(places, exists.shape[0], axis=0)])
+    keep = ops.reshape(exists, (*ops.shape(exists), *(1 for _ in encoded.shape[2:])))
+    return array.where(keep, encoded, -1), exists
+
+
 def decode(spec, layout, event):
     """Nodes (B, N) i and j of an event in order, -1 after its end."""
     if spec.event == "nodes":

@@ -1,82 +1,112 @@
 """Single paths on the lattice: one drawn back through the tape, and the k best.
 
 Both walk from the last time to the first and keep, per path, the time, position and state of the
-node where it stands. They return positions by time, -1 where the path has no node.
+node where it stands. They return positions by time, -1 where the path has no node. The noise is
+numbered in `portable.py`.
 """
 
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.alignment.run import split
 from keras_struct.ops.alignment.spec import START
+from keras_struct.ops.messages import log_weights
+from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 _IMPOSSIBLE = 4 * FORBIDDEN
+END, CELL, MOVE = 0, 1, 2  # streams of the noise
 
 
-def walk(run, tape, noise):
+def walk(run, tape, draws):
     """Positions (1 + steps, B) of one path per example: the best move after noise at each node."""
-    time, state = end(run, tape, noise)
-    if run.spec.end == "corner":
-        node = time, run.final()[1], state
-    else:
-        positions = ops.broadcast_to(run.position, ops.shape(run.zeros))
-        rows = [run.at_time(tape.v[s], time, positions) for s in run.end_states()]
-        node = last_cell(run, time, rows, noise)
-    draws = noise((run.steps, *ops.shape(time)[:1], len(run.moves) + run.spec.jumps))
-    xs = (run.times, *run.offsets(tape.c), *run.xs, draws, *tape.v)
+    node = time, _, state = end(run, run.shares(tape.ends), draws)
+    if state is None:
+        rows = [at_time(run, x, time) for x in tape.rows[: 2 * len(run.end_states())]]
+        node = last_cell(run, time, rows, draws)
+    xs = (run.times, *run.xs(), *no_share(run), *(ops.swapaxes(x, 0, 1) for x in tape.rows))
     carry, (places,) = array.scan(
-        walk_step(run, tape), (*tape.last, *node), xs, like=(time,), reverse=True
+        walk_step(run, draws), (*tape.last, *node), xs, like=(time,), reverse=True
     )
     return with_origin(run, carry[-3:], places)
 
 
-def end(run, tape, noise):
-    """Time where a path ends, -1 for the empty structure, and its state in the corner, (B, 1)."""
-    choice = array.argmax(tape.ends + noise(ops.shape(tape.ends)), 1)
-    choice = ops.cast(choice, "int32")[:, None]
-    if run.spec.end == "corner":
-        return run.final()[0], choice
-    return array.where(choice > run.steps, 0 * choice - 1, choice), None
+def no_share(run):
+    """A place for what `Run.read` expects."""
+    return () if run.corner else (ops.zeros_like(run.times),)
 
 
-def last_cell(run, time, rows, noise):
-    """Time, position and state of the end of a path, (B, 1), from the rows at its time."""
-    rows = [array.where(run.end_mask(time), row, _IMPOSSIBLE) for row in rows]
-    rows = ops.concatenate(rows, axis=1)
-    cell = ops.cast(array.argmax(rows + noise(ops.shape(rows)), 1), "int32")[:, None]
+def end(run, shares, draws):
+    """Time where a path ends, -1 for the empty structure, and in a corner its place and state,
+    (B, 1)."""
+    choice = perturbed(log_weights(shares), draws, END, flat_places(ops.shape(shares)[1:]))
+    choice = ops.cast(array.argmax(choice, 1), "int32")[:, None]
+    if run.corner:
+        return (*run.final(), choice)
+    return array.where(choice > run.steps, 0 * choice - 1, choice), None, None
+
+
+def at_time(run, table, time):
+    """Rows (B, P) of a table (B, steps, P) at times (B, 1), which begins `window - 1` before 0."""
+    batch, steps, width = ops.shape(table)
+    row = ops.clip(ops.cast(time + run.spec.window - 1, "int32"), 0, steps - 1)
+    index = ops.broadcast_to(row[:, :, None], (batch, 1, width))
+    return array.take_along_axis(table, index, 1)[:, 0]
+
+
+def last_cell(run, time, rows, draws):
+    """Time, position and state of the end of a path, (B, 1), from the pairs at its time."""
+    pairs = list(zip(rows[0::2], rows[1::2], strict=True))
+    high, low = run.ending(pairs, time)
+    high = high - array.max(high, 1, keepdims=True)
+    logits = array.where(high > INFEASIBLE, high + low, _IMPOSSIBLE)
+    logits = perturbed(logits, draws, CELL, flat_places(ops.shape(logits)[1:]))
+    cell = ops.cast(array.argmax(logits, 1), "int32")[:, None]
     return time, cell % run.layout.positions, cell // run.layout.positions
 
 
-def walk_step(run, tape):
-    """Step of a loop back: carry (*rows of V, *node), where each path stands; what it reads ends in
-    noise (B, moves) and the rows `window` times before."""
-    spec = run.spec
+def walk_step(run, draws):
+    """Step of a loop back: carry (*pairs, *node), where each path stands; what it reads ends in
+    the pairs `window` times before."""
+    spec, width = run.spec, 2 * run.spec.states
     batch = ops.shape(run.zeros)[0]
     *constants, targets = _constants(run, batch)
+    count = len(run.moves) + spec.jumps
+    numbers = ops.arange(count, dtype="int32")[None]
 
     def step(carry, x):
-        rows, node = run.split(carry, 1)
+        pairs, node = split(carry, run.pair_count)
         x = run.read(x)
-        draw, *before = x.rest
-        window = [*rows, *before]
+        pairs = [*pairs, *x.rest[:width]]
         time, place, state = node
         inside = array.where(place > 0, place, 0 * place)
-        columns = []
-        for source, score in zip(*run.terms(run.by_lag(window), x), strict=True):
-            columns.append(array.take_along_axis(source + score, inside, 1))
-        logits = array.where(state == targets, array.concatenate(columns, 1), _IMPOSSIBLE)
+        terms = run.terms(run.pairs_by_lag(pairs), x.thetas)
+        columns = [[array.take_along_axis(_wide(y, run), inside, 1) for y in term] for term in terms]
         steps = constants
         if spec.jumps:
-            score, from_time, from_place = run.jump(tape, x.thetas[-1], x.time, inside)
-            logits = array.concatenate([logits, score], 1)
+            *score, from_time, from_place = run.jump(x, inside)
+            columns.append(score)
             last = (x.time - from_time, inside - from_place, 0 * inside)
             steps = [array.concatenate(pair, 1) for pair in zip(steps, last, strict=True)]
-        choice = ops.cast(array.argmax(logits + draw, 1), "int32")[:, None]
+        known = state == targets
+        if spec.jumps:
+            known = array.concatenate([known, known[:, :1]], 1)
+        tops = array.concatenate([high + score for high, _, score in columns], 1)
+        peak = array.max(array.where(known, tops, _IMPOSSIBLE), 1, keepdims=True)
+        logits = [((high - peak) + score) + low for high, low, score in columns]
+        logits = array.where(known, array.concatenate(logits, 1), _IMPOSSIBLE)
+        logits = perturbed(logits, draws, MOVE, (x.time - 1) * count + numbers)
+        choice = ops.cast(array.argmax(logits, 1), "int32")[:, None]
         move = [array.take_along_axis(x, choice, 1) for x in steps]
         node, visited = _advance(run, (time, place, state), x.time, *move)
-        return (*window[spec.states :], *node), visited
+        return (*pairs[width:], *node), visited
 
     return step
+
+
+def _wide(x, run):
+    """A row (B, P), of a potential that may be (B, 1)."""
+    return x if x.shape[1] == run.zeros.shape[1] else x + run.zeros
 
 
 def best(run, k):
@@ -216,7 +246,7 @@ def _forward(run, k):
 
     like = [zeros] * spec.states + [ops.cast(zeros, "int32")] * spec.states
     carry = tuple(x for row in history for x in row)
-    xs = (run.times, *run.xs)
+    xs = (run.times, *run.xs())
     if spec.jumps:
         ranks = ops.arange(k, dtype="int32")
         table = ops.concatenate([run.empty_table()] * k, axis=2)

@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.chain.linear_chain import LinearChainSpec
-from keras_struct.ops.chain.messages import join, log_sum
+from keras_struct.ops.messages import join, log_sum
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE

@@ -1,4 +1,4 @@
-"""Messages of a chain in log space, whose rounding errors do not grow with the chain.
+"""Messages in log space, whose rounding errors do not grow with the chain or path.
 
 A message is a sum over a prefix: for 2,000 steps of scores around 20 it is 40,000, and the last
 digit of that in float32 is 0.004. Here it is a pair `(high, low)` that stands for the exact sum of
