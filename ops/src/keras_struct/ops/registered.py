@@ -2,6 +2,7 @@
 
 from keras_struct.ops.alignment.checkpointed import Checkpointed
 from keras_struct.ops.alignment.jumps import Jumps
+from keras_struct.ops.alignment.native_cpu import Strips
 from keras_struct.ops.alignment.portable import Wavefront
 from keras_struct.ops.alignment.reference import AlignmentReference
 from keras_struct.ops.chain.categorical import CategoricalSpec
@@ -95,6 +96,7 @@ register_implementation(
     ),
 )
 
+register_implementation("alignment", "native_cpu", Strips())
 register_implementation(
     "alignment",
     "portable",

@@ -1,104 +1,110 @@
-"""The strips of `strips.py` on the CPU, compiled by Numba, examples in parallel.
-
-The tape: messages of the last rows of every strip, `heads` (B, K - 1, S, H, L2 + 1); log-weights of
-the states in the corner where all paths end, else of the ends in each row and of the empty
-structure, `ends` (B, E); the log-partition (B,); 1 for every example if the local operator was
-"max". All of it is float64. The potentials and results have the dtype of the call.
-"""
+"""The strips of `strips.py` on the CPU, compiled by Numba, examples in parallel."""
 
 import functools
+from typing import Any, NamedTuple
 
 import numpy as np
+from keras import ops
 
-from keras_struct.ops import array, native
+from keras_struct.ops import native
 from keras_struct.ops.alignment import events
 from keras_struct.ops.alignment.layout import Layout
-from keras_struct.ops.alignment.wavefront import WavefrontSweeps
-from keras_struct.ops.native import rejects
-from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-
-__all__ = ["StripSweeps", "rejects", "sweeps"]
+from keras_struct.ops.native import NativeImplementation
+from keras_struct.ops.numerics import FORBIDDEN
 
 
-def sweeps(call):
-    return StripSweeps(call.option("spec"))
+class Tape(NamedTuple):
+    """What the forward sweep leaves behind, in float64.
+
+    Attributes:
+        heads: Messages of the last rows of every strip, (B, K - 1, S, H, L2 + 1).
+        ends: Log-weights (B, E) of the states in the corner where all paths end, else of the ends
+            at each time and, last, of the empty structure, as in `portable.py`.
+        value: The log-partition (B,).
+    """
+
+    heads: Any
+    ends: Any
+    value: Any
 
 
-class StripSweeps(native.NativeSweeps, WavefrontSweeps):
-    @property
-    def differentiable(self):
-        return WavefrontSweeps(self.spec)
+class Strips(NativeImplementation):
+    def rejects(self, call):
+        if call.spec.jumps:
+            return "a transposition may come from any earlier row, and a strip knows the last ones"
+        return super().rejects(call)
 
-    def forward(self, potentials, context, op):
+    def forward(self, problem, op):
         from keras_struct.ops.alignment import strips
 
-        batch, (rows, columns) = context[0].shape[0], potentials[0].shape[1:]
-        states = self.spec.states
-        halo = int(_plan(self.spec, columns).halo)
-        ends = states if self.spec.end == "corner" else rows + 2
-        shapes = (rows // int(strips.LANES), states, halo, columns + 1), (ends,), (), ()
+        spec, batch = problem.spec, problem.context[0].shape[0]
+        rows, columns = problem.potentials[0].shape[1:]
+        halo = int(_plan(spec, rows, columns).halo)
+        ends = spec.states if spec.end == "corner" else rows + columns + spec.window + 2
+        shapes = (rows // int(strips.LANES), spec.states, halo, columns + 1), (ends,), ()
         results = [((batch, *shape), "float64") for shape in shapes]
-        value = (batch,), native.dtype_of(potentials[0])
-        *tape, log_partition = native.call(
-            self, "_forward", [*results, value], *potentials, *context, static=(op == "max",)
+        results += [((batch,), native.dtype_of(problem.potentials[0]))] * 2
+        arrays = (*problem.potentials, *problem.context)
+        *tape, high, low = native.call(
+            self, "_forward", results, *arrays, static=(spec, op == "max")
         )
-        return log_partition, tuple(tape)
+        return (high, low), Tape(*tape)
 
-    def backward(self, potentials, context, tape):
-        return self.parts("_backward", potentials, context, *tape)
+    def backward(self, problem, tape):
+        return self.parts("_backward", problem, *tape)
 
-    def curvature(self, potentials, context, tape, tangents):
-        return self.parts("_curvature", potentials, context, *tape, *tangents)
+    def curvature(self, problem, tape, tangents):
+        return self.parts("_curvature", problem, *tape, *tangents)
 
-    def trace(self, potentials, context, tape, noise):
-        batch, (rows, columns) = context[0].shape[0], potentials[0].shape[1:]
-        layout = Layout(rows, columns, self.spec.by_rows)
-        draws = [noise((batch, tape[1].shape[1]))]
-        if self.spec.end != "corner":
-            draws.append(noise((batch, columns + 1, self.spec.states)))
-        steps = layout.steps + self.spec.window  # draws as those of the wavefront
-        draws.append(array.transpose(noise((steps, batch, len(self.spec.moves))), (1, 0, 2)))
-        results = [((batch, layout.steps + 1), "int32")]
-        (places,) = native.call(self, "_trace", results, *potentials, *context, *tape, *draws)
-        return events.encode(self.spec, layout, array.transpose(places, (1, 0)))
+    def trace(self, problem, tape, draws=None):
+        keys = ops.zeros((problem.context[0].shape[0], 2), dtype="int32")
+        return self._trace(problem, tape, keys, 1, hard=True)[0]
+
+    def sample(self, problem, tape, noise):
+        return self._trace(problem, tape, noise.keys, noise.count, hard=False)
+
+    def _trace(self, problem, tape, keys, n, hard):
+        """Events (n, B, ...)."""
+        spec, batch = problem.spec, problem.context[0].shape[0]
+        layout = Layout(*problem.potentials[0].shape[1:], spec.by_rows)
+        results = [((batch, n, layout.steps + 1), "int32")]
+        arrays = (*problem.potentials, *problem.context, *tape, keys)
+        (places,) = native.call(self, "_walk", results, *arrays, static=(spec, hard))
+        places = ops.reshape(ops.transpose(places, (2, 1, 0)), (-1, n * batch))
+        event = events.encode(spec, layout, places)
+        return ops.reshape(event, (n, batch, *event.shape[1:]))
 
     # On NumPy arrays ---------------------------------------------------------------------------
 
-    def _forward(self, hard, *arrays):
-        run = _Run(self.spec, arrays)
-        heads, ends, values, maximum, log_partition = run.rest
-        heads[:], ends[:], maximum[:] = 0.0, FORBIDDEN, hard
-        if self.spec.empty:
+    def _forward(self, spec, hard, *arrays):
+        run = _Run(spec, arrays)
+        heads, ends, values, high, low = run.rest
+        heads[:], ends[:] = 0.0, FORBIDDEN
+        if spec.empty:
             ends[:, -1] = 0.0
         run.on_examples("forward", hard, heads, ends)
         values[:] = ends.max(1) if hard else _logsumexp(ends)
-        log_partition[:] = values
+        high[:] = values
+        low[:] = values - high
 
-    def _backward(self, *arrays):
-        run = _Run(self.spec, arrays)
-        (heads, _, values, _), marginals = run.rest[:4], run.rest[4:]
+    def _backward(self, spec, *arrays):
+        run = _Run(spec, arrays)
+        (heads, _, values), marginals = run.rest[:3], run.rest[3:]
         run.on_examples("backward", heads, values, run.five(marginals))
 
-    def _curvature(self, *arrays):
-        run = _Run(self.spec, arrays)
-        (heads, _, values, _), count = run.rest[:4], len(self.spec.kinds)
-        tangents, products = run.rest[4 : 4 + count], run.rest[4 + count :]
+    def _curvature(self, spec, *arrays):
+        run = _Run(spec, arrays)
+        (heads, _, values), count = run.rest[:3], len(spec.kinds)
+        tangents, products = run.rest[3 : 3 + count], run.rest[3 + count :]
         run.on_examples("curvature", run.five(tangents), heads, values, run.five(products))
 
-    def _trace(self, *arrays):
-        run = _Run(self.spec, arrays)
-        heads, ends, values, hard, ends_noise, *noise, places = run.rest
-        end = (ends + ends_noise).argmax(1)
-        if self.spec.end == "corner":
-            noise.insert(0, np.zeros((run.batch, 1, 1)))
-        else:
-            end = np.where(end > run.rows, -1, end)
-        end = np.where(values > INFEASIBLE, end, -1)
-        of_columns, of_moves = map(native.as_double, noise)
-        of_moves = native.as_double(np.moveaxis(of_moves, 0, 1))
+    def _walk(self, spec, hard, *arrays):
+        run = _Run(spec, arrays)
+        heads, ends, _, keys, places = run.rest
         places[:] = -1
-        by_rows = self.spec.by_rows
-        run.on_examples("trace", by_rows, heads, hard, end, of_columns, of_moves, places)
+        wide = run.dtype == np.float64
+        ends = native.as_double(ends)
+        run.on_examples("trace", spec.by_rows, heads, ends, hard, keys, wide, places)
 
 
 class _Run:
@@ -110,7 +116,7 @@ class _Run:
         self.batch = len(arrays[count])
         self.rows, columns = arrays[0].shape[1:]
         self.potentials = self.five(arrays[:count])
-        self.plan = _plan(spec, columns)
+        self.plan = _plan(spec, self.rows, columns)
         lengths = np.stack(arrays[count : count + 2], axis=1)
         self.lengths = np.clip(lengths, 0, (self.rows, columns)).astype("uint64")
         self.cells = self.batch * self.rows * columns
@@ -118,25 +124,26 @@ class _Run:
 
     def five(self, arrays):
         """As the kernels take them, contiguous and as many for every structure."""
-        from keras_struct.ops.alignment import strips
+        from keras_struct.ops.alignment import strip_sweeps
 
         arrays = [np.require(x, self.dtype, ["C", "W"]) for x in arrays]
-        return (*arrays, *[np.zeros((1, 1, 1), self.dtype)] * (strips.MOST_CHANNELS - len(arrays)))
+        missing = strip_sweeps.MOST_CHANNELS - len(arrays)
+        return (*arrays, *[np.zeros((1, 1, 1), self.dtype)] * missing)
 
     def on_examples(self, name, *arguments):
         """Runs a kernel on all examples."""
-        from keras_struct.ops.alignment import strips
+        from keras_struct.ops.alignment import strip_sweeps
 
-        kernel = getattr(strips, name)
+        kernel = getattr(strip_sweeps, name)
         arguments = self.lengths, self.potentials, *arguments
         native.on_examples(kernel, self.batch, self.cells, self.plan, *arguments)
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(spec, columns):
+def _plan(spec, rows, columns):
     from keras_struct.ops.alignment import strips
 
-    return strips.plan(spec, columns)
+    return strips.plan(spec, rows, columns)
 
 
 def _logsumexp(x):

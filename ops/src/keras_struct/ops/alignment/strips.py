@@ -41,6 +41,7 @@ class Plan(NamedTuple):
         gaps: Whether a channel is of kind "gap", (C,).
         start, end: `CORNER`, `BORDER` or `ANYWHERE`.
         halo, past: Largest di and largest lag.
+        positions: Rows of nodes, L1 + 1.
         width, plane: Size of a time and of a plane of f; a time of theta and w has `LANES`.
         times: Times in a plane of theta and w.
         here: Where f has every state at time 0, (S,).
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
     end: np.uint64
     halo: np.uint64
     past: np.uint64
+    positions: np.uint64
     width: np.uint64
     plane: np.uint64
     times: np.uint64
@@ -66,8 +68,8 @@ class Plan(NamedTuple):
     scores: np.ndarray
 
 
-def plan(spec, columns):
-    """The `Plan` of a spec for rows of `columns` cells."""
+def plan(spec, rows_of_cells, columns):
+    """The `Plan` of a spec for so many rows and columns of cells."""
     moves, states, channels = spec.moves, spec.states, len(spec.kinds)
     modes = {"corner": CORNER, "border": BORDER, "anywhere": ANYWHERE}
     into = [spec.into(state) for state in range(states)]
@@ -92,6 +94,7 @@ def plan(spec, columns):
         end=modes[spec.end],
         halo=U(halo),
         past=U(past),
+        positions=U(rows_of_cells + 1),
         width=U(width),
         plane=U(plane),
         times=U(times),
@@ -283,41 +286,60 @@ def ends_of_row(plan, strip, i):
 
 @compiled
 def collect_ends(plan, strip, f, hard, ends):
-    """Log-weight of the paths that end in each row or, where they end in a corner, each state."""
-    if plan.end == ANYWHERE:
-        collect_anywhere(plan, strip, f, hard, ends)
+    """Log-weight of the paths that end at each time or, where they end in a corner, in each state.
+
+    In a strip all lanes are at one time, `first + t`.
+    """
+    if plan.end == CORNER:
+        if strip.first <= strip.n1 and strip.n1 < strip.first + strip.lanes:
+            r = strip.n1 - strip.first
+            for s in range(U(len(plan.fan_in))):
+                ends[s] = f[plan.here[s] + (strip.n2 + r) * plan.width + r]
         return
-    for r in range(strip.lanes):
-        start, stop = ends_of_row(plan, strip, strip.first + r)
-        peak, total = 2 * FORBIDDEN, 0.0
-        for s in range(U(len(plan.fan_in))):
-            for j in range(start, stop + ONE):
-                x = f[plan.here[s] + (j + r) * plan.width + r]
-                if plan.end == CORNER:
-                    ends[s] = x
-                elif x > peak:
-                    total = total * exp_or_zero(peak - x) + 1.0
-                    peak = x
-                else:
-                    total += exp_or_zero(x - peak)
-        if plan.end == BORDER and start <= stop:
-            ends[strip.first + r] = peak if hard else peak + log(total)
+    found = np.empty(LANES)
+    for t in range(strip.times):
+        time, peak, total = strip.first + t, 2 * FORBIDDEN, 0.0
+        if plan.end == ANYWHERE:  # state 0 is forbidden outside of the lengths: all lanes count
+            here = plan.here[0] + t * plan.width
+            for r in range(strip.lanes):
+                peak = f[here + r] if f[here + r] > peak else peak
+            if peak <= INFEASIBLE:
+                continue
+            for r in range(strip.lanes):
+                found[r] = exp_or_zero(f[here + r] - peak)
+            for r in range(strip.lanes):
+                total += found[r]
+            ends[time] = merged(ends[time], peak if hard else peak + log(total), hard)
+            continue
+        for r in border_lanes(strip, t):
+            if r < strip.lanes and may_end(plan, strip, t, r):
+                for s in range(U(len(plan.fan_in))):
+                    x = f[plan.here[s] + t * plan.width + r]
+                    if x > INFEASIBLE:
+                        ends[time] = merged(ends[time], x, hard)
+
+
+@inlined
+def border_lanes(strip, t):
+    """The lanes in the last column and in the last row, without repetition; LANES for none."""
+    column = t - strip.n2 if t >= strip.n2 else LANES
+    row = strip.n1 - strip.first if strip.n1 >= strip.first else LANES
+    return column, LANES if row == column else row
 
 
 @compiled
-def collect_anywhere(plan, strip, f, hard, ends):
-    """State 0 is forbidden outside of the lengths, so the whole strip counts."""
-    peak, total = np.full(LANES, 2 * FORBIDDEN), np.zeros(LANES)
-    for t in range(strip.times):
-        here = plan.here[0] + t * plan.width
-        for r in range(strip.lanes):
-            peak[r] = f[here + r] if f[here + r] > peak[r] else peak[r]
-    for t in range(strip.times):
-        here = plan.here[0] + t * plan.width
-        for r in range(strip.lanes):
-            total[r] += exp_or_zero(f[here + r] - peak[r])
-    for r in range(min(strip.lanes, strip.n1 + ONE - strip.first)):
-        ends[strip.first + r] = peak[r] if hard else peak[r] + log(total[r])
+def merged(x, y, hard):
+    """Log-sum or maximum of two numbers."""
+    low, high = (x, y) if x < y else (y, x)
+    return high if hard else high + log(1.0 + exp_or_zero(low - high))
+
+
+@inlined
+def may_end(plan, strip, t, r):
+    """Whether paths may end in lane r at time t of the strip, unless they end in a corner."""
+    i, j = strip.first + r, t - r
+    inside = t > r and i > ZERO and i <= strip.n1 and j <= strip.n2
+    return inside and (plan.end == ANYWHERE or i == strip.n1 or j == strip.n2)
 
 
 @compiled
@@ -479,245 +501,3 @@ def clear(x, gap, n1, n2):
     else:
         x[n1:] = 0.0
         x[:n1, n2:] = 0.0
-
-
-# Examples -----------------------------------------------------------------------------------------
-#
-# Arguments: the plan; `examples`, first and last + 1; lengths (B, 2); a tuple of `MOST_CHANNELS`
-# potentials (1 | B, 1 | L1, 1 | L2), the last ones unused, and likewise tangents and marginals;
-# the tape.
-
-MOST_CHANNELS = 5
-
-
-@compiled
-def new_strip(plan, planes, fill):
-    """A strip like f whose last plane is 0."""
-    f = np.full(U(planes) * plan.plane, fill)
-    f[len(f) - plan.plane :] = 0.0
-    return f
-
-
-@compiled
-def new_times(plan, planes):
-    """A strip like theta whose last plane is 0."""
-    return np.zeros(U(planes) * plan.times * LANES)
-
-
-@compiled
-def plane_of(plan, theta, c):
-    return theta[c * plan.times * LANES : (c + ONE) * plan.times * LANES]
-
-
-@compiled
-def of_example(x, b):
-    return x[b if x.shape[0] > 1 else 0]
-
-
-@compiled
-def read_potentials(plan, strip, xs, b, outside, theta):
-    for c in range(len(plan.gaps)):
-        skew(of_example(xs[c], b), plan.gaps[c], strip, outside, plane_of(plan, theta, U(c)))
-
-
-@compiled
-def write_marginals(plan, strip, g, b, xs):
-    for c in range(len(plan.gaps)):
-        unskew(plane_of(plan, g, U(c)), plan.gaps[c], strip, xs[c][b])
-
-
-@compiled
-def sizes(plan):
-    return len(plan.fan_in), len(plan.gaps), len(plan.source)
-
-
-@compiled
-def forward(plan, examples, lengths, xs, hard, heads, ends):
-    """Fills `heads` (B, K - 1, S, H, L2 + 1) and `ends` (B, E)."""
-    states, channels, _ = sizes(plan)
-    theta, w = new_times(plan, channels + 1), np.empty(1)
-    for b in range(examples[0], examples[1]):
-        n1, n2 = lengths[b]
-        f = new_strip(plan, states + 1, FORBIDDEN)
-        for k in range(n1 // LANES + ONE):
-            strip = strip_of(k, n1, n2)
-            if k > ZERO:
-                save_rows(plan, n2, f, heads[b, k - ONE])
-            start_strip(plan, strip, k, heads[b], f, FORBIDDEN)
-            read_potentials(plan, strip, xs, b, FORBIDDEN, theta)
-            propagate(plan, strip, f, theta, w, hard, False)
-            collect_ends(plan, strip, f, hard, ends[b])
-
-
-@compiled
-def start_strip(plan, strip, k, heads, f, outside):
-    """The rows before strip k."""
-    if k > ZERO:
-        load_rows(plan, strip.n2, heads[k - ONE], f)
-    else:
-        set_halo(plan, f, outside)
-
-
-@compiled
-def backward(plan, examples, lengths, xs, heads, values, marginals):
-    """Fills the marginals."""
-    states, channels, moves = sizes(plan)
-    theta, w = new_times(plan, channels + 1), new_times(plan, moves)
-    g, p = new_times(plan, channels + 1), new_strip(plan, states + 1, 0.0)
-    pending = np.empty(heads.shape[2:])
-    for b in range(examples[0], examples[1]):
-        n1, n2 = lengths[b]
-        if values[b] <= INFEASIBLE:
-            n1, n2 = ZERO, ZERO
-        for c in range(channels):
-            clear(marginals[c][b], plan.gaps[c], n1, n2)
-        if values[b] <= INFEASIBLE:
-            continue
-        f = new_strip(plan, states + 1, FORBIDDEN)
-        last = n1 // LANES
-        for back in range(last + ONE):
-            k = last - back
-            strip = strip_of(k, n1, n2)
-            start_strip(plan, strip, k, heads[b], f, FORBIDDEN)
-            read_potentials(plan, strip, xs, b, FORBIDDEN, theta)
-            propagate(plan, strip, f, theta, w, False, True)
-            p[:] = 0.0
-            g[:] = 0.0
-            inject_ends(plan, strip, f, values[b], p)
-            if k < last:
-                add_rows(plan, n2, pending, p)
-            retreat(plan, strip, w, p, g)
-            save_halo(plan, n2, p, pending)
-            write_marginals(plan, strip, g, b, marginals)
-
-
-@compiled
-def curvature(plan, examples, lengths, xs, dxs, heads, values, products):
-    """Fills the products of the Hessian with the tangents `dxs`."""
-    states, channels, moves = sizes(plan)
-    theta, w = new_times(plan, channels + 1), new_times(plan, moves)
-    dtheta, dg = new_times(plan, channels + 1), new_times(plan, channels + 1)
-    p, dp = new_strip(plan, states + 1, 0.0), new_strip(plan, states + 1, 0.0)
-    pending, dpending = np.empty(heads.shape[2:]), np.empty(heads.shape[2:])
-    dheads = np.empty(heads.shape[1:])
-    for b in range(examples[0], examples[1]):
-        n1, n2 = lengths[b]
-        if values[b] <= INFEASIBLE:
-            n1, n2 = ZERO, ZERO
-        for c in range(channels):
-            clear(products[c][b], plan.gaps[c], n1, n2)
-        if values[b] <= INFEASIBLE:
-            continue
-        f, df = new_strip(plan, states + 1, FORBIDDEN), new_strip(plan, states + 1, 0.0)
-        last, dvalue = n1 // LANES, 0.0
-        for k in range(last + ONE):
-            strip = strip_of(k, n1, n2)
-            if k > ZERO:
-                save_rows(plan, n2, df, dheads[k - ONE])
-            tangents = dxs, dheads, dtheta, df
-            propagate_both(plan, strip, k, b, xs, heads[b], theta, f, w, *tangents)
-            p[:] = 0.0
-            inject_ends(plan, strip, f, values[b], p)
-            for n in range(U(states) * plan.plane):
-                dvalue += p[n] * df[n]
-        for back in range(last + ONE):
-            k = last - back
-            strip = strip_of(k, n1, n2)
-            tangents = dxs, dheads, dtheta, df
-            propagate_both(plan, strip, k, b, xs, heads[b], theta, f, w, *tangents)
-            p[:] = 0.0
-            dg[:] = 0.0
-            inject_ends(plan, strip, f, values[b], p)
-            for n in range(U(states) * plan.plane):
-                dp[n] = p[n] * (df[n] - dvalue)
-            if k < last:
-                add_rows(plan, n2, pending, p)
-                add_rows(plan, n2, dpending, dp)
-            retreat_tangent(plan, strip, w, p, dp, df, dtheta, dg)
-            save_halo(plan, n2, p, pending)
-            save_halo(plan, n2, dp, dpending)
-            write_marginals(plan, strip, dg, b, products)
-
-
-@compiled
-def propagate_both(plan, strip, k, b, xs, heads, theta, f, w, dxs, dheads, dtheta, df):
-    """Messages, weights and tangents of strip k."""
-    start_strip(plan, strip, k, heads, f, FORBIDDEN)
-    start_strip(plan, strip, k, dheads, df, 0.0)
-    read_potentials(plan, strip, xs, b, FORBIDDEN, theta)
-    read_potentials(plan, strip, dxs, b, 0.0, dtheta)
-    propagate(plan, strip, f, theta, w, False, True)
-    propagate_tangent(plan, strip, w, df, dtheta)
-
-
-@compiled
-def trace(plan, examples, lengths, xs, by_rows, heads, hard, end, end_noise, noise, places):
-    """One path per example, back from its end: positions by time in `places` (B, times).
-
-    Args:
-        end: State (B,) in the corner, else row, (B,); negative where there is nothing to do.
-        end_noise: For the columns and states where a path may end in the row, (B, L2 + 1, S).
-        noise: For the moves at every time but the first, (times - 1, B, M).
-    """
-    states, channels, _ = sizes(plan)
-    theta, w = new_times(plan, channels + 1), np.empty(1)
-    for b in range(examples[0], examples[1]):
-        if end[b] < 0:
-            continue
-        n1, n2 = lengths[b]
-        i, j, s = (n1, n2, U(end[b])) if plan.end == CORNER else (U(end[b]), ZERO, ZERO)
-        f = new_strip(plan, states + 1, FORBIDDEN)
-        top, going = i // LANES, True
-        for back in range(top + ONE):
-            k = top - back
-            strip = strip_of(k, n1, n2)
-            start_strip(plan, strip, k, heads[b], f, FORBIDDEN)
-            read_potentials(plan, strip, xs, b, FORBIDDEN, theta)
-            propagate(plan, strip, f, theta, w, hard[b] > 0, False)
-            if back == ZERO and plan.end != CORNER:
-                j, s = best_end(plan, strip, f, i, end_noise[b])
-            while going and i >= strip.first:
-                time = i if by_rows else i + j
-                places[b, time] = j if by_rows else i
-                going = not has_begun(plan, i, j, s)
-                if going:
-                    m = best_move(plan, strip, f, theta, i, j, s, noise[time - ONE, b])
-                    i, j, s = i - plan.rows[m], j - (plan.lag[m] - plan.rows[m]), plan.source[m]
-            if not going:
-                break
-
-
-@compiled
-def has_begun(plan, i, j, s):
-    """Whether node (i, j) in state s is the first of a path."""
-    if plan.start == ANYWHERE:
-        return s == U(len(plan.fan_in))
-    return i + j == ZERO if plan.start == CORNER else i == ZERO or j == ZERO
-
-
-@compiled
-def best_end(plan, strip, f, i, noise):
-    """Column and state where a path ends in row i."""
-    r, column, state, peak = i - strip.first, ZERO, ZERO, 4 * FORBIDDEN
-    start, stop = (ONE, strip.n2) if plan.end == ANYWHERE else ends_of_row(plan, strip, i)
-    for s in range(ONE if plan.end == ANYWHERE else U(len(plan.fan_in))):
-        for j in range(start, stop + ONE):
-            x = f[plan.here[s] + (j + r) * plan.width + r] + noise[j, s]
-            if x > peak:
-                column, state, peak = j, s, x
-    return column, state
-
-
-@compiled
-def best_move(plan, strip, f, theta, i, j, s, noise):
-    """The move by which a path enters state s at node (i, j)."""
-    r = i - strip.first
-    t = j + r
-    best, peak = plan.into[s, 0], 4 * FORBIDDEN
-    for n in range(plan.fan_in[s]):
-        m = plan.into[s, n]
-        x = f[plan.before[m] + t * plan.width + r] + theta[plan.scores[m] + t * LANES + r]
-        x += noise[m]
-        if x > peak:
-            best, peak = m, x
-    return best
