@@ -33,7 +33,6 @@ from keras_struct.ops.testing import (
     tensor,
 )
 
-
 COMPILED = BACKEND in ("jax", "tensorflow")
 
 
@@ -299,7 +298,7 @@ class StructureLaws:
         with float64():
             rng = np.random.default_rng(2)
             slow = case.distribution(implementation="reference", temperature=self.temperature)
-            reference, problem = oracle(slow)
+            _, problem = oracle(slow)
             fast_ = case.read(
                 lambda d: (d.value(), d.entropy(), d.marginals("all"), d.topk(3).scores),
                 temperature=self.temperature,
@@ -322,6 +321,17 @@ class StructureLaws:
             expected = slow._sweeps.curvature(problem, slow._soft[1], tuple(tangents))
             for x, y, u in zip(curvature, expected, used, strict=True):
                 np.testing.assert_allclose(x[u], array(y)[u], rtol=1e-8, atol=1e-9)
+
+    def test_samples_are_those_of_portable(self, case):
+        """The same noise at the same places: the same samples, but for what rounding decides."""
+        if case.implementation == "portable":
+            pytest.skip("this is portable")
+        with float64():
+            mine, theirs = (
+                case.read(lambda d: d.sample(5, 60), temperature=0.7, **options)
+                for options in ({}, {"implementation": "portable"})
+            )
+        assert np.mean(mine == theirs) > 0.999
 
     def test_gradients_by_name(self, case):
         """Value, entropy and marginals: first and second derivatives, temperature included."""
@@ -513,9 +523,7 @@ class ReadoutLaws:
             rng = np.random.default_rng(2)
             slow = case.distribution(implementation="reference", temperature=self.temperature)
             used = [array(x) > 0 for x in slow._marginals]
-            tangents = tuple(
-                tensor(np.where(u, rng.normal(size=u.shape), 0.0)) for u in used
-            )
+            tangents = tuple(tensor(np.where(u, rng.normal(size=u.shape), 0.0)) for u in used)
 
             def readouts(d):
                 top = d.topk(3)

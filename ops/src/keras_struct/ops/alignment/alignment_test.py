@@ -9,7 +9,7 @@ import pytest
 from keras_struct import ops
 from keras_struct.ops import native
 from keras_struct.ops.alignment import cases, native_cpu
-from keras_struct.ops.laws import StructureLaws, for_backend
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
 from keras_struct.ops.testing import BACKEND, array, fast, float64, grad, tensor
 
 
@@ -63,6 +63,29 @@ class TestLCS(StructureLaws):
     pass
 
 
+ALL = {
+    name: getattr(cases, name)
+    for name in (
+        "NEEDLEMAN_WUNSCH",
+        "OVERLAP",
+        "SMITH_WATERMAN",
+        "SAIGO_VERT",
+        "DTW",
+        "MONOTONIC_ALIGNMENT",
+        "LEVENSHTEIN",
+        "OSA",
+        "DAMERAU",
+        "LCS",
+    )
+}
+LEFT = [pytest.param(x, id=f"{name}-{x}") for name, group in ALL.items() for x in others(group)]
+
+
+@pytest.mark.parametrize("case", LEFT)
+class TestOthers(ReadoutLaws):
+    pass
+
+
 # On JAX and TensorFlow, where each case compiles for seconds, one for every kind of start and end.
 KINDS = [cases.NEEDLEMAN_WUNSCH, cases.SMITH_WATERMAN, cases.DTW, cases.MONOTONIC_ALIGNMENT]
 OTHERS = [cases.OVERLAP, cases.SAIGO_VERT, cases.LEVENSHTEIN, cases.OSA, cases.LCS]
@@ -72,16 +95,17 @@ GROUPS = KINDS if BACKEND in ("jax", "tensorflow") else KINDS + OTHERS
 def readouts(d):
     """Values, marginals, paths and the curvature."""
     rng = np.random.default_rng(3)
-    dtype = keras.backend.standardize_dtype(d._theta[0].dtype)
+    problem = d._problem
+    dtype = keras.backend.standardize_dtype(problem.potentials[0].dtype)
     tangents = tuple(tensor(rng.normal(size=x.shape), dtype) for x in d._marginals)
-    curvature = d._sweeps.curvature(d._theta, d.structure.context, d._soft[1], tangents)
+    curvature = d._sweeps.curvature(problem, d._soft[1], tangents)
     return {
         "value": d.value(),
         "best": d.score(d.argmax()),
         "marginals": d.marginals("all"),
         "argmax": d.argmax(),
         "samples": d.sample(1, 3),
-        "curvature": d.structure.unfold(curvature),
+        "curvature": d._named(curvature),
     }
 
 
@@ -90,26 +114,15 @@ def check_equal(one, other, **tolerance):
         np.testing.assert_allclose(x, y, **tolerance)
 
 
-@pytest.mark.parametrize("case", [x for group in GROUPS for x in for_backend(group)], ids=str)
-def test_checkpointed_equals_portable(case):
-    """In blocks of two or three wavefronts."""
-    with float64():
-        whole, blocks = (
-            case.read(readouts, temperature=0.7, implementation=implementation)
-            for implementation in ("portable", "checkpointed")
-        )
-    check_equal(whole, blocks, rtol=1e-9, atol=1e-10)
-
-
 def test_checkpointed_keeps_less():
     scores = np.zeros((1, 100, 150), "float32")
 
     def size(implementation):
         d = ops.needleman_wunsch(scores, -1.0, -0.5, implementation=implementation)
-        return sum(np.prod(x.shape) for x in d._soft[1])
+        return sum(np.prod(x.shape) for x in keras.tree.flatten(d._soft[1]))
 
-    assert size("portable") > 3 * 100 * 250
-    assert size("checkpointed") < 100 * 250 / 2
+    assert size("portable") > 6 * 100 * 250
+    assert size("checkpointed") < size("portable") / 6
 
 
 def test_checkpointed_refuses_transpositions():
@@ -146,7 +159,6 @@ with_numba = pytest.mark.skipif(
     BACKEND == "tensorflow" or importlib.util.find_spec("numba") is None,
     reason="native_cpu runs on JAX, PyTorch and NumPy, with Numba",
 )
-NATIVE = [x for group in KINDS + OTHERS for x in group] if GROUPS != KINDS else []
 
 
 def check_native(case, dtype, **tolerance):
@@ -155,18 +167,8 @@ def check_native(case, dtype, **tolerance):
             case.read(readouts, dtype=dtype, temperature=0.7, implementation=implementation)
             for implementation in ("native_cpu", "portable")
         )
-    corner = case.distribution().structure.spec.end == "corner"
-    # Ties may be broken otherwise; where paths end in many nodes, the draws are others.
-    skipped = ("argmax",) if corner else ("argmax", "samples")
-    for name in set(got) - set(skipped):
+    for name in set(got) - {"argmax"}:  # ties may be broken otherwise
         check_equal(got[name], wanted[name], **tolerance)
-
-
-@with_numba
-@pytest.mark.parametrize("case", NATIVE, ids=str)
-def test_native_equals_portable(case):
-    check_native(case, "float64", rtol=1e-10, atol=1e-10)
-    check_native(case, "float32", rtol=1e-4, atol=1e-5)
 
 
 LONG = (3, 70, 45)  # three strips
@@ -187,6 +189,7 @@ ACROSS_STRIPS = [
 @pytest.mark.parametrize("case", ACROSS_STRIPS, ids=str)
 def test_native_across_strips(case):
     check_native(case, "float64", rtol=1e-10, atol=1e-10)
+    check_native(case, "float32", rtol=2e-3, atol=2e-3)
 
 
 @with_numba
@@ -219,13 +222,56 @@ def test_native_says_why_not(monkeypatch):
     call = ops.dtw(np.zeros((1, 2, 2), "float32"), implementation="portable").choice.call
     call = dataclasses.replace(call, backend="torch", platform="cpu", traced=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert native_cpu.rejects(call) is None
+    kernel = native_cpu.Strips()
+    assert kernel.rejects(call) is None
     for facts, reason in (
         ({"backend": "tensorflow"}, "a program of tensorflow cannot hold"),
         ({"platform": "gpu"}, "the scores are on the gpu"),
         ({"traced": True}, "no vmap"),
     ):
-        assert reason in native_cpu.rejects(dataclasses.replace(call, **facts))
+        assert reason in kernel.rejects(dataclasses.replace(call, **facts))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install keras-struct-ops[native]" in native_cpu.rejects(call)
-    assert "native_cpu" not in ops.implementations(ops.damerau)
+    assert "pip install keras-struct-ops[native]" in kernel.rejects(call)
+
+
+def test_a_pair_is_a_tuple():
+    """A list is one value per example or position, whatever its length."""
+    scores = np.zeros((2, 2, 3), "float32")
+    listed = ops.needleman_wunsch(scores, gap_open=[-1.0, -2.0])
+    assert list(listed.structure.potentials) == ["scores", "gap_open"]
+    pair = ops.needleman_wunsch(scores, gap_open=(-1.0, -2.0))
+    assert list(pair.structure.potentials) == ["scores", "gap_open_row", "gap_open_column"]
+    with pytest.raises(ValueError, match="a tuple of two"):
+        ops.needleman_wunsch(scores, gap_open=(-1.0, -2.0, -3.0))
+
+
+@pytest.mark.parametrize("implementation", ["portable", "checkpointed", "native_cpu"])
+@pytest.mark.parametrize("name", ["needleman_wunsch", "smith_waterman", "dtw", "overlap"])
+def test_a_masked_symbol_is_no_part_of_the_sequence(name, implementation):
+    if implementation == "native_cpu" and BACKEND == "tensorflow":
+        pytest.skip("TensorFlow has no native_cpu")
+    rng = np.random.default_rng(4)
+    scores = rng.normal(size=(2, 7, 6)).astype("float32")
+    masks = rng.random((2, 7)) < 0.7, rng.random((2, 6)) < 0.7
+    gap = {} if name == "dtw" else {"gap_open": -0.4}
+    function = getattr(ops, name)
+    d = function(scores, **gap, mask=masks, implementation=implementation)
+    paths, marginals, log_prob = array(d.argmax()), array(d.marginals()), d.log_prob(d.argmax())
+    for b in range(2):
+        rows, columns = np.flatnonzero(masks[0][b]), np.flatnonzero(masks[1][b])
+        alone = function(scores[b][rows][:, columns], **gap, implementation="portable")
+        np.testing.assert_allclose(array(d.value())[b], array(alone.value()), rtol=1e-5)
+        found = marginals[b][rows][:, columns]
+        np.testing.assert_allclose(found, array(alone.marginals()), atol=1e-6)
+        assert np.isclose(marginals[b].sum(), found.sum())
+        np.testing.assert_allclose(
+            array(log_prob)[b], array(alone.log_prob(alone.argmax())), atol=1e-5
+        )
+        path, expected = paths[b], array(alone.argmax())
+        path, expected = path[path[:, 0] >= 0], expected[expected[:, 0] >= 0]
+        if name == "dtw":
+            expected = np.stack([rows[expected[:, 0]], columns[expected[:, 1]]], 1)
+        else:  # a node stands behind the last symbol that it has consumed
+            ends = [np.concatenate([[0], x + 1]) for x in (rows, columns)]
+            expected = np.stack([end[expected[:, i]] for i, end in enumerate(ends)], 1)
+        np.testing.assert_array_equal(path, expected)

@@ -24,6 +24,7 @@ def _case(
     lengths=None,
     forbid=False,
     core=False,
+    mask=None,
     **options,
 ):
     """A case with cells `primary` and `others`, a dict of names and shapes."""
@@ -36,7 +37,8 @@ def _case(
         potentials = dict(potentials)
         for key, (row, column) in pairs.items():
             potentials[key] = (potentials.pop(row), potentials.pop(column))
-        return function(**potentials, lengths=_integers(lengths), **options, **more)
+        places = {"lengths": _integers(lengths)} if mask is None else {"mask": _masks(mask)}
+        return function(**potentials, **places, **options, **more)
 
     def potentials(rng):
         made = {primary: rng.normal(size=shape)}
@@ -46,15 +48,32 @@ def _case(
         return made
 
     def padding():
-        if lengths is None:
+        if lengths is None and mask is None:
             return {}
-        pads = {primary: _outside(lengths, shape)}
+        outside = _hidden(mask) if lengths is None else _outside(lengths, shape)
+        pads = {primary: outside}
         for key, size in (others or {}).items():
             if size[-2:] == shape[-2:]:
-                pads[key] = _outside(lengths, shape)
+                pads[key] = outside
         return pads
 
     return Case(name, build, potentials, padding, core=core)
+
+
+HOLES = (
+    ((0, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0)),
+    ((1, 0, 1), (0, 1, 1), (1, 1, 0), (1, 1, 1)),
+)
+
+
+def _masks(mask):
+    return tuple(np.array(x, bool) for x in mask)
+
+
+def _hidden(mask):
+    """True where a row or column is masked out, (..., L1, L2)."""
+    first, second = _masks(mask)
+    return ~(first[..., :, None] & second[..., None, :])
 
 
 def _integers(lengths):
@@ -96,6 +115,13 @@ def _gapped_cases(function, core):
             },
         ),
         case("forbidden", shape=(2, 3, 2), others=affine, forbid=True),
+        case("holes", shape=ragged, others=affine, mask=HOLES),
+        case(
+            "holes_by_cell",
+            shape=ragged,
+            others={"gap_open_row": (4, 3, 1), "gap_open_column": (4, 3, 3)},
+            mask=HOLES,
+        ),
         case("one_cell", shape=(2, 1, 1), others=linear, lengths=((1, 1), (1, 0))),
         case("no_batch_axis", shape=(2, 3), others=linear),
         case("two_batch_axes", shape=(1, 2, 2, 2), others={"gap_open": (1, 2)}),
@@ -136,6 +162,7 @@ DTW = [
         band=np.array((1, 0, 0)),
     ),
     _case("forbidden", warping.dtw, (2, 3, 3), "costs", forbid=True),
+    _case("holes", warping.dtw, (4, 3, 3), "costs", mask=HOLES, band=1),
     _case("one_cell", warping.dtw, (2, 1, 1), "costs"),
     _case("no_batch_axis", warping.dtw, (3, 2), "costs"),
 ]
@@ -150,6 +177,7 @@ MONOTONIC_ALIGNMENT = [
         core=True,
     ),
     _case("forbidden", warping.monotonic_alignment, (2, 4, 2), forbid=True),
+    _case("holes", warping.monotonic_alignment, (4, 3, 3), mask=(HOLES[1], HOLES[0])),
     _case("one_token", warping.monotonic_alignment, (2, 3, 1)),
     _case("two_batch_axes", warping.monotonic_alignment, (1, 2, 4, 2)),
 ]
@@ -158,6 +186,7 @@ _EDIT = {"deletion": (), "insertion": ()}
 LEVENSHTEIN = [
     _case("plain", edit.levenshtein, (2, 3, 2), "substitutions", _EDIT),
     _case("ragged", edit.levenshtein, (4, 3, 3), "substitutions", _EDIT, RAGGED, core=True),
+    _case("holes", edit.levenshtein, (4, 3, 3), "substitutions", _EDIT, mask=HOLES),
     _case(
         "per_symbol",
         edit.levenshtein,
@@ -192,7 +221,23 @@ def _damerau(substitutions, **options):
     return edit.damerau(substitutions, sources, **options)
 
 
+_HOLES = HOLES[0], tuple((*row, 1) for row in HOLES[1])
+_MASKED = _masks(_HOLES)
+
+
+def _damerau_with_holes(substitutions, **options):
+    sources = edit.transposition_sources(_FIRST, _SECOND, _MASKED)
+    return edit.damerau(substitutions, sources, **options)
+
+
+def _osa_with_holes(substitutions, **options):
+    swaps = edit.adjacent_swaps(_FIRST, _SECOND, _MASKED)
+    return edit.osa(substitutions, swaps, **options)
+
+
+OSA.append(_case("holes", _osa_with_holes, (4, 3, 4), "substitutions", _OSA, mask=_HOLES))
 DAMERAU = [
+    _case("holes", _damerau_with_holes, (4, 3, 4), "substitutions", _OSA, mask=_HOLES),
     _case("plain", _damerau, (4, 3, 4), "substitutions", _OSA),
     _case("ragged", _damerau, (4, 3, 4), "substitutions", _OSA, RAGGED, core=True),
     _case(

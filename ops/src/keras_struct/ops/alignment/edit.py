@@ -6,8 +6,9 @@ from keras_struct.ops import array
 from keras_struct.ops.alignment import events, spec
 from keras_struct.ops.alignment.lattice import Lattice
 from keras_struct.ops.distribution import Distribution
+from keras_struct.ops.masks import as_mask, places_of
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE, reduce_to
-from keras_struct.ops.structure import flatten_shared
+from keras_struct.ops.structure import as_pair, flatten_shared, size_of
 from keras_struct.ops.symbolic import public
 
 
@@ -295,12 +296,14 @@ def lcs(scores, lengths=None, temperature=1.0, mask=None, implementation=None):
     return Distribution(structure, temperature, implementation)
 
 
-def adjacent_swaps(first, second):
+def adjacent_swaps(first, second, mask=None):
     """Where two neighbouring symbols of one sequence are two of the other, swapped; for `osa`.
 
     Args:
         first: Integers (..., L1), token ids.
         second: Integers (..., L2), token ids.
+        mask: Pair of booleans (..., L1) and (..., L2), or None: neighbours are those without what
+            is masked out.
 
     Returns:
         Booleans (..., L1, L2): `first[i-1] == second[j]` and `first[i] == second[j-1]`.
@@ -311,19 +314,22 @@ def adjacent_swaps(first, second):
     >>> print(ops.adjacent_swaps([1, 2, 3], [2, 1])[1, 1])
     True
     """
-    first, second = ops.convert_to_tensor(first), ops.convert_to_tensor(second)
-    equal = ops.equal(first[..., :, None], second[..., None, :])
-    swapped = ops.logical_and(equal[..., :-1, 1:], equal[..., 1:, :-1])
-    batch = [(0, 0)] * (len(equal.shape) - 2)
-    return ops.cast(ops.pad(ops.cast(swapped, "int32"), [*batch, (1, 0), (1, 0)]), "bool")
+    first, second, places, batch_shape = _tokens(first, second, mask)
+    equal = ops.equal(first[:, :, None], second[:, None, :])
+    swapped = ops.logical_and(equal[:, :-1, 1:], equal[:, 1:, :-1])
+    swapped = ops.pad(ops.cast(swapped, "int32"), [(0, 0), (1, 0), (1, 0)])
+    for axis, place in enumerate(places, 1):
+        swapped = swapped if place is None else place.scatter(swapped, axis)
+    return ops.reshape(ops.cast(swapped, "bool"), (*batch_shape, *ops.shape(swapped)[1:]))
 
 
-def transposition_sources(first, second):
+def transposition_sources(first, second, mask=None):
     """For every pair (i, j), the symbols that a transposition ending there swaps; for `damerau`.
 
     Args:
         first: Integers (..., L1), token ids.
         second: Integers (..., L2), token ids.
+        mask: Pair of booleans (..., L1) and (..., L2), or None: what is masked out is no symbol.
 
     Returns:
         int32 (..., L1, L2, 2): the last k < i with `first[k] == second[j]` and the last l < j with
@@ -335,12 +341,32 @@ def transposition_sources(first, second):
     >>> print(ops.transposition_sources([3, 1], [1, 2, 3])[1, 2])
     [0 0]
     """
-    first, second = ops.convert_to_tensor(first), ops.convert_to_tensor(second)
-    equal = ops.equal(first[..., :, None], second[..., None, :])
-    rows = _last_before(equal, len(equal.shape) - 2)
-    columns = _last_before(equal, len(equal.shape) - 1)
-    known = ops.logical_and(rows >= 0, columns >= 0)
-    return ops.stack([array.where(known, x, -1) for x in (rows, columns)], axis=-1)
+    first, second, places, batch_shape = _tokens(first, second, mask)
+    equal = ops.equal(first[:, :, None], second[:, None, :])
+    sources = [_last_before(equal, axis) for axis in (1, 2)]
+    for axis, place in enumerate(places):
+        if place is not None:
+            sources[axis] = place.positions(sources[axis])
+            sources = [place.scatter(x, axis + 1) for x in sources]
+    known = ops.logical_and(sources[0] >= 0, sources[1] >= 0)
+    table = ops.stack([array.where(known, x, -1) for x in sources], axis=-1)
+    return ops.reshape(table, (*batch_shape, *ops.shape(table)[1:]))
+
+
+def _tokens(first, second, mask):
+    """Both sequences (B, L) without what is masked out, `Places` or None of each, batch axes."""
+    given = [ops.convert_to_tensor(x) for x in (first, second)]
+    rank = max(len(x.shape) for x in given)
+    wide = next(x for x in given if len(x.shape) == rank)
+    batch_shape = tuple(ops.shape(wide)[:-1])
+    places, tokens = [], []
+    for x, masked in zip(given, as_pair("mask", mask), strict=True):
+        shape = (*batch_shape, ops.shape(x)[-1])
+        x = ops.reshape(ops.broadcast_to(x, shape), (size_of(batch_shape), shape[-1]))
+        place = None if masked is None else places_of(as_mask("mask", masked, shape))
+        places.append(place)
+        tokens.append(x if place is None else place.gather(x, 1))
+    return *tokens, places, batch_shape
 
 
 def _last_before(hits, axis):

@@ -33,7 +33,9 @@ def encode(spec, layout, places):
 
 def encode_all(spec, layout, places, exists):
     """Events (k, B, ...) from positions (k, 1 + steps, B), -1 where none exists; and `exists`."""
-    encoded = ops.stack([encode(spec, layout, x) for x in ops.unstack(places, exists.shape[0], axis=0)])
+    encoded = ops.stack(
+        [encode(spec, layout, x) for x in ops.unstack(places, exists.shape[0], axis=0)]
+    )
     keep = ops.reshape(exists, (*ops.shape(exists), *(1 for _ in encoded.shape[2:])))
     return array.where(keep, encoded, -1), exists
 

@@ -34,9 +34,9 @@ def needleman_wunsch(
         scores: (..., L1, L2) scores of matching row i with column j.
         gap_open: Score of the first skip of a gap (usually negative): a number, (...,) per example,
             (..., L1) or (..., L1, 1) per row, (..., L2) or (..., 1, L2) per column, or
-            (..., L1, L2) per cell; or a tuple of two of these, for skipped rows and skipped columns. A skip
-            at node (i, j) reads cell (i-1, j-1), and before the first row or column reads that row
-            or column.
+            (..., L1, L2) per cell; or a tuple of two of these, for skipped rows and skipped
+            columns. A skip at node (i, j) reads cell (i-1, j-1), and before the first row or column
+            reads that row or column.
         gap_extend: Score of every further skip, in the same forms; None for `gap_open` (linear
             gaps).
         lengths: Pair of integers (...,), `(len1, len2)`; None for L1 or L2. Two empty sequences

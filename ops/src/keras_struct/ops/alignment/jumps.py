@@ -30,7 +30,9 @@ class Jumps(Implementation):
             pairs, (high_table, low_table, *ends) = split(carry, run.pair_count)
             node_of, *x = x
             x = run.read((*x, None))
-            source = [array.take_along_axis(run.flat(y), node_of, 1) for y in (high_table, low_table)]
+            source = [
+                array.take_along_axis(run.flat(y), node_of, 1) for y in (high_table, low_table)
+            ]
             window = run.pairs_by_lag([run.zeros, run.zeros, *pairs])
             (row,), _ = run.row(window, x, op, [(*source, x.thetas[-1])])
             here = ops.equal(run.final()[0], x.time)
@@ -95,7 +97,9 @@ class Jumps(Implementation):
             moves = [
                 *(
                     rate + dthetas[move.channel] - dwindow[0]
-                    for rate, move in zip(run.sources(run.rows_by_lag(dwindow)), run.moves, strict=True)
+                    for rate, move in zip(
+                        run.sources(run.rows_by_lag(dwindow)), run.moves, strict=True
+                    )
                 ),
                 djump + dthetas[-1] - dwindow[0],
             ]

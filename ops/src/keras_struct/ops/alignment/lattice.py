@@ -189,6 +189,8 @@ class Lattice(Structure):
     def scattered(self, name, x):
         """A marginal in the shape in which it was given, with every position where it was."""
         given = dict(self.given)[name]
+        if given == "scalar":
+            return x
         wide = {"row": lambda y: y[:, :, None], "column": lambda y: y[:, None]}.get(given)
         moved = super().scattered(name, x if wide is None else wide(x))
         return moved if wide is None else _as_given(moved, given)

@@ -81,7 +81,9 @@ def walk_step(run, draws):
         time, place, state = node
         inside = array.where(place > 0, place, 0 * place)
         terms = run.terms(run.pairs_by_lag(pairs), x.thetas)
-        columns = [[array.take_along_axis(_wide(y, run), inside, 1) for y in term] for term in terms]
+        columns = [
+            [array.take_along_axis(_wide(y, run), inside, 1) for y in term] for term in terms
+        ]
         steps = constants
         if spec.jumps:
             *score, from_time, from_place = run.jump(x, inside)

@@ -8,7 +8,7 @@ p at place s P + p of stream 1; the move m into its node at time t at place (t -
 2, where a jump is the last move.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from keras import ops
 
@@ -171,7 +171,9 @@ def curvature_step(run, rates, inject, dend):
         shifted = run.sources(run.rows_by_lag(dwindow))
         for k, move in enumerate(run.moves):
             w = weights[k] * p[move.target]
-            rate = -dwindow[move.target] if shifted[k] is None else shifted[k] - dwindow[move.target]
+            rate = (
+                -dwindow[move.target] if shifted[k] is None else shifted[k] - dwindow[move.target]
+            )
             if move.channel is not None:
                 rate = rate + dthetas[move.channel]
             used.append(w)

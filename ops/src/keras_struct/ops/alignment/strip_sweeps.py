@@ -211,7 +211,7 @@ def trace(plan, examples, lengths, xs, by_rows, heads, ends, hard, keys, wide, p
         keys: Of every example, (B, 2).
         wide: See `compiled.gumbel`.
     """
-    states, channels, moves = sizes(plan)
+    states, channels, _ = sizes(plan)
     theta, w = new_times(plan, channels + 1), np.empty(1)
     n = places.shape[1]
     key, node = np.zeros((n, 2), U), np.zeros((n, 3), U)
