@@ -6,7 +6,8 @@ Canonical potential: `moves` (B, T, S or 1, M), where padding steps have move 0 
 forbidden. Context: `final` (B, S), 0 where a path may end and `FORBIDDEN` elsewhere. A path starts
 in state 0 before the first step. Paths are the states after every step, (B, T).
 
-The tape is `c` (B, T, S): the recurrence above on messages shifted to have maximum 0.
+Messages are pairs (see `messages.py`). The tape is `weights` (B, T, M, S), the posterior of every
+move into a state, `last` (B, S), that of the last state, and the log-partition (B,).
 """
 
 import dataclasses
@@ -14,6 +15,8 @@ import dataclasses
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.chain.messages import join, log_sum, log_weights
+from keras_struct.ops.exact_sum import add_pairs, exact_sum
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import one_hot
 from keras_struct.ops.sweeps import Sweeps
@@ -22,82 +25,79 @@ from keras_struct.ops.sweeps import Sweeps
 @dataclasses.dataclass(frozen=True)
 class ShiftSweeps(Sweeps):
     def forward(self, potentials, context, op):
+        total, tape = self._forward_pair(potentials, context, op)
+        log_partition = sum(total)
+        return log_partition, (*tape, log_partition)
+
+    def _forward_pair(self, potentials, context, op):
+        """The log-partition as a pair (see `exact_sum`), and the rest of the tape."""
         (moves,) = potentials
         final = context[0]
         count = moves.shape[3]
+        centre = ops.max(moves, axis=(2, 3))
+        scores = _moves_first(moves - centre[:, :, None, None])
+        pad = _padding(final, count - 1)
 
         def step(carry, x):
-            (alpha,) = carry
-            terms = [
-                term + x[0][:, :, m] for m, term in enumerate(_shifted(alpha, count, FORBIDDEN))
-            ]
-            peak = terms[0]
-            for term in terms[1:]:
-                peak = array.maximum(peak, term)
-            c = peak
-            if op == "logsumexp":
-                c = peak + array.log(sum(array.exp(term - peak) for term in terms))
-            return (c - array.max(c, 1, keepdims=True),), (c,)
+            (messages,) = carry  # (high and low, B, S)
+            high, low = _before(messages, pad, count)
+            peak, rest, weights = log_sum(high, low, x[0], 0, op)
+            return (array.concatenate(join(peak, rest), 0),), (weights,)
 
         start = _start(final)
-        _, (c,) = array.scan(step, (start,), (_time_major(moves),), like=(start,))
-        c = _time_major(c)
-        shift = ops.max(c, axis=2)
-        last = c[:, -1] - shift[:, -1:] + final
-        total = ops.max(last, axis=1) if op == "max" else array.logsumexp(last, 1)
-        return total + ops.sum(shift, axis=1), (c,)
+        start = array.stack([start, ops.zeros_like(start)], 0)
+        like = array.stack([start[0]] * count, 0)
+        (messages,), (weights,) = array.scan(step, (start,), (scores,), like=(like,))
+        peak, rest, last = log_sum(messages[0], messages[1], final, 1, op)
+        total = add_pairs(exact_sum(centre, 1), (peak[:, 0], rest[:, 0]))
+        return total, (_batch_first(weights), last)
 
     def backward(self, potentials, context, tape):
         (moves,) = potentials
-        weights, p_end, _ = self._local(moves, context[0], tape[0])
-
-        def step(carry, x):
-            (p,) = carry
-            used = x[0] * p[:, :, None]
-            return (_unshifted(used),), (used,)
-
-        like = weights[:, 0]
-        _, (used,) = array.scan(step, (p_end,), (_time_major(weights),), like=(like,), reverse=True)
-        return (_fit(_time_major(used), moves),)
+        posterior = _Posterior(tape)
+        return (_fit(_batch_first(posterior.used), moves),)
 
     def curvature(self, potentials, context, tape, tangents):
         (moves,) = potentials
         (dmoves,) = tangents
-        weights, p_end, final = self._local(moves, context[0], tape[0])
+        posterior = _Posterior(tape)
         count = moves.shape[3]
-        w, dm = _time_major(weights), _time_major(dmoves)
+        dmoves = _moves_first(dmoves)
+        # What all paths gain alike changes no weight; without it tangents stay small.
+        dmoves = dmoves - _over_paths(posterior.used * dmoves)
+        pad = ops.zeros_like(_padding(context[0], count - 1)[0])
 
         def forward(carry, x):
-            (dalpha,) = carry
-            rates = array.stack(_shifted(dalpha, count, 0.0), 2) + x[1]
-            dc = array.sum(x[0] * rates, 2)
-            return (dc,), (rates - dc[:, :, None],)
+            (dmessage,) = carry
+            rates = _shifted(dmessage, pad, count) + x[1]
+            dc = array.sum(x[0] * rates, 0)
+            return (dc,), (rates - dc,)
 
-        zeros = ops.zeros_like(p_end)
-        (dlast,), (rates,) = array.scan(forward, (zeros,), (w, dm), like=(weights[:, 0],))
-        dp_end = final * (dlast - ops.sum(final * dlast, axis=1, keepdims=True))
-        dp_end = array.where(p_end > 0, dp_end, ops.zeros_like(dp_end))
+        zeros = ops.zeros_like(posterior.end)
+        like = (posterior.weights[0],)
+        (dlast,), (rates,) = array.scan(forward, (zeros,), (posterior.weights, dmoves), like=like)
+        mean = ops.sum(posterior.end * dlast, axis=1, keepdims=True)
 
         def backward(carry, x):
-            p, dp = carry
-            used = x[0] * p[:, :, None]
-            dused = x[0] * dp[:, :, None] + used * x[1]
-            return (_unshifted(used), _unshifted(dused)), (dused,)
+            (dp,) = carry
+            dused = x[0] * dp + x[1]
+            return (_unshifted(dused),), (dused,)
 
         _, (dused,) = array.scan(
-            backward, (p_end, dp_end), (w, rates), like=(weights[:, 0],), reverse=True
+            backward,
+            (posterior.end * (dlast - mean),),
+            (posterior.weights, posterior.used * rates),
+            like=like,
+            reverse=True,
         )
-        return (_fit(_time_major(dused), moves),)
+        return (_fit(_batch_first(dused), moves),)
 
     def trace(self, potentials, context, tape, noise):
-        (moves,) = potentials
-        final = context[0]
-        c = tape[0]
-        alpha = c - ops.max(c, axis=2, keepdims=True)
-        last = alpha[:, -1] + final
-        state = ops.cast(array.argmax(last + noise(ops.shape(last)), 1), "int32")
-        logits = _incoming(alpha, final, moves)
-        choice = ops.cast(array.argmax(logits + noise(ops.shape(logits)), 3), "int32")
+        weights, last, _ = tape
+        last = log_weights(last) + noise(ops.shape(last))
+        state = ops.cast(array.argmax(last, 1), "int32")
+        choice = log_weights(weights) + noise(ops.shape(weights))
+        choice = ops.cast(array.argmax(choice, 2), "int32")
 
         def step(carry, x):
             (state,) = carry
@@ -113,20 +113,21 @@ class ShiftSweeps(Sweeps):
         (moves,) = potentials
         final = context[0]
         count, size = moves.shape[3], final.shape[1]
+        pad = ops.stack([_padding(final, count - 1)[0]] * k, axis=2)
 
         def step(carry, x):
             (alpha,) = carry  # (B, S, rank)
-            terms = [
-                term + x[0][:, :, m, None]
-                for m, term in enumerate(_shifted(alpha, count, FORBIDDEN))
-            ]
-            best, pointer = array.top_k(array.concatenate(terms, 2), k)
+            terms = _shifted(alpha, pad, count) + x[0][..., None]
+            terms = array.concatenate([terms[m] for m in range(count)], 2)
+            best, pointer = array.top_k(terms, k)
+            peak = array.max(array.max(best, 2), 1)[:, None, None]
+            best = best - array.where(peak > INFEASIBLE, peak, peak * 0.0)
             return (best,), (ops.cast(pointer, "int32"),)
 
         start = _start(final)[:, :, None]
         alpha = ops.concatenate([start] + [ops.full_like(start, FORBIDDEN)] * (k - 1), axis=2)
         like = ops.cast(ops.zeros_like(alpha), "int32")
-        (alpha,), (pointers,) = array.scan(step, (alpha,), (_time_major(moves),), like=(like,))
+        (alpha,), (pointers,) = array.scan(step, (alpha,), (_moves_first(moves),), like=(like,))
         total, cell = array.top_k(ops.reshape(alpha + final[:, :, None], (-1, size * k)), k)
         cell = ops.cast(cell, "int32")
 
@@ -139,15 +140,26 @@ class ShiftSweeps(Sweeps):
         _, (states,) = array.scan(back, (cell,), (pointers,), like=(cell,), reverse=True)
         return ops.transpose(states, (2, 1, 0)), ops.transpose(total > INFEASIBLE)
 
-    def _local(self, moves, final, c):
-        """Posterior weights of every move, marginal of the last state, and its softmax."""
-        alpha = c - ops.max(c, axis=2, keepdims=True)
-        weights = array.exp(_incoming(alpha, final, moves) - c[..., None])
-        last = alpha[:, -1] + final
-        total = ops.sum(ops.max(c, axis=2), axis=1) + ops.max(last, axis=1)
-        final = ops.softmax(last, axis=-1)
-        exists = ops.cast(total > INFEASIBLE, final.dtype)[:, None]
-        return weights, final * exists, final
+
+class _Posterior:
+    """What both backward sweeps start from: `weights` of the moves into a state, which sum to 1,
+    probabilities `used` of the moves, both (T, M, B, S), and `end` (B, S) of the last state."""
+
+    def __init__(self, tape):
+        weights, last, log_partition = tape
+        exists = ops.cast(log_partition > INFEASIBLE, last.dtype)[:, None]
+        self.weights = array.transpose(weights, (1, 2, 0, 3))
+        self.end = last * exists
+
+        def step(carry, x):
+            (p,) = carry
+            used = x[0] * p
+            return (_unshifted(used),), (used,)
+
+        like = (self.weights[0],)
+        _, (used,) = array.scan(step, (self.end,), (self.weights,), like=like, reverse=True)
+        # Every path moves once at every step: no rounding adds up over time.
+        self.used = used / array.maximum(_over_paths(used), ops.full((), 0.5, dtype=used.dtype))
 
 
 def indicator(states, moves):
@@ -172,35 +184,59 @@ def _time_major(x):
     return ops.swapaxes(x, 0, 1)
 
 
+def _moves_first(x):
+    """(B, T, S, M) as (T, M, B, S)."""
+    return array.contiguous(array.transpose(x, (1, 3, 0, 2)))
+
+
+def _batch_first(x):
+    """(T, M, B, S) as (B, T, M, S)."""
+    return array.transpose(x, (2, 0, 1, 3))
+
+
+def _over_paths(x):
+    """Sum over moves and states: (T, 1, B, 1)."""
+    return array.sum(array.sum(x, 3, keepdims=True), 1, keepdims=True)
+
+
 def _start(final):
     others = 1.0 - one_hot(ops.zeros((1,), "int32"), final.shape[1], final.dtype)
     return ops.zeros_like(final) + others * FORBIDDEN
 
 
-def _shifted(x, count, fill):
-    """`x[:, s - m]` for every move m, along axis 1."""
+def _padding(final, width):
+    """Messages of the states below 0, which do not exist: (high and low, B, width)."""
+    zeros = ops.concatenate([ops.zeros_like(final[:, :1])] * width, axis=1)
+    return array.stack([zeros + FORBIDDEN, zeros], 0)
+
+
+def _shifted(x, pad, count):
+    """`x[:, s - m]` for every move m, (M, B, S); `pad` stands left of state 0."""
     size = x.shape[1]
-    pad = x[:, :1] * 0.0 + fill
-    padded = array.concatenate([pad] * (count - 1) + [x], 1)
-    return [padded[:, count - 1 - m : count - 1 - m + size] for m in range(count)]
+    padded = array.concatenate([pad, x], 1)
+    moved = [padded[:, count - 1 - m : count - 1 - m + size] for m in range(count)]
+    return array.stack(moved, 0)
+
+
+def _before(messages, pad, count):
+    """Messages before every move, `high` and `low`, each (M, B, S)."""
+    size = messages.shape[2]
+    padded = array.concatenate([pad, messages], 2)
+    moved = [padded[:, :, count - 1 - m : count - 1 - m + size] for m in range(count)]
+    moved = array.stack(moved, 1)
+    return moved[0], moved[1]
 
 
 def _unshifted(used):
-    """Sum over moves m of `used[:, s + m, m]`."""
-    total = used[:, :, 0]
-    for m in range(1, used.shape[2]):
-        total = total + array.concatenate([used[:, m:, m], used[:, :m, m] * 0.0], 1)
+    """Sum over moves m of `used[m][:, s + m]`."""
+    total = used[0]
+    for m in range(1, used.shape[0]):
+        total = total + array.concatenate([used[m][:, m:], used[m][:, :m] * 0.0], 1)
     return total
 
 
-def _incoming(alpha, final, moves):
-    """`alpha[t-1, s-m] + moves[t, s, m]`: (B, T, S, M)."""
-    before = ops.concatenate([_start(final)[:, None], alpha[:, :-1]], axis=1)
-    count, size = moves.shape[3], before.shape[2]
-    padded = ops.pad(before, [(0, 0), (0, 0), (count - 1, 0)], constant_values=FORBIDDEN)
-    shifted = [padded[:, :, count - 1 - m : count - 1 - m + size] for m in range(count)]
-    return ops.stack(shifted, axis=3) + moves
-
-
 def _fit(used, moves):
-    return ops.sum(used, axis=2, keepdims=True) if moves.shape[2] == 1 else used
+    """(B, T, M, S) as (B, T, S, M), or summed over the states where they share their moves."""
+    if moves.shape[2] == 1:
+        return ops.sum(used, axis=3)[:, :, None]
+    return array.transpose(used, (0, 1, 3, 2))
