@@ -14,8 +14,8 @@ def log_sum(high, low, scores, axis, op):
     Where `high + scores` is near the maximum, `high - peak` is about `-scores`: without rounding.
 
     Returns:
-        `(peak, rest, weights)`: the result is `peak + rest`; `weights` is the softmax of the terms,
-        which sums to 1 because it is divided by its sum.
+        `(peak, rest, weights, total)`: the result is `peak + rest`; `weights / total` is the
+        softmax of the terms, which sums to 1 because `total` is the sum of the weights.
     """
     peak = array.max(high + scores, axis, keepdims=True)
     logits = ((high - peak) + scores) + low
@@ -23,7 +23,7 @@ def log_sum(high, low, scores, axis, op):
     top = array.max(logits, axis, keepdims=True)
     weights = array.exp(logits - top)
     total = array.sum(weights, axis, keepdims=True)
-    return peak, top if op == "max" else top + array.log(total), weights / total
+    return peak, top if op == "max" else top + array.log(total), weights, total
 
 
 def join(peak, rest):

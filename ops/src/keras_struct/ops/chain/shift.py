@@ -41,16 +41,16 @@ class ShiftSweeps(Sweeps):
         def step(carry, x):
             (messages,) = carry  # (high and low, B, S)
             high, low = _before(messages, pad, count)
-            peak, rest, weights = log_sum(high, low, x[0], 0, op)
-            return (array.concatenate(join(peak, rest), 0),), (weights,)
+            peak, rest, weights, total = log_sum(high, low, x[0], 0, op)
+            return (array.concatenate(join(peak, rest), 0),), (weights / total,)
 
         start = _start(final)
         start = array.stack([start, ops.zeros_like(start)], 0)
         like = array.stack([start[0]] * count, 0)
         (messages,), (weights,) = array.scan(step, (start,), (scores,), like=(like,))
-        peak, rest, last = log_sum(messages[0], messages[1], final, 1, op)
+        peak, rest, last, mass = log_sum(messages[0], messages[1], final, 1, op)
         total = add_pairs(exact_sum(centre, 1), (peak[:, 0], rest[:, 0]))
-        return total, (_batch_first(weights), last)
+        return total, (_batch_first(weights), last / mass)
 
     def backward(self, potentials, context, tape):
         (moves,) = potentials

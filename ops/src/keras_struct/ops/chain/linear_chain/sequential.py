@@ -1,10 +1,12 @@
 """Forward-backward over time, in log space or as scaled matrix products (see recurrence.md).
 
-The tape is `c` (B, N, K): `c[t]` = log-sum over the tag at t of `alpha[t] + transitions`, where
-`alpha[t]` is shifted to have maximum 0. Everything else is recomputed from it in one vectorised
-expression. Where transitions are shared over time and no weight underflows, the sums over K x K
-pairs are matrix products of exponentials (`_scaled`); the test is exact, and log space (`_log`)
-is the other branch.
+Scores are centred first: the best transition into a tag and the best tag of a position score 0.
+Where transitions are shared over time and no weight underflows, the sums over K x K pairs are
+matrix products of exponentials (`_scaled`); the test is exact, and log space (`_log`), where
+messages are pairs (see `messages.py`), is the other branch.
+
+The tape is `alpha`, as a pair `high`, `low` (B, N, K), up to a constant of each position; whether
+the scaled branch ran (B,); the log-partition (B,). Weights are recomputed from it.
 """
 
 import dataclasses
@@ -12,12 +14,14 @@ import dataclasses
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.chain.messages import join, log_sum, log_weights
+from keras_struct.ops.exact_sum import add_pairs, exact_sum, two_sum
 from keras_struct.ops.numerics import INFEASIBLE
 from keras_struct.ops.structure import time_mask
 from keras_struct.ops.sweeps import Sweeps
 
-# A column sum of scaled weights below this may have lost terms to underflow (log of 1e-25).
-LOWEST = -57.0
+# A column sum of scaled weights below this may have lost terms to underflow.
+LOWEST = 1e-25
 # From this many tags on, matrix products beat exponentials.
 SCALED_FROM = 5
 
@@ -25,32 +29,41 @@ SCALED_FROM = 5
 @dataclasses.dataclass(frozen=True)
 class SequentialSweeps(Sweeps):
     def forward(self, potentials, context, op):
+        total, tape = self._forward_pair(potentials, context, op)
+        log_partition = sum(total)
+        return log_partition, (*tape, log_partition)
+
+    def _forward_pair(self, potentials, context, op):
+        """The log-partition as a pair (see `exact_sum`), and the rest of the tape."""
         unary, transitions = potentials
         (lengths,) = context
-        if op == "max":
-            c = _forward_log(unary, transitions, _max)
-        elif _may_scale(unary, transitions):
-            c = _forward_scaled(unary, transitions)
-            c = ops.cond(
-                _in_range(c, transitions),
-                lambda: c,
-                lambda: _forward_log(unary, transitions, array.logsumexp),
-            )
+        scores, table, centre = _centred(unary, transitions)
+        if op == "max" or not _may_scale(unary, transitions):
+            high, low = _forward_log(scores, table, op)
+            shift, scaled = ops.zeros_like(centre), ops.zeros_like(centre[:, 0])
         else:
-            c = _forward_log(unary, transitions, array.logsumexp)
-        alpha, shift = _alpha(unary, c)
-        last = _at_last(alpha, lengths)
+            alpha, shift, in_range = _forward_scaled(scores, table)
+            high, low, shift = ops.cond(
+                in_range,
+                lambda: (alpha, ops.zeros_like(alpha), shift),
+                lambda: (*_forward_log(scores, table, op), ops.zeros_like(shift)),
+            )
+            scaled = ops.zeros_like(centre[:, 0]) + ops.cast(in_range, unary.dtype)
+        peak, rest, _, _ = log_sum(_at_last(high, lengths), _at_last(low, lengths), 0.0, 1, op)
+        parts = ops.concatenate([centre, shift], axis=1)
         valid = time_mask(lengths, ops.shape(unary)[1])
-        total = ops.sum(array.where(valid, shift, ops.zeros_like(shift)), axis=1)
-        final = _max(last, 1) if op == "max" else array.logsumexp(last, 1)
-        return total + array.where(lengths > 0, final, ops.zeros_like(final)), (c,)
+        valid = ops.concatenate([valid, valid], axis=1)
+        total = exact_sum(array.where(valid, parts, ops.zeros_like(parts)), 1)
+        some = ops.cast(lengths > 0, unary.dtype)
+        total = add_pairs(total, (some * peak[:, 0], some * rest[:, 0]))
+        return total, (high, low, scaled)
 
     def backward(self, potentials, context, tape):
         unary, transitions = potentials
-        inputs = _Inputs(unary, transitions, context[0], tape[0])
+        inputs = _Inputs(unary, transitions, context[0], tape)
         if _may_scale(unary, transitions):
             return ops.cond(
-                _in_range(tape[0], transitions),
+                ops.all(tape[2] > 0),
                 lambda: _backward_scaled(inputs),
                 lambda: _backward_log(inputs),
             )
@@ -58,10 +71,10 @@ class SequentialSweeps(Sweeps):
 
     def curvature(self, potentials, context, tape, tangents):
         unary, transitions = potentials
-        inputs = _Inputs(unary, transitions, context[0], tape[0])
+        inputs = _Inputs(unary, transitions, context[0], tape)
         if _may_scale(unary, transitions):
             return ops.cond(
-                _in_range(tape[0], transitions),
+                ops.all(tape[2] > 0),
                 lambda: _curvature_scaled(inputs, *tangents),
                 lambda: _curvature_log(inputs, *tangents),
             )
@@ -71,29 +84,31 @@ class SequentialSweeps(Sweeps):
         unary, transitions = potentials
         (lengths,) = context
         n = ops.shape(unary)[1]
-        alpha, _ = _alpha(unary, tape[0])
-        alpha = alpha + noise(ops.shape(alpha))
+        high, low = tape[:2]
+        drawn = noise(ops.shape(high))
         inside = ops.cast(ops.arange(n, dtype="int32")[None] < lengths[:, None] - 1, unary.dtype)[
             ..., None
         ]
         shared = transitions.shape[1] == 1
-        columns = ops.swapaxes(transitions[:, 0], 1, 2)  # [to, from]
+        table = _centred(unary, transitions)[1]
+        columns = ops.swapaxes(table[:, 0], 1, 2)  # [to, from]
         single = transitions.shape[0] == 1
 
         def step(carry, x):
             (tag,) = carry
-            alpha, inside = x[0], x[1]
-            table = columns if shared else x[2]
+            high, low, drawn, inside = x[:4]
+            table = columns if shared else x[4]
             if shared and single:
                 column = ops.take(table[0], tag, axis=0)
             else:
                 column = ops.take_along_axis(table, tag[:, None, None], axis=1)[:, 0]
-            tag = ops.cast(array.argmax(alpha + inside * column, 1), "int32")
+            _, _, weights, _ = log_sum(high, low, inside * column, 1, "max")
+            tag = ops.cast(array.argmax(log_weights(weights) + drawn, 1), "int32")
             return (tag,), (tag,)
 
-        xs: tuple = (_time_major(alpha), _time_major(inside))
+        xs: tuple = tuple(_time_major(x) for x in (high, low, drawn, inside))
         if not shared:
-            xs = (*xs, ops.swapaxes(_time_major(_pad_time(transitions)), 2, 3))
+            xs = (*xs, ops.swapaxes(_time_major(_pad_time(table)), 2, 3))
         tag = ops.zeros_like(lengths)
         _, (tags,) = array.scan(step, (tag,), xs, like=(tag,), reverse=True)
         return array.where(time_mask(lengths, n), _batch_major(tags), -1)
@@ -110,7 +125,10 @@ class SequentialSweeps(Sweeps):
             candidates = alpha[:, :, :, None] + table[:, :, None, :]
             candidates = ops.reshape(candidates, (-1, states * k, states))
             best, pointer = array.top_k(ops.swapaxes(candidates, 1, 2), k)
-            return (best + x[0][..., None],), (best, ops.cast(pointer, "int32"))
+            alpha = best + x[0][..., None]
+            peak = array.max(array.max(alpha, 2), 1)[:, None, None]
+            alpha = alpha - array.where(peak > INFEASIBLE, peak, peak * 0.0)
+            return (alpha,), (alpha, ops.cast(pointer, "int32"))
 
         alpha = ops.concatenate(
             [unary[:, 0, :, None]]
@@ -121,9 +139,9 @@ class SequentialSweeps(Sweeps):
         if not shared:
             xs = (*xs, _time_major(_pad_time(transitions)))
         pointer = ops.cast(ops.zeros_like(alpha), "int32")
-        _, (best, pointers) = array.scan(step, (alpha,), xs, like=(alpha, pointer))
+        _, (following, pointers) = array.scan(step, (alpha,), xs, like=(alpha, pointer))
         # Alpha at the last position of every example, and the k best ends.
-        scores = ops.concatenate([alpha[None], best[:-1] + _time_major(unary)[1:, ..., None]])
+        scores = ops.concatenate([alpha[None], following[:-1]])
         ends = ops.reshape(_at_last(_batch_major(scores), lengths), (-1, states * k))
         total, start = array.top_k(ends, k)
         start = ops.cast(start, "int32")
@@ -143,10 +161,6 @@ class SequentialSweeps(Sweeps):
         )
         keep = ops.logical_and(exists[..., None], time_mask(lengths, n)[None])
         return array.where(keep, tags, -1), exists
-
-
-def _max(x, axis):
-    return array.max(x, axis)
 
 
 def _time_major(x):
@@ -173,70 +187,67 @@ def _at_last(x, lengths):
     return ops.take_along_axis(x, ops.cast(index, "int32"), axis=1)[:, 0]
 
 
-def _alpha(unary, c):
-    """Forward messages shifted to have maximum 0, and their shifts: (B, N, K), (B, N)."""
-    incoming = ops.concatenate([ops.zeros_like(c[:, :1]), c[:, :-1]], axis=1)
-    alpha = incoming + unary
-    shift = ops.max(alpha, axis=2)
-    return alpha - shift[..., None], shift
+def _centred(unary, transitions):
+    """Scores of tags (B, N, K) and of transitions, centred, and what was taken off (B, N)."""
+    into = ops.max(transitions, axis=2, keepdims=True)
+    table = transitions - into
+    high, low = two_sum(unary[:, 1:], into[:, :, 0])
+    high = ops.concatenate([unary[:, :1], high], axis=1)
+    low = ops.concatenate([ops.zeros_like(unary[:, :1]), low], axis=1)
+    centre = ops.max(high, axis=2, keepdims=True)
+    return (high - centre) + low, table, centre[..., 0]
 
 
 def _may_scale(unary, transitions):
     return transitions.shape[1] == 1 and (unary.shape[2] or 0) >= SCALED_FROM
 
 
-def _in_range(c, transitions):
-    return ops.all(c - _peak(transitions) >= LOWEST)
-
-
-def _peak(transitions):
-    """Largest transition into every tag: (B or 1, 1, K)."""
-    return ops.max(transitions[:, 0], axis=1, keepdims=True)
-
-
 def _product(x, matrix):
-    """(B, K) times (B or 1, K, K)."""
+    """(B, K) or (B, N, K) times (B or 1, K, K)."""
     if matrix.shape[0] == 1:
         return array.matmul(x, matrix[0])
-    return array.matmul(x[:, None, :], matrix)[:, 0]
+    return array.matmul(x, matrix) if len(x.shape) == 3 else array.matmul(x[:, None], matrix)[:, 0]
 
 
 # Forward ----------------------------------------------------------------------------------------
 
 
-def _forward_log(unary, transitions, reduce):
-    shared = transitions.shape[1] == 1
+def _forward_log(scores, table, op):
+    """`alpha` as a pair."""
+    shared = table.shape[1] == 1
 
     def step(carry, x):
-        (alpha,) = carry
-        table = transitions[:, 0] if shared else x[1]
-        c = reduce(alpha[:, :, None] + table, 1)
-        alpha = c + x[0]
-        return (alpha - array.max(alpha, 1, keepdims=True),), (c,)
+        peak, rest = carry
+        rounded = peak + x[0]
+        high, low = join(rounded, ((peak - rounded) + x[0]) + rest)
+        pairs = table[:, 0] if shared else x[1]
+        peak, rest, _, _ = log_sum(high[:, :, None], low[:, :, None], pairs, 1, op)
+        return (peak[:, 0], rest[:, 0]), (high, low)
 
-    return _run_forward(step, unary, () if shared else (_time_major(_pad_time(transitions)),))
+    zeros = ops.zeros_like(scores[:, 0])
+    xs = (_time_major(scores),) + (() if shared else (_time_major(_pad_time(table)),))
+    _, alpha = array.scan(step, (zeros, zeros), xs, like=(zeros, zeros))
+    return tuple(_batch_major(x) for x in alpha)
 
 
-def _forward_scaled(unary, transitions):
-    peak = _peak(transitions)
-    weights = array.exp(transitions[:, 0] - peak)
-    peak = peak[:, 0]
-    floor = 1e-37
+def _forward_scaled(scores, table):
+    """`alpha` with maximum 0, its shifts (B, N), and whether no term of any sum was lost."""
+    weights = array.exp(table[:, 0])
 
     def step(carry, x):
-        (alpha,) = carry
-        c = array.log(_product(array.exp(alpha), weights) + floor) + peak
-        alpha = c + x[0]
-        return (alpha - array.max(alpha, 1, keepdims=True),), (c,)
+        incoming, minus_least = carry
+        alpha = incoming + x[0]
+        shift = array.max(alpha, 1, keepdims=True)
+        alpha = alpha - shift
+        total = _product(array.exp(alpha), weights)
+        return (array.log(total + 1e-37), array.maximum(minus_least, -total)), (alpha, shift)
 
-    return _run_forward(step, unary, ())
-
-
-def _run_forward(step, unary, tables):
-    alpha = unary[:, 0] - ops.max(unary[:, 0], axis=1, keepdims=True)
-    xs = (_time_major(_next(unary)), *tables)
-    _, (c,) = array.scan(step, (alpha,), xs, like=(alpha,))
-    return _batch_major(c)
+    zeros = ops.zeros_like(scores[:, 0])
+    like = (zeros, zeros[:, :1])
+    carry = (zeros, zeros - 1.0)
+    (_, minus_least), (alpha, shift) = array.scan(step, carry, (_time_major(scores),), like=like)
+    in_range = ops.all(minus_least <= -LOWEST)
+    return _batch_major(alpha), _batch_major(shift)[..., 0], in_range
 
 
 # Backward and curvature ---------------------------------------------------------------------------
@@ -245,18 +256,19 @@ def _run_forward(step, unary, tables):
 class _Inputs:
     """What both backward branches start from, computed once outside the loop."""
 
-    def __init__(self, unary, transitions, lengths, c):
-        self.transitions = transitions
+    def __init__(self, unary, transitions, lengths, tape):
+        self.high, self.low, self.scaled, log_partition = tape
+        _, self.transitions, _ = _centred(unary, transitions)
         self.shared = transitions.shape[1] == 1
-        self.alpha, shift = _alpha(unary, c)
-        self.c = c
         n = ops.shape(unary)[1]
-        feasible = ops.sum(array.where(time_mask(lengths, n), shift, ops.zeros_like(shift)), axis=1)
         end = ops.arange(n, dtype="int32")[None] == lengths[:, None] - 1
-        end = ops.logical_and(end, (feasible > INFEASIBLE)[:, None])
+        end = ops.logical_and(end, (log_partition > INFEASIBLE)[:, None])
         self.end = ops.cast(end, unary.dtype)[..., None]
         self.lengths = lengths
-        self.final = ops.softmax(_at_last(self.alpha, lengths), axis=-1)
+        # Posterior of the tag given the prefix.
+        _, _, weights, total = log_sum(self.high, self.low, 0.0, 2, "logsumexp")
+        self.filtered = weights / total
+        self.final = _at_last(self.filtered, lengths)
         self.p_end = self.end * self.final[:, None]
 
     def tables(self):
@@ -275,9 +287,9 @@ class _Inputs:
 def _backward_log(inputs):
     def step(carry, x):
         p, pairs = carry
-        alpha, c, p_end = x[:3]
-        weights = array.exp(alpha[:, :, None] + inputs.table(x) - c[:, None, :])
-        pair = weights * p[:, None, :]
+        high, low, p_end = x[:3]
+        weights, total = _pair_weights(high, low, inputs.table(x))
+        pair = weights * (p[:, None, :] / total)
         p = p_end + array.sum(pair, 2)
         if inputs.shared:
             return (p, pairs + pair), (p,)
@@ -285,7 +297,7 @@ def _backward_log(inputs):
 
     zeros = ops.zeros_like(inputs.final)
     square = zeros[:, :, None] * zeros[:, None, :]
-    xs = tuple(_time_major(x) for x in (inputs.alpha, inputs.c, inputs.p_end)) + inputs.tables()
+    xs = tuple(_time_major(x) for x in (inputs.high, inputs.low, inputs.p_end)) + inputs.tables()
     like = (zeros,) if inputs.shared else (zeros, square)
     (_, pairs), ys = array.scan(step, (zeros, square), xs, like=like, reverse=True)
     if inputs.shared:
@@ -298,12 +310,13 @@ def _curvature_log(inputs, dunary, dtransitions):
 
     def step(carry, x):
         p, dp, dpairs = carry
-        alpha, c, p_end, dp_end, dalpha, dc = x[:6]
+        high, low, p_end, dp_end, dalpha, dc = x[:6]
         if inputs.shared:
             table, dtable = inputs.transitions[:, 0], dtransitions[:, 0]
         else:
             table, dtable = x[6:]
-        weights = array.exp(alpha[:, :, None] + table - c[:, None, :])
+        weights, total = _pair_weights(high, low, table)
+        weights = weights / total
         rate = dalpha[:, :, None] + dtable - dc[:, None, :]
         dpair = weights * (dp[:, None, :] + p[:, None, :] * rate)
         dp = dp_end + array.sum(dpair, 2)
@@ -314,7 +327,7 @@ def _curvature_log(inputs, dunary, dtransitions):
 
     zeros = ops.zeros_like(inputs.final)
     square = zeros[:, :, None] * zeros[:, None, :]
-    xs = (inputs.alpha, inputs.c, inputs.p_end, inputs.dp_end(dalpha), dalpha, dc)
+    xs = (inputs.high, inputs.low, inputs.p_end, inputs.dp_end(dalpha), dalpha, dc)
     xs = tuple(_time_major(x) for x in xs)
     if not inputs.shared:
         xs += tuple(_time_major(_pad_time(x)) for x in (inputs.transitions, dtransitions))
@@ -327,33 +340,44 @@ def _curvature_log(inputs, dunary, dtransitions):
 
 def _tangent_forward_log(inputs, dunary, dtransitions):
     def step(carry, x):
-        (dalpha,) = carry
-        alpha, c, du = x[:3]
+        (dc,) = carry
+        high, low, filtered, du = x[:4]
         if inputs.shared:
             table, dtable = inputs.transitions[:, 0], dtransitions[:, 0]
         else:
-            table, dtable = x[3:]
-        weights = array.exp(alpha[:, :, None] + table - c[:, None, :])
-        dc = array.sum(weights * (dalpha[:, :, None] + dtable), 1)
-        return (dc + du,), (dalpha, dc)
+            table, dtable = x[4:]
+        dalpha = _centred_tangent(dc + du, filtered)
+        weights, total = _pair_weights(high, low, table)
+        dc = array.sum(weights * (dalpha[:, :, None] + dtable), 1) / total[:, 0]
+        return (dc,), (dalpha, dc)
 
-    xs = tuple(_time_major(x) for x in (inputs.alpha, inputs.c, _next(dunary)))
+    xs = tuple(_time_major(x) for x in (inputs.high, inputs.low, inputs.filtered, dunary))
     if not inputs.shared:
         xs += tuple(_time_major(_pad_time(x)) for x in (inputs.transitions, dtransitions))
-    start = dunary[:, 0]
-    _, (dalpha, dc) = array.scan(step, (start,), xs, like=(start, start))
+    zeros = ops.zeros_like(inputs.final)
+    _, (dalpha, dc) = array.scan(step, (zeros,), xs, like=(zeros, zeros))
     return _batch_major(dalpha), _batch_major(dc)
+
+
+def _pair_weights(high, low, table):
+    """Posterior weights of the tag before each tag (B, K, K), times their sums (B, 1, K)."""
+    return log_sum(high[:, :, None], low[:, :, None], table, 1, "logsumexp")[2:]
+
+
+def _centred_tangent(dalpha, filtered):
+    """Without what all prefixes gain alike, which changes no weight but would grow with time."""
+    return dalpha - array.sum(filtered * dalpha, 1, keepdims=True)
 
 
 class _Scaled:
     """Weights of a pair (i, j) at time t as a[t, i] E[i, j] / s[t, j]."""
 
     def __init__(self, inputs):
-        peak = _peak(inputs.transitions)
-        self.weights = array.exp(inputs.transitions[:, 0] - peak)
+        self.weights = array.exp(inputs.transitions[:, 0])
         self.back = ops.swapaxes(self.weights, 1, 2)
-        self.a = array.exp(inputs.alpha)
-        self.inverse = array.exp(peak - inputs.c)
+        scaled = (inputs.scaled > 0)[:, None, None]
+        self.a = array.exp(array.where(scaled, inputs.high, ops.zeros_like(inputs.high)))
+        self.inverse = 1.0 / (_product(self.a, self.weights) + 1e-37)
 
 
 def _backward_scaled(inputs):
@@ -377,16 +401,19 @@ def _curvature_scaled(inputs, dunary, dtransitions):
     scaled = _Scaled(inputs)
     dweights = scaled.weights * dtransitions[:, 0]
     dback = ops.swapaxes(dweights, 1, 2)
+    # What the transitions alone gain.
+    gain = _product(scaled.a, dweights) * scaled.inverse
 
     def forward(carry, x):
-        (dalpha,) = carry
-        a, inverse, du = x
-        dc = (_product(a * dalpha, scaled.weights) + _product(a, dweights)) * inverse
-        return (dc + du,), (dalpha, dc)
+        (dc,) = carry
+        a, inverse, filtered, gain, du = x
+        dalpha = _centred_tangent(dc + du, filtered)
+        dc = _product(a * dalpha, scaled.weights) * inverse + gain
+        return (dc,), (dalpha, dc)
 
-    start = dunary[:, 0]
-    xs = tuple(_time_major(x) for x in (scaled.a, scaled.inverse, _next(dunary)))
-    _, (dalpha, dc) = array.scan(forward, (start,), xs, like=(start, start))
+    zeros = ops.zeros_like(inputs.final)
+    xs = tuple(_time_major(x) for x in (scaled.a, scaled.inverse, inputs.filtered, gain, dunary))
+    _, (dalpha, dc) = array.scan(forward, (zeros,), xs, like=(zeros, zeros))
     dp_end = _time_major(inputs.dp_end(_batch_major(dalpha)))
 
     def backward(carry, x):
@@ -399,7 +426,6 @@ def _curvature_scaled(inputs, dunary, dtransitions):
         dp = dp_end + a * (_product(dratio, scaled.back) + dalpha * back + _product(ratio, dback))
         return (p, dp), (dp, ratio, dratio)
 
-    zeros = ops.zeros_like(inputs.final)
     xs = (*xs[:2], _time_major(inputs.p_end), dp_end, dalpha, dc)
     _, (dp, ratio, dratio) = array.scan(
         backward, (zeros, zeros), xs, like=(zeros,) * 3, reverse=True
