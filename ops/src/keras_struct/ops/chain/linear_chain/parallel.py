@@ -1,10 +1,12 @@
 """Forward-backward as a balanced tree of K x K log-matrix products: log N steps (recurrence.md).
 
 Leaf t is the matrix `transitions + unary[t]`, the first leaf has equal rows, padding is the
-identity. A node is the product of its two children in the (logsumexp, +) semiring, shifted to have
-maximum 0. Inside, arrays are (K, K, nodes, B): every operation runs over long contiguous planes.
+identity. A node is the product of its two children in the (logsumexp, +) semiring. Its entries are
+pairs of numbers (see `messages.py`). Inside, arrays are (K, K, nodes, B): every operation runs over
+long contiguous planes.
 
-The tape holds, level by level from the leaves, the shifted matrices and their shifts, batch first.
+The tape holds, level by level from the leaves, both numbers of the entries, then the log-partition,
+all batch first.
 """
 
 import dataclasses
@@ -12,7 +14,9 @@ import dataclasses
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.chain.linear_chain.sequential import SequentialSweeps
+from keras_struct.ops.chain.linear_chain.sequential import SequentialSweeps, centred
+from keras_struct.ops.chain.messages import join, log_sum, log_weights
+from keras_struct.ops.exact_sum import add_pairs, exact_sum, two_sum
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import time_mask
 from keras_struct.ops.sweeps import Sweeps
@@ -21,69 +25,69 @@ from keras_struct.ops.sweeps import Sweeps
 @dataclasses.dataclass(frozen=True)
 class ParallelSweeps(Sweeps):
     def forward(self, potentials, context, op):
-        unary, transitions = potentials
-        level, shift = _leaves(unary, transitions, context[0])
-        levels, shifts = [level], [shift]
-        total = array.sum(shift, 0)
-        while level.shape[2] > 1:
-            left, right = _pairs(level)
-            level, shift = _shifted(_combine(left, right, op))
-            levels.append(level)
-            shifts.append(shift)
-            total = total + array.sum(shift, 0)
-        root = level[0, :, 0]  # (K, B)
-        final = array.max(root, 0) if op == "max" else array.logsumexp(root, 0)
-        tape = [x for pair in zip(levels, shifts, strict=True) for x in pair]
-        return total + final, tuple(_batch_first(x) for x in tape)
+        total, tape = self._forward_pair(potentials, context, op)
+        log_partition = sum(total)
+        return log_partition, (*tape, log_partition)
+
+    def _forward_pair(self, potentials, context, op):
+        """The log-partition as a pair (see `exact_sum`), and the rest of the tape."""
+        leaves, centre = _leaves(*potentials, context[0])
+        levels = [(leaves, ops.zeros_like(leaves))]
+        while levels[-1][0].shape[2] > 1:
+            levels.append(_product(levels[-1], op))
+        high, low = (x[0, :, 0] for x in levels[-1])  # (K, B)
+        peak, rest, _, _ = log_sum(high, low, 0.0, 0, op)
+        total = add_pairs(exact_sum(centre, 0), (peak[0], rest[0]))
+        return total, tuple(_batch_first(x) for level in levels for x in level)
 
     def backward(self, potentials, context, tape):
-        levels, shifts = _levels(tape)
-        outside = _root(levels[-1], _softmax(levels[-1][0, :, 0]))
-        steps = list(zip(levels[:-1], levels[1:], shifts[1:], strict=True))
-        for level, parent, shift in reversed(steps):
-            outside = _unpair([w * outside for w in _weights(level, parent, shift)], level)
-        return _read(outside, potentials, context[0], shifts)
+        levels, exists = _levels(tape)
+        outside = _root(levels[-1][0], _final(levels[-1]))
+        for level in reversed(levels[:-1]):
+            outside = _unpair([w * outside for w in _weights(level)], level[0])
+        return _read(outside, potentials, context[0], exists)
 
     def curvature(self, potentials, context, tape, tangents):
-        levels, shifts = _levels(tape)
+        levels, exists = _levels(tape)
         dunary, dtransitions = tangents
-        dlevels = [_leaf_tangents(dunary, dtransitions, context[0])]
-        for level, parent, shift in zip(levels[:-1], levels[1:], shifts[1:], strict=True):
-            rates = _through(*_pairs(dlevels[-1], neutral=0.0))
-            weights = _weights(level, parent, shift)
-            dlevels.append(sum(w * rate for w, rate in zip(weights, rates, strict=True)))
-        final, dfinal = _softmax(levels[-1][0, :, 0]), dlevels[-1][0, :, 0]
+        weights = [_weights(level) for level in levels[:-1]]
+        dlevels, rates = [_leaf_tangents(dunary, dtransitions, context[0])], []
+        for level in weights:
+            terms = _through(*_pairs(dlevels[-1], 0.0))
+            dlevel = sum(w * term for w, term in zip(level, terms, strict=True))
+            rates.append([term - dlevel for term in terms])
+            # What all paths through a node gain alike changes no weight.
+            dlevels.append(dlevel - array.sum(array.sum(dlevel, 0), 0) / dlevel.shape[0] ** 2)
+        final, dfinal = _final(levels[-1]), dlevels[-1][0, :, 0]
         doutside = final * (dfinal - array.sum(final * dfinal, 0, keepdims=True))
-        outside, doutside = _root(levels[-1], final), _root(levels[-1], doutside)
-        for depth in reversed(range(len(levels) - 1)):
-            level, parent, shift = levels[depth], levels[depth + 1], shifts[depth + 1]
-            rates = _through(*_pairs(dlevels[depth], neutral=0.0))
-            weights = _weights(level, parent, shift)
-            pairs = [w * outside for w in weights]
-            dpairs = [
-                w * (doutside + outside * (rate - dlevels[depth + 1]))
-                for w, rate in zip(weights, rates, strict=True)
-            ]
-            outside, doutside = _unpair(pairs, level), _unpair(dpairs, level)
-        return _read(doutside, potentials, context[0], shifts)
+        outside, doutside = _root(levels[-1][0], final), _root(levels[-1][0], doutside)
+        for level, w, rate in reversed(list(zip(levels[:-1], weights, rates, strict=True))):
+            pairs = [x * outside for x in w]
+            dpairs = [x * doutside + pair * r for x, pair, r in zip(w, pairs, rate, strict=True)]
+            outside, doutside = _unpair(pairs, level[0]), _unpair(dpairs, level[0])
+        return _read(doutside, potentials, context[0], exists)
 
     def trace(self, potentials, context, tape, noise):
         """Top down: given the tags at both ends of a node, draw the one in the middle."""
         (lengths,) = context
         levels, _ = _levels(tape)
 
-        def draw(logits):  # (K, nodes, B)
-            return _argmax(logits + noise(ops.shape(logits)))
+        def draw(high, low, scores):  # (K, nodes, B)
+            _, _, weights, _ = log_sum(high, low, scores, 0, "max")
+            return _argmax(log_weights(weights) + noise(ops.shape(weights)))
 
-        right = draw(levels[-1][0])  # (1, B)
+        right = draw(levels[-1][0][0], levels[-1][1][0], 0.0)  # (1, B)
         left = 0 * right
-        for level in reversed(levels[:-1]):
-            lefts, rights = _pairs(level)  # (K, K, nodes, B)
-            row = _pick(lefts, left)
-            column = _pick(array.transpose(rights, (1, 0, 2, 3)), right)
-            middle = draw(row + column)
-            left = _interleave(left, middle, level.shape[2])
-            right = _interleave(middle, right, level.shape[2])
+        for high, low in reversed(levels[:-1]):
+            rows = [_pick(_pairs(x, fill)[0], left) for x, fill in _entries(high, low)]
+            columns = [
+                _pick(array.transpose(_pairs(x, fill)[1], (1, 0, 2, 3)), right)
+                for x, fill in _entries(high, low)
+            ]
+            middle, error = two_sum(rows[0], columns[0])
+            middle = draw(middle, error + (rows[1] + columns[1]), 0.0)
+            left = _interleave(left, middle, high.shape[2])
+            right = _interleave(middle, right, high.shape[2])
         tags = array.transpose(right, (1, 0))
         return array.where(time_mask(lengths, ops.shape(tags)[1]), tags, -1)
 
@@ -95,15 +99,17 @@ class ParallelSweeps(Sweeps):
 
 
 def _leaves(unary, transitions, lengths):
-    """Shifted leaf matrices (K, K, N, B) and shifts (N, B)."""
+    """Leaf matrices of centred scores (K, K, N, B), and what was taken off (N, B)."""
     n, k = unary.shape[1:]
-    unary = ops.transpose(unary, (2, 1, 0))  # (K, N, B)
-    table = ops.transpose(transitions, (2, 3, 1, 0))  # (K, K, 1 or N-1, 1 or B)
-    first = ops.broadcast_to(unary[None, :, :1], (k, *ops.shape(unary[:, :1])))
-    leaves = ops.concatenate([first, table + unary[None, :, 1:]], axis=2)
+    scores, table, centre = centred(unary, transitions)
+    scores = ops.transpose(scores, (2, 1, 0))  # (K, N, B)
+    table = ops.transpose(table, (2, 3, 1, 0))  # (K, K, 1 or N-1, 1 or B)
+    first = ops.broadcast_to(scores[None, :, :1], (k, *ops.shape(scores[:, :1])))
+    leaves = ops.concatenate([first, table + scores[None, :, 1:]], axis=2)
     valid = ops.transpose(time_mask(lengths, n))
     leaves = array.where(valid, leaves, _identity(k, leaves.dtype))
-    return _shifted(leaves)
+    centre = ops.transpose(centre)
+    return leaves, array.where(valid, centre, ops.zeros_like(centre))
 
 
 def _leaf_tangents(dunary, dtransitions, lengths):
@@ -116,11 +122,10 @@ def _leaf_tangents(dunary, dtransitions, lengths):
     return array.where(valid, leaves, ops.zeros_like(leaves))
 
 
-def _read(outside, potentials, lengths, shifts):
+def _read(outside, potentials, lengths, exists):
     """Marginals of the potentials from the marginals of the leaves."""
     unary, transitions = potentials
-    total = sum(array.sum(shift, 0) for shift in shifts)
-    valid = ops.logical_and(time_mask(lengths, unary.shape[1]), (total > INFEASIBLE)[:, None])
+    valid = ops.logical_and(time_mask(lengths, unary.shape[1]), exists[:, None])
     outside = outside * ops.cast(ops.transpose(valid), unary.dtype)
     p = ops.transpose(ops.sum(outside, axis=0), (2, 1, 0))
     pairs = outside[:, :, 1:]
@@ -136,12 +141,16 @@ def _identity(k, dtype):
 # Nodes ------------------------------------------------------------------------------------------
 
 
-def _pairs(level, neutral=None):
-    """Left and right children; an odd level gets one more neutral node (the identity)."""
+def _pairs(level, fill):
+    """Left and right children; an odd level gets one more neutral node."""
     if level.shape[2] % 2:
-        neutral = _identity(level.shape[0], level.dtype) if neutral is None else neutral
-        level = array.concatenate([level, 0.0 * level[:, :, :1] + neutral], 2)
+        level = array.concatenate([level, 0.0 * level[:, :, :1] + fill], 2)
     return level[:, :, 0::2], level[:, :, 1::2]
+
+
+def _entries(high, low):
+    """Both numbers of the entries, each with that of a neutral node."""
+    return (high, _identity(high.shape[0], high.dtype)), (low, 0.0)
 
 
 def _through(left, right):
@@ -149,25 +158,45 @@ def _through(left, right):
     return [left[:, m, None] + right[None, m, :] for m in range(left.shape[0])]
 
 
-def _combine(left, right, op):
-    terms = _through(left, right)
+def _terms(level):
+    """Terms of the log-sums over the middle tag, over their rounded maximum: `(peak, terms)`."""
+    (left, right), (left_low, right_low) = (_pairs(x, fill) for x, fill in _entries(*level))
+    k = left.shape[0]
+    sums = [two_sum(left[:, m, None], right[None, m, :]) for m in range(k)]
+    peak = _largest([high for high, _ in sums])
+    lows = _through(left_low, right_low)
+    return peak, [(sums[m][0] - peak) + (sums[m][1] + lows[m]) for m in range(k)]
+
+
+def _largest(terms):
     peak = terms[0]
     for term in terms[1:]:
         peak = array.maximum(peak, term)
+    return peak
+
+
+def _product(level, op):
+    """The level above."""
+    peak, terms = _terms(level)
+    top = _largest(terms)
     if op == "max":
-        return peak
-    return peak + array.log(sum(array.exp(term - peak) for term in terms))
+        return join(peak, top)
+    return join(peak, top + array.log(sum(array.exp(term - top) for term in terms)))
 
 
-def _shifted(level):
-    shift = array.max(array.max(level, 0), 0)
-    return level - shift, shift
-
-
-def _weights(level, parent, shift):
+def _weights(level):
     """Posterior of the middle tag given both ends: a list over m of (K, K, nodes, B)."""
-    product = parent + shift
-    return [array.exp(term - product) for term in _through(*_pairs(level))]
+    _, terms = _terms(level)
+    top = _largest(terms)
+    weights = [array.exp(term - top) for term in terms]
+    total = sum(weights)
+    return [w / total for w in weights]
+
+
+def _final(root):
+    """Posterior of the last tag, (K, B)."""
+    _, _, weights, total = log_sum(root[0][0, :, 0], root[1][0, :, 0], 0.0, 0, "logsumexp")
+    return weights / total
 
 
 def _unpair(triples, level):
@@ -202,10 +231,6 @@ def _argmax(x):
     return index
 
 
-def _softmax(x):
-    return ops.softmax(x, axis=0)
-
-
 def _root(level, row):
     """Outside weights of the root: only its first row is read."""
     k = level.shape[0]
@@ -222,5 +247,7 @@ def _batch_first(x):
 
 
 def _levels(tape):
-    tape = [array.transpose(x, (*range(1, len(x.shape)), 0)) for x in tape]
-    return tape[0::2], tape[1::2]
+    """Levels as pairs, leaves first, and whether a structure exists (B,)."""
+    *entries, log_partition = tape
+    entries = [array.transpose(x, (*range(1, len(x.shape)), 0)) for x in entries]
+    return list(zip(entries[0::2], entries[1::2], strict=True)), log_partition > INFEASIBLE

@@ -37,7 +37,7 @@ class SequentialSweeps(Sweeps):
         """The log-partition as a pair (see `exact_sum`), and the rest of the tape."""
         unary, transitions = potentials
         (lengths,) = context
-        scores, table, centre = _centred(unary, transitions)
+        scores, table, centre = centred(unary, transitions)
         if op == "max" or not _may_scale(unary, transitions):
             high, low = _forward_log(scores, table, op)
             shift, scaled = ops.zeros_like(centre), ops.zeros_like(centre[:, 0])
@@ -90,7 +90,7 @@ class SequentialSweeps(Sweeps):
             ..., None
         ]
         shared = transitions.shape[1] == 1
-        table = _centred(unary, transitions)[1]
+        table = centred(unary, transitions)[1]
         columns = ops.swapaxes(table[:, 0], 1, 2)  # [to, from]
         single = transitions.shape[0] == 1
 
@@ -187,7 +187,7 @@ def _at_last(x, lengths):
     return ops.take_along_axis(x, ops.cast(index, "int32"), axis=1)[:, 0]
 
 
-def _centred(unary, transitions):
+def centred(unary, transitions):
     """Scores of tags (B, N, K) and of transitions, centred, and what was taken off (B, N)."""
     into = ops.max(transitions, axis=2, keepdims=True)
     table = transitions - into
@@ -258,7 +258,7 @@ class _Inputs:
 
     def __init__(self, unary, transitions, lengths, tape):
         self.high, self.low, self.scaled, log_partition = tape
-        _, self.transitions, _ = _centred(unary, transitions)
+        _, self.transitions, _ = centred(unary, transitions)
         self.shared = transitions.shape[1] == 1
         n = ops.shape(unary)[1]
         end = ops.arange(n, dtype="int32")[None] == lengths[:, None] - 1
