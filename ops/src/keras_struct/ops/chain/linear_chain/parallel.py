@@ -5,8 +5,8 @@ identity. A node is the product of its two children in the (logsumexp, +) semiri
 pairs of numbers (see `messages.py`). Inside, arrays are (K, K, nodes, B): every operation runs over
 long contiguous planes.
 
-The tape holds, level by level from the leaves, both numbers of the entries, then the log-partition,
-all batch first.
+The tape holds, level by level from the leaves, the posterior of the middle tag given both ends
+(middle, left, right, nodes, B), then that of the last tag and the log-partition, all batch first.
 """
 
 import dataclasses
@@ -32,62 +32,56 @@ class ParallelSweeps(Sweeps):
     def _forward_pair(self, potentials, context, op):
         """The log-partition as a pair (see `exact_sum`), and the rest of the tape."""
         leaves, centre = _leaves(*potentials, context[0])
-        levels = [(leaves, ops.zeros_like(leaves))]
-        while levels[-1][0].shape[2] > 1:
-            levels.append(_product(levels[-1], op))
-        high, low = (x[0, :, 0] for x in levels[-1])  # (K, B)
-        peak, rest, _, _ = log_sum(high, low, 0.0, 0, op)
+        level, tape = (leaves, ops.zeros_like(leaves)), []
+        while level[0].shape[2] > 1:
+            level, weights = _product(level, op)
+            tape.append(weights)
+        peak, rest, weights, mass = log_sum(level[0][0, :, 0], level[1][0, :, 0], 0.0, 0, op)
         total = add_pairs(exact_sum(centre, 0), (peak[0], rest[0]))
-        return total, tuple(_batch_first(x) for level in levels for x in level)
+        return total, tuple(_batch_first(x) for x in (*tape, weights / mass))
 
     def backward(self, potentials, context, tape):
-        levels, exists = _levels(tape)
-        outside = _root(levels[-1][0], _final(levels[-1]))
-        for level in reversed(levels[:-1]):
-            outside = _unpair([w * outside for w in _weights(level)], level[0])
+        levels, final, exists = _levels(tape)
+        outside = _root(final)
+        for weights, nodes in reversed(_with_sizes(levels, potentials)):
+            outside = _unpair([w * outside for w in weights], nodes)
         return _read(outside, potentials, context[0], exists)
 
     def curvature(self, potentials, context, tape, tangents):
-        levels, exists = _levels(tape)
-        dunary, dtransitions = tangents
-        weights = [_weights(level) for level in levels[:-1]]
-        dlevels, rates = [_leaf_tangents(dunary, dtransitions, context[0])], []
-        for level in weights:
-            terms = _through(*_pairs(dlevels[-1], 0.0))
-            dlevel = sum(w * term for w, term in zip(level, terms, strict=True))
-            rates.append([term - dlevel for term in terms])
+        levels, final, exists = _levels(tape)
+        level = _leaf_tangents(*tangents, context[0])
+        rates = []
+        for weights in levels:
+            terms = _through(*_pairs(level, 0.0))
+            level = sum(w * term for w, term in zip(weights, terms, strict=True))
+            rates.append([term - level for term in terms])
             # What all paths through a node gain alike changes no weight.
-            dlevels.append(dlevel - array.sum(array.sum(dlevel, 0), 0) / dlevel.shape[0] ** 2)
-        final, dfinal = _final(levels[-1]), dlevels[-1][0, :, 0]
-        doutside = final * (dfinal - array.sum(final * dfinal, 0, keepdims=True))
-        outside, doutside = _root(levels[-1][0], final), _root(levels[-1][0], doutside)
-        for level, w, rate in reversed(list(zip(levels[:-1], weights, rates, strict=True))):
-            pairs = [x * outside for x in w]
-            dpairs = [x * doutside + pair * r for x, pair, r in zip(w, pairs, rate, strict=True)]
-            outside, doutside = _unpair(pairs, level[0]), _unpair(dpairs, level[0])
+            level = level - array.sum(array.sum(level, 0), 0) / level.shape[0] ** 2
+        dfinal = level[0, :, 0]
+        dfinal = final * (dfinal - array.sum(final * dfinal, 0, keepdims=True))
+        outside, doutside = _root(final), _root(dfinal)
+        steps = zip(_with_sizes(levels, potentials), rates, strict=True)
+        for (weights, nodes), rate in reversed(list(steps)):
+            used = [w * outside for w in weights]
+            dused = [w * doutside + x * r for w, x, r in zip(weights, used, rate, strict=True)]
+            outside, doutside = _unpair(used, nodes), _unpair(dused, nodes)
         return _read(doutside, potentials, context[0], exists)
 
     def trace(self, potentials, context, tape, noise):
         """Top down: given the tags at both ends of a node, draw the one in the middle."""
         (lengths,) = context
-        levels, _ = _levels(tape)
+        levels, final, _ = _levels(tape)
 
-        def draw(high, low, scores):  # (K, nodes, B)
-            _, _, weights, _ = log_sum(high, low, scores, 0, "max")
+        def draw(weights):  # (K, nodes, B)
             return _argmax(log_weights(weights) + noise(ops.shape(weights)))
 
-        right = draw(levels[-1][0][0], levels[-1][1][0], 0.0)  # (1, B)
+        right = draw(final[:, None])  # (1, B)
         left = 0 * right
-        for high, low in reversed(levels[:-1]):
-            rows = [_pick(_pairs(x, fill)[0], left) for x, fill in _entries(high, low)]
-            columns = [
-                _pick(array.transpose(_pairs(x, fill)[1], (1, 0, 2, 3)), right)
-                for x, fill in _entries(high, low)
-            ]
-            middle, error = two_sum(rows[0], columns[0])
-            middle = draw(middle, error + (rows[1] + columns[1]), 0.0)
-            left = _interleave(left, middle, high.shape[2])
-            right = _interleave(middle, right, high.shape[2])
+        for weights, nodes in reversed(_with_sizes(levels, potentials)):
+            rows = [_pick(w, left) for w in weights]
+            middle = draw(array.stack([_pick(row, right) for row in rows], 0))
+            left = _interleave(left, middle, nodes)
+            right = _interleave(middle, right, nodes)
         tags = array.transpose(right, (1, 0))
         return array.where(time_mask(lengths, ops.shape(tags)[1]), tags, -1)
 
@@ -148,24 +142,23 @@ def _pairs(level, fill):
     return level[:, :, 0::2], level[:, :, 1::2]
 
 
-def _entries(high, low):
-    """Both numbers of the entries, each with that of a neutral node."""
-    return (high, _identity(high.shape[0], high.dtype)), (low, 0.0)
-
-
 def _through(left, right):
     """Sum of the children through every middle tag m: a list of (K, K, nodes, B)."""
     return [left[:, m, None] + right[None, m, :] for m in range(left.shape[0])]
 
 
-def _terms(level):
-    """Terms of the log-sums over the middle tag, over their rounded maximum: `(peak, terms)`."""
-    (left, right), (left_low, right_low) = (_pairs(x, fill) for x, fill in _entries(*level))
-    k = left.shape[0]
-    sums = [two_sum(left[:, m, None], right[None, m, :]) for m in range(k)]
+def _product(level, op):
+    """The level above, and the posterior of the middle tag given both ends."""
+    left, right = _pairs(level[0], _identity(level[0].shape[0], level[0].dtype))
+    sums = [two_sum(left[:, m, None], right[None, m, :]) for m in range(left.shape[0])]
+    lows = _through(*_pairs(level[1], 0.0))
     peak = _largest([high for high, _ in sums])
-    lows = _through(left_low, right_low)
-    return peak, [(sums[m][0] - peak) + (sums[m][1] + lows[m]) for m in range(k)]
+    terms = [(high - peak) + (error + low) for (high, error), low in zip(sums, lows, strict=True)]
+    top = _largest(terms)
+    weights = [array.exp(term - top) for term in terms]
+    total = sum(weights)
+    rest = top if op == "max" else top + array.log(total)
+    return join(peak, rest), array.stack([w / total for w in weights], 0)
 
 
 def _largest(terms):
@@ -175,37 +168,13 @@ def _largest(terms):
     return peak
 
 
-def _product(level, op):
-    """The level above."""
-    peak, terms = _terms(level)
-    top = _largest(terms)
-    if op == "max":
-        return join(peak, top)
-    return join(peak, top + array.log(sum(array.exp(term - top) for term in terms)))
-
-
-def _weights(level):
-    """Posterior of the middle tag given both ends: a list over m of (K, K, nodes, B)."""
-    _, terms = _terms(level)
-    top = _largest(terms)
-    weights = [array.exp(term - top) for term in terms]
-    total = sum(weights)
-    return [w / total for w in weights]
-
-
-def _final(root):
-    """Posterior of the last tag, (K, B)."""
-    _, _, weights, total = log_sum(root[0][0, :, 0], root[1][0, :, 0], 0.0, 0, "logsumexp")
-    return weights / total
-
-
-def _unpair(triples, level):
+def _unpair(triples, nodes):
     """Outside weights of the children from those of (left, middle, right) tags, a list over m."""
     left = array.stack([array.sum(x, 1) for x in triples], 1)
     right = array.stack([array.sum(x, 0) for x in triples], 0)
-    k, _, nodes, _ = left.shape
+    k = left.shape[0]
     both = array.stack([left, right], 3)
-    return array.reshape(both, (k, k, 2 * nodes, -1))[:, :, : level.shape[2]]
+    return array.reshape(both, (k, k, 2 * left.shape[2], -1))[:, :, :nodes]
 
 
 def _interleave(left, right, n):
@@ -214,7 +183,7 @@ def _interleave(left, right, n):
 
 
 def _pick(matrices, index):
-    """Row `index` (nodes, B) of matrices (K, K, nodes, B): (K, nodes, B)."""
+    """Entry `index` (nodes, B) of the first axis of arrays (K, ..., nodes, B)."""
     row = matrices[0]
     for i in range(1, matrices.shape[0]):
         row = array.where(index == i, matrices[i], row)
@@ -231,9 +200,9 @@ def _argmax(x):
     return index
 
 
-def _root(level, row):
+def _root(row):
     """Outside weights of the root: only its first row is read."""
-    k = level.shape[0]
+    k = row.shape[0]
     first = ops.reshape(ops.eye(k, dtype=row.dtype)[0], (k, 1, 1, 1))
     return first * row[None, :, None]
 
@@ -247,7 +216,14 @@ def _batch_first(x):
 
 
 def _levels(tape):
-    """Levels as pairs, leaves first, and whether a structure exists (B,)."""
-    *entries, log_partition = tape
-    entries = [array.transpose(x, (*range(1, len(x.shape)), 0)) for x in entries]
-    return list(zip(entries[0::2], entries[1::2], strict=True)), log_partition > INFEASIBLE
+    """Weights of every level, leaves first, the last tag's, and whether a structure exists (B,)."""
+    *levels, final, log_partition = tape
+    levels = [array.transpose(x, (1, 2, 3, 4, 0)) for x in levels]
+    planes = [[x[m] for m in range(x.shape[0])] for x in levels]
+    return planes, array.transpose(final, (1, 0)), log_partition > INFEASIBLE
+
+
+def _with_sizes(levels, potentials):
+    """Weights of every level, and the number of the nodes that they combine."""
+    sizes = [potentials[0].shape[1], *(level[0].shape[2] for level in levels)]
+    return list(zip(levels, sizes[:-1], strict=True))

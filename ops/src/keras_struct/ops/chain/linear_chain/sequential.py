@@ -265,11 +265,15 @@ class _Inputs:
         end = ops.logical_and(end, (log_partition > INFEASIBLE)[:, None])
         self.end = ops.cast(end, unary.dtype)[..., None]
         self.lengths = lengths
-        # Posterior of the tag given the prefix.
-        _, _, weights, total = log_sum(self.high, self.low, 0.0, 2, "logsumexp")
-        self.filtered = weights / total
-        self.final = _at_last(self.filtered, lengths)
+        high, low = _at_last(self.high, lengths), _at_last(self.low, lengths)
+        _, _, weights, total = log_sum(high, low, 0.0, 1, "logsumexp")
+        self.final = weights / total
         self.p_end = self.end * self.final[:, None]
+
+    def filtered(self):
+        """Posterior of the tag given the prefix, (B, N, K)."""
+        _, _, weights, total = log_sum(self.high, self.low, 0.0, 2, "logsumexp")
+        return weights / total
 
     def tables(self):
         return () if self.shared else (_time_major(_pad_time(self.transitions)),)
@@ -351,7 +355,7 @@ def _tangent_forward_log(inputs, dunary, dtransitions):
         dc = array.sum(weights * (dalpha[:, :, None] + dtable), 1) / total[:, 0]
         return (dc,), (dalpha, dc)
 
-    xs = tuple(_time_major(x) for x in (inputs.high, inputs.low, inputs.filtered, dunary))
+    xs = tuple(_time_major(x) for x in (inputs.high, inputs.low, inputs.filtered(), dunary))
     if not inputs.shared:
         xs += tuple(_time_major(_pad_time(x)) for x in (inputs.transitions, dtransitions))
     zeros = ops.zeros_like(inputs.final)
@@ -412,7 +416,8 @@ def _curvature_scaled(inputs, dunary, dtransitions):
         return (dc,), (dalpha, dc)
 
     zeros = ops.zeros_like(inputs.final)
-    xs = tuple(_time_major(x) for x in (scaled.a, scaled.inverse, inputs.filtered, gain, dunary))
+    filtered = scaled.a / ops.sum(scaled.a, axis=2, keepdims=True)
+    xs = tuple(_time_major(x) for x in (scaled.a, scaled.inverse, filtered, gain, dunary))
     _, (dalpha, dc) = array.scan(forward, (zeros,), xs, like=(zeros, zeros))
     dp_end = _time_major(inputs.dp_end(_batch_major(dalpha)))
 
