@@ -1,11 +1,12 @@
 """Semi-Markov forward-backward on every backend (see recurrence.md).
 
 The loop over end positions carries a window (B, D, K): at place d, the log-sum of everything before
-a segment of d + 1 positions that ends here, by the label of that segment. The window is shifted to
-have maximum 0 at every step.
+a segment of d + 1 positions that ends here, by the label of that segment. Messages are pairs (see
+`messages.py`).
 
-The tape is `window` (B, N, D, K), `f` (B, N, K): log-sums with a last segment that ends at n,
-`g` (B, N, K): `f` through the transitions, `shift` (B, N): what was taken off the next window.
+The tape is `weights` (B, N, D, K): the posterior of the length of a segment, given where it ends
+and its label; `high`, `low` (B, N, K): log-sums with a last segment that ends at n, as a pair; the
+log-partition (B,).
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import dataclasses
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.chain.messages import join, log_sum, log_weights
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import time_mask
 from keras_struct.ops.sweeps import Sweeps
@@ -29,75 +31,78 @@ def sweeps(call):
 @dataclasses.dataclass(frozen=True)
 class SemiMarkovSweeps(Sweeps):
     def forward(self, potentials, context, op):
+        total, tape = self._forward_pair(potentials, context, op)
+        log_partition = sum(total)
+        return log_partition, (*tape, log_partition)
+
+    def _forward_pair(self, potentials, context, op):
+        """The log-partition as a pair (see `exact_sum`), and the rest of the tape."""
         segments, transitions = potentials
         (lengths,) = context
-        reduce = array.max if op == "max" else array.logsumexp
 
         def step(carry, x):
-            (window,) = carry
-            f = reduce(window + x[0], 1)
-            g = reduce(f[:, :, None] + transitions, 1)
-            following = array.concatenate([g[:, None], window[:, :-1]], 1)
-            shift = array.max(array.max(following, 2), 1)
-            return (following - shift[:, None, None],), (window, f, g, shift)
+            high, low = carry  # (B, D, K)
+            peak, rest, weights, total = log_sum(high, low, x[0], 1, op)
+            f, f_low = join(peak[:, 0], rest[:, 0])
+            peak, rest, _, _ = log_sum(f[:, :, None], f_low[:, :, None], transitions, 1, op)
+            g, g_low = join(peak, rest)
+            high = array.concatenate([g, high[:, :-1]], 1)
+            low = array.concatenate([g_low, low[:, :-1]], 1)
+            return (high, low), (weights / total, f, f_low)
 
-        first = ops.zeros_like(segments[:, 0, :1])
-        window = ops.concatenate(
-            [first] + [ops.full_like(first, FORBIDDEN)] * (segments.shape[2] - 1), axis=1
-        )
-        like = (window, window[:, 0], window[:, 0], window[:, 0, 0])
-        _, tape = array.scan(step, (window,), (_time_major(segments),), like=like)
-        tape = tuple(_time_major(x) for x in tape)
-        _, f, _, shift = tape
-        before = ops.arange(ops.shape(f)[1], dtype="int32")[None] < lengths[:, None] - 1
-        total = ops.sum(array.where(before, shift, ops.zeros_like(shift)), axis=1)
-        total = total + reduce(_at_last(f, lengths), 1)
-        return array.where(lengths > 0, total, ops.zeros_like(total)), tape
+        zeros = ops.zeros_like(segments[:, 0])
+        never = zeros[:, 1:] + FORBIDDEN
+        start = (ops.concatenate([zeros[:, :1], never], axis=1), zeros)
+        like = (zeros, zeros[:, 0], zeros[:, 0])
+        _, tape = array.scan(step, start, (_time_major(segments),), like=like)
+        weights, high, low = (_time_major(x) for x in tape)
+        peak, rest, _, _ = log_sum(_at_last(high, lengths), _at_last(low, lengths), 0.0, 1, op)
+        some = ops.cast(lengths > 0, peak.dtype)
+        return (some * peak[:, 0], some * rest[:, 0]), (weights, high, low)
 
     def backward(self, potentials, context, tape):
         local = _Local(potentials, context, tape)
 
         def step(carry, x):
             queue, pairs = carry
-            f, g, weights, end = x
-            link = array.exp(f[:, :, None] + local.transitions - g[:, None, :])
-            pair = link * queue[:, :1]
+            high, low, weights, end = x
+            pair = local.links(high, low) * queue[:, :1]
             p = end + array.sum(pair, 2)
             used = weights * p[:, None]
             return (_push(queue, used), pairs + pair), (used,)
 
-        zeros = ops.zeros_like(tape[0][:, 0])
-        xs = tuple(_time_major(x) for x in (tape[1], tape[2], local.weights, local.end))
-        (_, pairs), (used,) = array.scan(
-            step, (zeros, local.square), xs, like=(zeros,), reverse=True
-        )
+        xs = (local.high, local.low, local.weights, local.end)
+        xs = tuple(_time_major(x) for x in xs)
+        start = (local.zeros, local.square)
+        (_, pairs), (used,) = array.scan(step, start, xs, like=(local.zeros,), reverse=True)
         return _time_major(used), pairs
 
     def curvature(self, potentials, context, tape, tangents):
         local = _Local(potentials, context, tape)
         dsegments, dtransitions = tangents
-        _, f, g, _ = tape
 
         def forward(carry, x):
             (dwindow,) = carry
-            f, g, weights, dsegments = x
+            high, low, filtered, weights, dsegments = x
             rate = dwindow + dsegments
             df = array.sum(weights * rate, 1)
-            link = array.exp(f[:, :, None] + local.transitions - g[:, None, :])
-            dg = array.sum(link * (df[:, :, None] + dtransitions), 1)
+            dg = array.sum(local.links(high, low) * (df[:, :, None] + dtransitions), 1)
             following = array.concatenate([dg[:, None], dwindow[:, :-1]], 1)
-            return (following,), (rate - df[:, None], df, dg)
+            # What all prefixes gain alike changes no weight but would grow with time.
+            gain = array.sum(filtered * df, 1)[:, None, None]
+            return (following - gain,), (rate - df[:, None], df, dg)
 
-        zeros = ops.zeros_like(tape[0][:, 0])
-        xs = tuple(_time_major(x) for x in (f, g, local.weights, dsegments))
-        row = zeros[:, 0]
-        _, (rates, df, dg) = array.scan(forward, (zeros,), xs, like=(zeros, row, row))
+        xs = (local.high, local.low, local.filtered, local.weights, dsegments)
+        xs = tuple(_time_major(x) for x in xs)
+        row = local.zeros[:, 0]
+        like = (local.zeros, row, row)
+        _, (rates, df, dg) = array.scan(forward, (local.zeros,), xs, like=like)
         dend = _time_major(local.dend(_time_major(df)))
 
         def backward(carry, x):
             queue, dqueue, dpairs = carry
-            f, g, weights, end, rate, df, dg, dend = x
-            link = array.exp(f[:, :, None] + local.transitions - g[:, None, :])
+            high, low, weights, end, rate, df, dg, dend = x
+            link = local.links(high, low)
             pair = link * queue[:, :1]
             link_rate = df[:, :, None] + dtransitions - dg[:, None, :]
             dpair = link * dqueue[:, :1] + pair * link_rate
@@ -106,35 +111,35 @@ class SemiMarkovSweeps(Sweeps):
             dused = weights * dp[:, None] + used * rate
             return (_push(queue, used), _push(dqueue, dused), dpairs + dpair), (dused,)
 
-        xs = (*xs[:3], _time_major(local.end), rates, df, dg, dend)
+        xs = (xs[0], xs[1], xs[3], _time_major(local.end), rates, df, dg, dend)
+        start = (local.zeros, local.zeros, local.square)
         (_, _, dpairs), (dused,) = array.scan(
-            backward, (zeros, zeros, local.square), xs, like=(zeros,), reverse=True
+            backward, start, xs, like=(local.zeros,), reverse=True
         )
         return _time_major(dused), dpairs
 
     def trace(self, potentials, context, tape, noise):
         segments, transitions = potentials
         (lengths,) = context
-        window, f, _, _ = tape
-        lengths_choice = window + segments
-        lengths_choice = ops.cast(
-            array.argmax(lengths_choice + noise(ops.shape(lengths_choice)), 2), "int32"
-        )
-        f = f + noise(ops.shape(f))
-        positions = ops.arange(ops.shape(f)[1], dtype="int32")
+        weights, high, low, _ = tape
+        lengths_choice = log_weights(weights) + noise(ops.shape(weights))
+        lengths_choice = ops.cast(array.argmax(lengths_choice, 2), "int32")
+        drawn = noise(ops.shape(high))
+        positions = ops.arange(ops.shape(high)[1], dtype="int32")
         last = ops.transpose(positions[None] == lengths[:, None] - 1)
         columns = ops.swapaxes(transitions, 1, 2)
 
         def step(carry, x):
             label, wait = carry
-            f, choice, last = x
+            high, low, drawn, choice, last = x
             if columns.shape[0] == 1:
                 column = ops.take(columns[0], label, axis=0)
             else:
                 column = ops.take_along_axis(columns, label[:, None, None], axis=1)[:, 0]
-            logits = f + array.where(last[:, None], column * 0.0, column)
+            column = array.where(last[:, None], column * 0.0, column)
+            _, _, weights, _ = log_sum(high, low, column, 1, "max")
             here = array.where(last, last, wait == 0)
-            new = ops.cast(array.argmax(logits, 1), "int32")
+            new = ops.cast(array.argmax(log_weights(weights) + drawn, 1), "int32")
             label = array.where(here, new, label)
             length = array.take_along_axis(choice, label[:, None], 1)[:, 0]
             ends = array.where(here, label, label * 0 - 1)
@@ -144,7 +149,7 @@ class SemiMarkovSweeps(Sweeps):
             return (label, wait), (ends, spans)
 
         zeros = ops.zeros_like(lengths)
-        xs = (_time_major(f), _time_major(lengths_choice), last)
+        xs = (*(_time_major(x) for x in (high, low, drawn, lengths_choice)), last)
         _, (labels, spans) = array.scan(
             step, (zeros, zeros - 1), xs, like=(zeros, zeros), reverse=True
         )
@@ -166,6 +171,8 @@ class SemiMarkovSweeps(Sweeps):
             candidates = ops.swapaxes(ops.reshape(candidates, (-1, states * k, states)), 1, 2)
             g, link = array.top_k(candidates, k)  # (B, K', rank)
             window = array.concatenate([g[:, None], window[:, :-1]], 1)
+            peak = array.max(array.max(array.max(window, 3), 2), 1)[:, None, None, None]
+            window = window - array.where(peak > INFEASIBLE, peak, peak * 0.0)
             return (window,), (f, ops.cast(length, "int32"), ops.cast(link, "int32"))
 
         first = ops.zeros_like(segments[:, 0, :1, :, None])
@@ -217,21 +224,27 @@ class _Local:
     """Local posterior weights, computed once outside the loops."""
 
     def __init__(self, potentials, context, tape):
-        segments, self.transitions = potentials
+        _, self.transitions = potentials
         (self.lengths,) = context
-        window, f, _, shift = tape
-        self.weights = array.exp(window + segments - f[:, :, None])
-        n = ops.shape(f)[1]
-        positions = ops.arange(n, dtype="int32")[None]
-        before = positions < self.lengths[:, None] - 1
-        last = _at_last(f, self.lengths)
-        total = ops.sum(array.where(before, shift, ops.zeros_like(shift)), axis=1)
-        exists = total + ops.max(last, axis=1) > INFEASIBLE
-        at_end = ops.logical_and(positions == self.lengths[:, None] - 1, exists[:, None])
-        self.at_end = ops.cast(at_end, f.dtype)[..., None]
-        self.final = ops.softmax(last, axis=-1)
+        self.weights, self.high, self.low, log_partition = tape
+        # Posterior of the last label given what ends at n.
+        _, _, weights, total = log_sum(self.high, self.low, 0.0, 2, "logsumexp")
+        self.filtered = weights / total
+        self.final = _at_last(self.filtered, self.lengths)
+        positions = ops.arange(ops.shape(self.high)[1], dtype="int32")[None]
+        exists = (log_partition > INFEASIBLE)[:, None]
+        at_end = ops.logical_and(positions == self.lengths[:, None] - 1, exists)
+        self.at_end = ops.cast(at_end, self.high.dtype)[..., None]
         self.end = self.at_end * self.final[:, None]
+        self.zeros = ops.zeros_like(self.weights[:, 0])
         self.square = ops.zeros_like(self.final[:, :, None] * self.final[:, None, :])
+
+    def links(self, high, low):
+        """Posterior weights of the label before each label, (B, K, K)."""
+        _, _, weights, total = log_sum(
+            high[:, :, None], low[:, :, None], self.transitions, 1, "logsumexp"
+        )
+        return weights / total
 
     def dend(self, df):
         """Tangent of `end`."""
