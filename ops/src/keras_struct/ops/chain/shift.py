@@ -34,7 +34,7 @@ class ShiftSweeps(Sweeps):
         (moves,) = potentials
         final = context[0]
         count = moves.shape[3]
-        centre = ops.max(moves, axis=(2, 3))
+        centre = array.max(array.max(moves, 3), 2)
         scores = _moves_first(moves - centre[:, :, None, None])
         pad = _padding(final, count - 1)
 

@@ -56,6 +56,11 @@ class Categorical(Structure):
     def __init__(self, scores, lengths):
         scores = as_potential("scores", scores)
         check_rank("scores", scores, 1, "N")
+        if scores.shape[-1] == 0:
+            raise ValueError(
+                "Expected at least one item (use lengths for empty sequences). "
+                f"Received: shape of scores={tuple(scores.shape)}"
+            )
         self.dtype = scores.dtype
         self.compute = compute_dtype(scores.dtype)
         self.batch_shape = batch_of(scores, 1)

@@ -25,8 +25,9 @@ class CategoricalSweeps(Sweeps):
 
     def backward(self, potentials, context, tape):
         (scores,) = potentials
-        exists = ops.cast(ops.max(scores, axis=1, keepdims=True) > INFEASIBLE, scores.dtype)
-        return (ops.softmax(scores, axis=-1) * exists,)
+        peak = array.max(scores, 1, keepdims=True)
+        weights = array.exp(scores - peak) * ops.cast(peak > INFEASIBLE, scores.dtype)
+        return (weights / array.maximum(array.sum(weights, 1, keepdims=True), 0.0 * peak + 0.5),)
 
     def curvature(self, potentials, context, tape, tangents):
         (p,) = self.backward(potentials, context, tape)

@@ -71,6 +71,11 @@ class CTC(Structure):
     def __init__(self, log_probs, labels, lengths, blank):
         log_probs = as_potential("log_probs", log_probs)
         check_rank("log_probs", log_probs, 2, "T, K")
+        if log_probs.shape[-2] == 0:
+            raise ValueError(
+                "Expected at least one frame (use lengths for empty sequences). "
+                f"Received: shape of log_probs={tuple(log_probs.shape)}"
+            )
         self.dtype = log_probs.dtype
         self.compute = compute_dtype(log_probs.dtype)
         self.batch_shape = batch_of(log_probs, 2)

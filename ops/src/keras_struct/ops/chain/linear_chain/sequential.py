@@ -189,12 +189,12 @@ def _at_last(x, lengths):
 
 def centred(unary, transitions):
     """Scores of tags (B, N, K) and of transitions, centred, and what was taken off (B, N)."""
-    into = ops.max(transitions, axis=2, keepdims=True)
+    into = array.max(transitions, 2, keepdims=True)
     table = transitions - into
     high, low = two_sum(unary[:, 1:], into[:, :, 0])
     high = ops.concatenate([unary[:, :1], high], axis=1)
     low = ops.concatenate([ops.zeros_like(unary[:, :1]), low], axis=1)
-    centre = ops.max(high, axis=2, keepdims=True)
+    centre = array.max(high, 2, keepdims=True)
     return (high - centre) + low, table, centre[..., 0]
 
 

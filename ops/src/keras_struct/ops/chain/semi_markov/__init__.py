@@ -79,6 +79,11 @@ class SemiMarkov(Structure):
         segments = as_potential("segments", segments)
         transitions = as_potential("transitions", transitions)
         check_rank("segments", segments, 3, "N, D, K")
+        if segments.shape[-3] == 0:
+            raise ValueError(
+                "Expected at least one position (use lengths for empty sequences). "
+                f"Received: shape of segments={tuple(segments.shape)}"
+            )
         self.dtype = segments.dtype
         self.compute = compute_dtype(segments.dtype)
         self.batch_shape = batch_of(segments, 3)

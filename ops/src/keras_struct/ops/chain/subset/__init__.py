@@ -63,6 +63,11 @@ class Subset(Structure):
     def __init__(self, scores, k, lengths):
         scores = as_potential("scores", scores)
         check_rank("scores", scores, 1, "N")
+        if scores.shape[-1] == 0:
+            raise ValueError(
+                "Expected at least one item (use lengths for empty sequences). "
+                f"Received: shape of scores={tuple(scores.shape)}"
+            )
         self.dtype = scores.dtype
         self.compute = compute_dtype(scores.dtype)
         self.batch_shape = batch_of(scores, 1)
@@ -71,8 +76,8 @@ class Subset(Structure):
         sizes = concrete(k) if ops.is_tensor(k) else np.asarray(k)
         if sizes is None:
             raise NotImplementedError("subset needs a k with known values (not traced)")
-        most = int(sizes.max())
-        if sizes.min() < 0:
+        most = int(sizes.max()) if sizes.size else 0
+        if (sizes < 0).any():
             raise ValueError(f"Expected k >= 0. Received: k={k}")
         k = as_lengths("k", ops.convert_to_tensor(sizes, dtype="int32"), self.batch_shape, None)
         self.lengths = as_lengths("lengths", lengths, self.batch_shape, self.n)
