@@ -14,14 +14,11 @@ from keras_struct.ops.structure import (
     restore_batch,
     time_mask,
 )
-from keras_struct.ops.transport.sinkhorn import (
-    HalfSteps,
-    Solver,
-    Tail,
-    check_count,
-    pair,
-    relaxations,
-)
+from keras_struct.ops.transport.half_steps import HalfSteps
+from keras_struct.ops.transport.problem import check_count, pair, relaxations
+from keras_struct.ops.transport.solver import Solver
+from keras_struct.ops.transport.tail import Tail
+from keras_struct.ops.transport.tiled import Tiled
 from keras_struct.ops.transport.tiles import Support
 
 
@@ -85,7 +82,7 @@ def sinkhorn_plan(
     flat = clean(flat, exists, temperature)
     exists = ops.logical_and(exists, flat > INFEASIBLE)
     flat = array.where(exists, flat, ops.full_like(flat, FORBIDDEN))
-    half = WholeHalfSteps(Support(None, 1), relaxations(kl_weights))
+    half = WholeHalfSteps(Tiled(Support(None)), relaxations(kl_weights))
     sides = flat, array.transpose(flat, (0, 2, 1))
     masses = ops.zeros_like(flat[:, :, 0]), ops.zeros_like(flat[:, 0])
     rows, columns = map(ops.stop_gradient, sides)
