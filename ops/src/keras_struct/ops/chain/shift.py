@@ -16,7 +16,6 @@ from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.chain.messages import join, log_sum, log_weights
-from keras_struct.ops.exact_sum import add_pairs, exact_sum
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import one_hot
 from keras_struct.ops.sweeps import Sweeps
@@ -34,8 +33,6 @@ class ShiftSweeps(Sweeps):
         (moves,) = potentials
         final = context[0]
         count = moves.shape[3]
-        centre = array.max(array.max(moves, 3), 2)
-        scores = _moves_first(moves - centre[:, :, None, None])
         pad = _padding(final, count - 1)
 
         def step(carry, x):
@@ -47,10 +44,9 @@ class ShiftSweeps(Sweeps):
         start = _start(final)
         start = array.stack([start, ops.zeros_like(start)], 0)
         like = array.stack([start[0]] * count, 0)
-        (messages,), (weights,) = array.scan(step, (start,), (scores,), like=(like,))
+        (messages,), (weights,) = array.scan(step, (start,), (_moves_first(moves),), like=(like,))
         peak, rest, last, mass = log_sum(messages[0], messages[1], final, 1, op)
-        total = add_pairs(exact_sum(centre, 1), (peak[:, 0], rest[:, 0]))
-        return total, (_batch_first(weights), last / mass)
+        return (peak[:, 0], rest[:, 0]), (_batch_first(weights), last / mass)
 
     def backward(self, potentials, context, tape):
         (moves,) = potentials

@@ -14,9 +14,9 @@ import dataclasses
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.chain.linear_chain.sequential import SequentialSweeps, centred
+from keras_struct.ops.chain.linear_chain.sequential import SequentialSweeps
 from keras_struct.ops.chain.messages import join, log_sum, log_weights
-from keras_struct.ops.exact_sum import add_pairs, exact_sum, two_sum
+from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import time_mask
 from keras_struct.ops.sweeps import Sweeps
@@ -31,14 +31,12 @@ class ParallelSweeps(Sweeps):
 
     def _forward_pair(self, potentials, context, op):
         """The log-partition as a pair (see `exact_sum`), and the rest of the tape."""
-        leaves, centre = _leaves(*potentials, context[0])
-        level, tape = (leaves, ops.zeros_like(leaves)), []
+        level, tape = _leaves(*potentials, context[0]), []
         while level[0].shape[2] > 1:
             level, weights = _product(level, op)
             tape.append(weights)
         peak, rest, weights, mass = log_sum(level[0][0, :, 0], level[1][0, :, 0], 0.0, 0, op)
-        total = add_pairs(exact_sum(centre, 0), (peak[0], rest[0]))
-        return total, tuple(_batch_first(x) for x in (*tape, weights / mass))
+        return (peak[0], rest[0]), tuple(_batch_first(x) for x in (*tape, weights / mass))
 
     def backward(self, potentials, context, tape):
         levels, final, exists = _levels(tape)
@@ -93,17 +91,17 @@ class ParallelSweeps(Sweeps):
 
 
 def _leaves(unary, transitions, lengths):
-    """Leaf matrices of centred scores (K, K, N, B), and what was taken off (N, B)."""
+    """Leaf matrices (K, K, N, B), as pairs."""
     n, k = unary.shape[1:]
-    scores, table, centre = centred(unary, transitions)
-    scores = ops.transpose(scores, (2, 1, 0))  # (K, N, B)
-    table = ops.transpose(table, (2, 3, 1, 0))  # (K, K, 1 or N-1, 1 or B)
-    first = ops.broadcast_to(scores[None, :, :1], (k, *ops.shape(scores[:, :1])))
-    leaves = ops.concatenate([first, table + scores[None, :, 1:]], axis=2)
+    unary = ops.transpose(unary, (2, 1, 0))  # (K, N, B)
+    table = ops.transpose(transitions, (2, 3, 1, 0))  # (K, K, 1 or N-1, 1 or B)
+    first = ops.broadcast_to(unary[None, :, :1], (k, *ops.shape(unary[:, :1])))
+    high, low = two_sum(table, unary[None, :, 1:])
     valid = ops.transpose(time_mask(lengths, n))
-    leaves = array.where(valid, leaves, _identity(k, leaves.dtype))
-    centre = ops.transpose(centre)
-    return leaves, array.where(valid, centre, ops.zeros_like(centre))
+    high = ops.concatenate([first, high], axis=2)
+    low = ops.concatenate([ops.zeros_like(first), low], axis=2)
+    high = array.where(valid, high, _identity(k, high.dtype))
+    return high, array.where(valid, low, ops.zeros_like(low))
 
 
 def _leaf_tangents(dunary, dtransitions, lengths):

@@ -1,9 +1,8 @@
 """Forward-backward over time, in log space or as scaled matrix products (see recurrence.md).
 
-Scores are centred first: the best transition into a tag and the best tag of a position score 0.
 Where transitions are shared over time and no weight underflows, the sums over K x K pairs are
-matrix products of exponentials (`_scaled`); the test is exact, and log space (`_log`), where
-messages are pairs (see `messages.py`), is the other branch.
+matrix products of exponentials of centred scores (`_scaled`); the test is exact, and log space
+(`_log`), where messages are pairs (see `messages.py`), is the other branch.
 
 The tape is `alpha`, as a pair `high`, `low` (B, N, K), up to a constant of each position; whether
 the scaled branch ran (B,); the log-partition (B,). Weights are recomputed from it.
@@ -37,23 +36,21 @@ class SequentialSweeps(Sweeps):
         """The log-partition as a pair (see `exact_sum`), and the rest of the tape."""
         unary, transitions = potentials
         (lengths,) = context
-        scores, table, centre = centred(unary, transitions)
+        none = ops.zeros_like(unary[:, :, 0])
         if op == "max" or not _may_scale(unary, transitions):
-            high, low = _forward_log(scores, table, op)
-            shift, scaled = ops.zeros_like(centre), ops.zeros_like(centre[:, 0])
+            high, low = _forward_log(unary, transitions, op)
+            shift, scaled = none, none[:, 0]
         else:
-            alpha, shift, in_range = _forward_scaled(scores, table)
+            alpha, shift, in_range = _forward_scaled(unary, transitions)
             high, low, shift = ops.cond(
                 in_range,
                 lambda: (alpha, ops.zeros_like(alpha), shift),
-                lambda: (*_forward_log(scores, table, op), ops.zeros_like(shift)),
+                lambda: (*_forward_log(unary, transitions, op), none),
             )
-            scaled = ops.zeros_like(centre[:, 0]) + ops.cast(in_range, unary.dtype)
+            scaled = none[:, 0] + ops.cast(in_range, unary.dtype)
         peak, rest, _, _ = log_sum(_at_last(high, lengths), _at_last(low, lengths), 0.0, 1, op)
-        parts = ops.concatenate([centre, shift], axis=1)
         valid = time_mask(lengths, ops.shape(unary)[1])
-        valid = ops.concatenate([valid, valid], axis=1)
-        total = exact_sum(array.where(valid, parts, ops.zeros_like(parts)), 1)
+        total = exact_sum(array.where(valid, shift, none), 1)
         some = ops.cast(lengths > 0, unary.dtype)
         total = add_pairs(total, (some * peak[:, 0], some * rest[:, 0]))
         return total, (high, low, scaled)
@@ -90,8 +87,7 @@ class SequentialSweeps(Sweeps):
             ..., None
         ]
         shared = transitions.shape[1] == 1
-        table = centred(unary, transitions)[1]
-        columns = ops.swapaxes(table[:, 0], 1, 2)  # [to, from]
+        columns = ops.swapaxes(transitions[:, 0], 1, 2)  # [to, from]
         single = transitions.shape[0] == 1
 
         def step(carry, x):
@@ -108,7 +104,7 @@ class SequentialSweeps(Sweeps):
 
         xs: tuple = tuple(_time_major(x) for x in (high, low, drawn, inside))
         if not shared:
-            xs = (*xs, ops.swapaxes(_time_major(_pad_time(table)), 2, 3))
+            xs = (*xs, ops.swapaxes(_time_major(_pad_time(transitions)), 2, 3))
         tag = ops.zeros_like(lengths)
         _, (tags,) = array.scan(step, (tag,), xs, like=(tag,), reverse=True)
         return array.where(time_mask(lengths, n), _batch_major(tags), -1)
@@ -187,15 +183,18 @@ def _at_last(x, lengths):
     return ops.take_along_axis(x, ops.cast(index, "int32"), axis=1)[:, 0]
 
 
-def centred(unary, transitions):
-    """Scores of tags (B, N, K) and of transitions, centred, and what was taken off (B, N)."""
+def _centred(unary, transitions):
+    """Scores of tags (B, N, K) over those of the best ones, what was taken off (B, N), and weights
+    of transitions (B or 1, K, K), that of the best one into every tag being 1."""
     into = array.max(transitions, 2, keepdims=True)
-    table = transitions - into
+    high, low = two_sum(transitions, -into)
+    weights = array.exp(high)
+    weights = weights + weights * low
     high, low = two_sum(unary[:, 1:], into[:, :, 0])
     high = ops.concatenate([unary[:, :1], high], axis=1)
     low = ops.concatenate([ops.zeros_like(unary[:, :1]), low], axis=1)
     centre = array.max(high, 2, keepdims=True)
-    return (high - centre) + low, table, centre[..., 0]
+    return (high - centre) + low, centre[..., 0], weights[:, 0]
 
 
 def _may_scale(unary, transitions):
@@ -212,27 +211,27 @@ def _product(x, matrix):
 # Forward ----------------------------------------------------------------------------------------
 
 
-def _forward_log(scores, table, op):
+def _forward_log(unary, transitions, op):
     """`alpha` as a pair."""
-    shared = table.shape[1] == 1
+    shared = transitions.shape[1] == 1
 
     def step(carry, x):
         peak, rest = carry
-        rounded = peak + x[0]
-        high, low = join(rounded, ((peak - rounded) + x[0]) + rest)
-        pairs = table[:, 0] if shared else x[1]
+        rounded, error = two_sum(peak, x[0])
+        high, low = join(rounded, error + rest)
+        pairs = transitions[:, 0] if shared else x[1]
         peak, rest, _, _ = log_sum(high[:, :, None], low[:, :, None], pairs, 1, op)
         return (peak[:, 0], rest[:, 0]), (high, low)
 
-    zeros = ops.zeros_like(scores[:, 0])
-    xs = (_time_major(scores),) + (() if shared else (_time_major(_pad_time(table)),))
+    zeros = ops.zeros_like(unary[:, 0])
+    xs = (_time_major(unary),) + (() if shared else (_time_major(_pad_time(transitions)),))
     _, alpha = array.scan(step, (zeros, zeros), xs, like=(zeros, zeros))
     return tuple(_batch_major(x) for x in alpha)
 
 
-def _forward_scaled(scores, table):
+def _forward_scaled(unary, transitions):
     """`alpha` with maximum 0, its shifts (B, N), and whether no term of any sum was lost."""
-    weights = array.exp(table[:, 0])
+    scores, centre, weights = _centred(unary, transitions)
 
     def step(carry, x):
         incoming, minus_least = carry
@@ -247,7 +246,7 @@ def _forward_scaled(scores, table):
     carry = (zeros, zeros - 1.0)
     (_, minus_least), (alpha, shift) = array.scan(step, carry, (_time_major(scores),), like=like)
     in_range = ops.all(minus_least <= -LOWEST)
-    return _batch_major(alpha), _batch_major(shift)[..., 0], in_range
+    return _batch_major(alpha), _batch_major(shift)[..., 0] + centre, in_range
 
 
 # Backward and curvature ---------------------------------------------------------------------------
@@ -258,7 +257,7 @@ class _Inputs:
 
     def __init__(self, unary, transitions, lengths, tape):
         self.high, self.low, self.scaled, log_partition = tape
-        _, self.transitions, _ = centred(unary, transitions)
+        self.unary, self.transitions = unary, transitions
         self.shared = transitions.shape[1] == 1
         n = ops.shape(unary)[1]
         end = ops.arange(n, dtype="int32")[None] == lengths[:, None] - 1
@@ -377,7 +376,7 @@ class _Scaled:
     """Weights of a pair (i, j) at time t as a[t, i] E[i, j] / s[t, j]."""
 
     def __init__(self, inputs):
-        self.weights = array.exp(inputs.transitions[:, 0])
+        _, _, self.weights = _centred(inputs.unary, inputs.transitions)
         self.back = ops.swapaxes(self.weights, 1, 2)
         scaled = (inputs.scaled > 0)[:, None, None]
         self.a = array.exp(array.where(scaled, inputs.high, ops.zeros_like(inputs.high)))
