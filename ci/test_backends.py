@@ -43,6 +43,13 @@ XLA_FLAGS = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false"
 )
+# A structure of each family; the gradients are those of the value, the entropy and the marginals.
+OPTIMIZED = (
+    "-k",
+    "test_gradients_by_name and (TestNeedlemanWunsch or TestEisner or TestPCFG "
+    "or TestSpanningTree and ragged) or test_large_scores and (TestLinearChain or TestCKY) "
+    "or test_doubly_stochastic",
+)
 # Options of pytest whose value is an argument of its own, which may be called like a folder.
 VALUED = ("-k", "-m", "-p", "-o", "-W", "-c", "--deselect", "--ignore")
 
@@ -96,9 +103,6 @@ def jobs() -> dict[str, Job]:
         "ci": Job("numpy", ("ci",)),
         "jax-optimized": Job("jax", ("ops",), OPTIMIZED),
     }
-
-
-OPTIMIZED = ("-k", "TestLinearChain and readouts")
 
 
 def test_files(folders: tuple[str, ...]) -> list[str]:
