@@ -17,12 +17,11 @@ class Places:
 
     def __init__(self, name, size, lengths, mask, batch_shape):
         self.size = size
-        self.lengths = as_lengths(f"lengths of {name}", lengths, batch_shape, size)
         self._order = self._rank = None
-        if mask is not None:
-            there = ops.logical_and(
-                as_mask(f"mask of {name}", mask, batch_shape, size), time_mask(self.lengths, size)
-            )
+        if mask is None:
+            self.lengths = as_lengths(f"lengths of {name}", lengths, batch_shape, size)
+        else:
+            there = there_are(name, size, lengths, mask, batch_shape)
             self.lengths = ops.sum(ops.cast(there, "int32"), axis=1)
             places = ops.arange(size, dtype="int32")[None]
             self._order = ops.argsort(ops.where(there, places, places + size), axis=1)
@@ -49,6 +48,14 @@ class Places:
         head, x = x[:, :first], x[:, first:]
         x = array.concatenate([ops.zeros_like(x[:, :1]), x], 1)
         return array.concatenate([head, _taken(x, self._rank)], 1)
+
+
+def there_are(name, size, lengths, mask, batch_shape):
+    """Boolean (B, L): within its length, and not masked out."""
+    there = time_mask(as_lengths(f"lengths of {name}", lengths, batch_shape, size), size)
+    if mask is None:
+        return there
+    return ops.logical_and(there, as_mask(f"mask of {name}", mask, batch_shape, size))
 
 
 def as_mask(name, mask, batch_shape, size):

@@ -112,7 +112,7 @@ class Problem:
         if self.dustbin is None:
             return value
         first = self.dustbin.value
-        return self._before(ops.zeros_like(value[0, 0]) if first is None else first, value)
+        return self._before(np.zeros(value.shape[-1]) if first is None else first, value)
 
     def cotangent(self, cotangent, size):
         """(..., L1, V), without padding, with zeros for the dustbin."""
@@ -187,7 +187,7 @@ def check_rounding(rows, columns):
     """An error where scores are so large that their weights are all rounding."""
     if array.platform(rows) != "cpu":  # no value is waited for
         return
-    norms = [ops.max(ops.sum(ops.square(x), axis=2), axis=1) for x in (rows, columns)]
+    norms = [array.max(array.sum(x * x, 2), 1) for x in (rows, columns)]
     largest = concrete(norms[0] * norms[1])
     if largest is None:
         return

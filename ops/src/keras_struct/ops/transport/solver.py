@@ -97,7 +97,7 @@ class Solver:
         f, g = self.solve(rows, columns, masses, lengths)
         # The sum of a row of the plan, over what the next step wants it to be.
         drift = (f - self.half.rows((rows, columns, masses, lengths), g)) / self.half.relax[0]
-        return f, g, ops.max(ops.abs(array.exp(drift) - 1.0), axis=1)
+        return f, g, array.max(ops.abs(array.exp(drift) - 1.0), 1)
 
 
 def plain_steps(solver, sides, start, number):

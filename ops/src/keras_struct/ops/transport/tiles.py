@@ -37,7 +37,7 @@ def log_sums(support, rows, columns, offsets, lengths):
     """`log sum_j exp(rows_i . columns_j + offsets_j)` (B, L1), 0 for a row without any pair."""
 
     def body(logits, x, y):
-        peak = ops.stop_gradient(ops.max(logits, axis=2, keepdims=True))
+        peak = ops.stop_gradient(array.max(logits, 2, keepdims=True))
         return array.log(array.sum(array.exp_or_zero(logits - peak), 2)) + peak[..., 0]
 
     zeros = ops.zeros_like(rows[..., 0])
