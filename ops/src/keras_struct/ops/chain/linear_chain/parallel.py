@@ -31,7 +31,8 @@ class ParallelSweeps(Sweeps):
 
     def _forward_pair(self, potentials, context, op):
         """The log-partition as a pair (see `exact_sum`), and the rest of the tape."""
-        level, tape = _leaves(*potentials, context[0]), []
+        unary, transitions = potentials
+        level, tape = _leaves(unary, transitions, context[0]), []
         while level[0].shape[2] > 1:
             level, weights = _product(level, op)
             tape.append(weights)
@@ -47,7 +48,8 @@ class ParallelSweeps(Sweeps):
 
     def curvature(self, potentials, context, tape, tangents):
         levels, final, exists = _levels(tape)
-        level = _leaf_tangents(*tangents, context[0])
+        dunary, dtransitions = tangents
+        level = _leaf_tangents(dunary, dtransitions, context[0])
         rates = []
         for weights in levels:
             terms = _through(*_pairs(level, 0.0))
