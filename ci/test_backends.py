@@ -8,7 +8,7 @@ into several units. No process may take more than 4 GB. Among the pytest argumen
 select; only files with a selected test are run then.
 
 There is a job for each backend; `ci` for the tests of this folder; and `jax-optimized` for some
-laws compiled as users compile them, where the job `jax` has XLA optimize little. Every unit writes
+laws compiled as users compile them, where the others have XLA optimize little. Every unit writes
 `build/tests/<job>-<number>.log`, with its slowest tests, and `.xml`. The last line printed is
 `N passed, M failed, K skipped`, summed over the units.
 """
@@ -97,7 +97,7 @@ def jobs() -> dict[str, Job]:
         folders = tuple(tomllib.load(stream)["tool"]["pytest"]["ini_options"]["testpaths"])
     return {
         "jax": Job("jax", folders, flags=True),
-        "tensorflow": Job("tensorflow", folders),
+        "tensorflow": Job("tensorflow", folders, flags=True),
         "torch": Job("torch", folders),
         "numpy": Job("numpy", folders),
         "ci": Job("numpy", ("ci",)),
@@ -122,14 +122,20 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 @functools.cache
-def xla_flags() -> str:
-    """`XLA_FLAGS` if the installed jaxlib knows them all: one that it does not ends the process."""
+def xla_flags(backend: str) -> str:
+    """`XLA_FLAGS` if the installed XLA knows them all: one that it does not ends the process."""
+    program = (
+        "import jax; jax.devices()"
+        if backend == "jax"
+        else "import tensorflow as tf; tf.function(tf.exp, jit_compile=True)(tf.ones(2))"
+    )
     environment = {**os.environ, **ENVIRONMENT, "XLA_FLAGS": XLA_FLAGS}
-    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    command = [sys.executable, "-c", program]
     child = subprocess.run(command, env=environment, capture_output=True, text=True)
     if child.returncode == 0:
         return XLA_FLAGS
-    print(f"[jax] compiles with its defaults, since it refused {XLA_FLAGS}: {child.stderr[-500:]}")
+    refusal = child.stderr[-500:]
+    print(f"[{backend}] compiles with its defaults, since it refused {XLA_FLAGS}: {refusal}")
     return ""
 
 
@@ -137,7 +143,7 @@ def environment(job: Job) -> dict[str, str]:
     variables = {**ENVIRONMENT, **os.environ}
     variables |= {"KERAS_BACKEND": job.backend, "PYTHONUNBUFFERED": "1"}
     if job.flags and "XLA_FLAGS" not in variables:
-        variables["XLA_FLAGS"] = xla_flags()
+        variables["XLA_FLAGS"] = xla_flags(job.backend)
     return variables
 
 
