@@ -340,7 +340,7 @@ def main() -> int:
     names = options.only or [n for n, job in jobs().items() if not (selection and job.arguments)]
 
     LOGS.mkdir(parents=True, exist_ok=True)
-    for old in [*LOGS.glob("*.log"), *LOGS.glob("*.xml")]:
+    for old in (file for name in names for file in LOGS.glob(f"{name}-[0-9]*")):
         old.unlink()
     start = time.monotonic()
     with ThreadPoolExecutor(options.jobs) as pool:
