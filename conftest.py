@@ -1,5 +1,6 @@
 """One process tests one Keras backend, on the CPU unless the environment says otherwise."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -9,6 +10,40 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
+
+
+def pytest_configure() -> None:
+    """Few calls for each fuzz test, always the same; with FUZZ_EXAMPLES that many, always new."""
+    if importlib.util.find_spec("hypothesis") is None:
+        return
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "keras-struct",
+        max_examples=int(FUZZ_EXAMPLES or 20),
+        derandomize=FUZZ_EXAMPLES is None,
+        database=None,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("keras-struct")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", metavar="I/N", help="run only every Nth test, from the Ith on")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if part := config.getoption("part"):
+        first, step = map(int, part.split("/"))
+        kept = items[first - 1 :: step]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -1,14 +1,18 @@
-"""The sum over backends must never report success for a job that crashed or ran nothing."""
+"""The sum over backends must never report success for a process that crashed or ran nothing."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = '[tool.pytest.ini_options]\ntestpaths = ["some"]\npython_files = ["*_test.py"]\n'
+PAIR = "def test_a(): pass\ndef test_b(): assert False\n"
 CASES = {
     "green": ("def test_a(): pass\ndef test_b(): pass\n", "2 passed, 0 failed, 0 skipped"),
-    "red": ("def test_a(): pass\ndef test_b(): assert False\n", "1 passed, 1 failed, 0 skipped"),
+    "red": (PAIR, "1 passed, 1 failed, 0 skipped"),
     "empty": ("", "0 passed, 1 failed, 0 skipped"),
     "broken": ("import missing_module\n", "0 passed, 1 failed, 0 skipped"),
     "crash": ("import os\ndef test_a(): os._exit(3)\n", "0 passed, 1 failed, 0 skipped"),
@@ -23,17 +27,80 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_closing_line_and_exit_status(case: str, tmp_path: Path) -> None:
-    source, closing_line = CASES[case]
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
     (tmp_path / "ci").mkdir()
-    script = tmp_path / "ci" / "test_backends.py"
-    script.write_bytes(Path(__file__).with_name("test_backends.py").read_bytes())
-    (tmp_path / "some_test.py").write_text(source)
-    (tmp_path / "pytest.ini").write_text("[pytest]\npython_files = *_test.py\n")
-    result = subprocess.run(
-        [sys.executable, script, "--only", "numpy"], capture_output=True, text=True
-    )
+    (tmp_path / "some").mkdir()
+    for file in ("ci/test_backends.py", "conftest.py"):
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    (tmp_path / "pyproject.toml").write_text(SETTINGS)
+    return tmp_path
+
+
+def run(workspace: Path, *arguments: str) -> tuple[str, str, int]:
+    """The whole output, its closing line and the exit status."""
+    script = workspace / "ci" / "test_backends.py"
+    command = [sys.executable, str(script), "--only", "numpy", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
     print(result.stdout, result.stderr)
-    assert result.stdout.splitlines()[-1] == closing_line
-    assert (result.returncode == 0) == (case == "green")
+    return result.stdout, result.stdout.splitlines()[-1], result.returncode
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_closing_line_and_exit_status(case: str, workspace: Path) -> None:
+    source, expected = CASES[case]
+    (workspace / "some" / "some_test.py").write_text(source)
+    _, closing_line, status = run(workspace)
+    assert closing_line == expected
+    assert (status == 0) == (case == "green")
+
+
+def test_too_much_memory_is_a_failure(workspace: Path) -> None:
+    (workspace / "some" / "some_test.py").write_text("def test_a(): pass\n")
+    script = workspace / "ci" / "test_backends.py"
+    source = script.read_text()
+    assert "MOST_MEMORY = 4e9" in source
+    script.write_text(source.replace("MOST_MEMORY = 4e9", "MOST_MEMORY = 4e6"))
+    output, closing_line, status = run(workspace)
+    assert (closing_line, status) == ("1 passed, 1 failed, 0 skipped", 1)
+    assert "of memory" in output
+
+
+def test_every_test_runs_once_in_files_of_their_own_and_in_parts(workspace: Path) -> None:
+    """Three large files, one of them of several parts, which one process could not hold."""
+    tests = "".join(f"def test_{i}(): pass\n" for i in range(7))
+    seconds = {"some/a_test.py": [400, 7], "some/b_test.py": [70, 7], "some/c_test.py": [70, 7]}
+    for file in seconds:
+        (workspace / file).write_text(tests)
+    durations = workspace / "ci" / "durations.json"
+    durations.write_text(json.dumps({"numpy": {**seconds, "some/gone_test.py": [1, 1]}}))
+    output, closing_line, _ = run(workspace, "--record")
+    assert closing_line == "21 passed, 0 failed, 0 skipped"
+    assert output.count("(part ") == 4 and "[numpy-06]" in output
+    recorded = json.loads(durations.read_text())["numpy"]
+    assert {file: tests for file, (_, tests) in recorded.items()} == dict.fromkeys(seconds, 7)
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["-k", "test_a"], "1 passed, 0 failed, 0 skipped"),
+        (["-k", "some and test_b"], "0 passed, 1 failed, 0 skipped"),
+        (["-k", "neither"], "0 passed, 1 failed, 0 skipped"),
+        (["some/pair_test.py"], "1 passed, 1 failed, 0 skipped"),
+        (["some", "-k", "test_c"], "1 passed, 0 failed, 0 skipped"),
+        (["some/pair_test.py::test_a", "-x"], "1 passed, 0 failed, 0 skipped"),
+        (["--no-such-option"], "0 passed, 2 failed, 0 skipped"),
+    ],
+    ids=str,
+)
+def test_a_selection(arguments: list[str], expected: str, workspace: Path) -> None:
+    """What nothing selects is not run, which is a failure only if nothing is left."""
+    (workspace / "some" / "pair_test.py").write_text(PAIR)
+    (workspace / "some" / "other_test.py").write_text("def test_c(): pass\n")
+    (workspace / "ci" / "durations.json").write_text(
+        json.dumps({"numpy": {"some/pair_test.py": [70, 2], "some/other_test.py": [70, 1]}})
+    )
+    _, closing_line, status = run(workspace, "--", *arguments)
+    assert closing_line == expected
+    assert (status == 0) == (" 0 failed" in expected)

@@ -8,7 +8,8 @@ from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
-from keras_struct.ops.transport.sinkhorn import MODES, relaxations
+from keras_struct.ops.transport.problem import relaxations
+from keras_struct.ops.transport.sinkhorn import MODES
 
 DUSTBINS = (None, "spoke", "block")
 

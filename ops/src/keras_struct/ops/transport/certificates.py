@@ -6,9 +6,11 @@ import numpy as np
 from keras import ops
 
 from keras_struct.ops import array, autodiff
-from keras_struct.ops.structure import as_potential, concrete, restore_batch, time_mask
+from keras_struct.ops.structure import as_potential, concrete, time_mask
+from keras_struct.ops.transport.problem import Problem, check_count, values_for_keys
 from keras_struct.ops.transport.reference import support_of
-from keras_struct.ops.transport.sinkhorn import Problem, Solver, Tail, check_count, values_for_keys
+from keras_struct.ops.transport.solver import Solver
+from keras_struct.ops.transport.tail import Tail
 
 
 class TailBias(NamedTuple):
@@ -79,6 +81,8 @@ def sinkhorn_tail_bias(
     masses=None,
     kl_weights=(None, None),
     dustbin=None,
+    mask=None,
+    implementation=None,
 ):
     """The part of a gradient that `sinkhorn_tail` omits, exactly: the bias of its stopped base.
 
@@ -102,6 +106,8 @@ def sinkhorn_tail_bias(
         masses: See `sinkhorn_tail`.
         kl_weights: See `sinkhorn_tail`.
         dustbin: See `sinkhorn_tail`.
+        mask: See `sinkhorn_tail`.
+        implementation: See `sinkhorn_tail`.
 
     Returns:
         `TailBias`.
@@ -125,7 +131,19 @@ def sinkhorn_tail_bias(
     """
     check_count("base_steps", base_steps, 0)
     check_count("tail_steps", tail_steps, 0)
-    problem = Problem(query, key, lengths, epsilon, band_width, masses, kl_weights, dustbin)
+    problem = Problem(
+        "sinkhorn_tail_bias",
+        query,
+        key,
+        lengths,
+        mask,
+        epsilon,
+        band_width,
+        masses,
+        kl_weights,
+        dustbin,
+        implementation,
+    )
     value = values_for_keys(value, key)
     rows, columns, masses, lengths = problem.sides
     inputs = rows, columns, problem.values(value)
@@ -133,15 +151,15 @@ def sinkhorn_tail_bias(
     context = (*autodiff.compiled(solver, "solve", *problem.sides), *masses, *lengths)
     if callable(cotangent):
         output = autodiff.compiled(tail, "output", inputs, context)
-        output = output if dustbin is None else output[:, 1:]
-        cotangent = cotangent(restore_batch(output, problem.batch_shape))
+        output = problem.restore(0, output)
+        cotangent = cotangent(output if dustbin is None else output[..., 1:, :])
     cotangent = problem.cotangent(cotangent, value.shape[-1])
     df, dg = autodiff.compiled(tail, "adjoint", inputs, context, cotangent)[1]
     drows, dcolumns = ops.zeros_like(rows), ops.zeros_like(columns)
     if base_steps:
         drows, dcolumns = autodiff.compiled(solver, "vjp", *problem.sides, df, dg)
     found = drows * problem.scale, dcolumns, df, dg
-    return TailBias(*(restore_batch(x, problem.batch_shape) for x in found))
+    return TailBias(*(problem.restore(i % 2, x) for i, x in enumerate(found)))
 
 
 def certified_tail_steps(query, key, value, cotangent, tolerance, max_tail_steps=8, **options):
@@ -154,8 +172,8 @@ def certified_tail_steps(query, key, value, cotangent, tolerance, max_tail_steps
         cotangent: (..., L1, V) or a function of the output, see `sinkhorn_tail_bias`.
         tolerance: Positive number, for the largest absolute value of the bias of queries and keys.
         max_tail_steps: The greatest depth to look at.
-        **options: `lengths`, `epsilon`, `band_width`, `base_steps`, `masses`, `kl_weights` and
-            `dustbin` of `sinkhorn_tail`.
+        **options: `lengths`, `epsilon`, `band_width`, `base_steps`, `masses`, `kl_weights`,
+            `dustbin`, `mask` and `implementation` of `sinkhorn_tail`.
 
     Returns:
         `CertifiedTail`. It holds for these inputs: look again now and then in training.
@@ -199,6 +217,7 @@ def sinkhorn_contraction(
     block_rows=None,
     kl_weights=(None, None),
     dustbin=None,
+    mask=None,
 ):
     """How fast the steps converge, block by block: a certificate after Birkhoff and Hopf.
 
@@ -219,6 +238,7 @@ def sinkhorn_contraction(
         kl_weights: See `sinkhorn`.
         dustbin: See `sinkhorn`; its row and its column are in the first block, and its column in
             all.
+        mask: See `sinkhorn`; blocks are of the places that there are.
 
     Returns:
         `Contraction`, NumPy arrays (..., blocks). The time is O(block_rows · L1 · width).
@@ -240,10 +260,21 @@ def sinkhorn_contraction(
     """
     if block_rows is not None:
         check_count("block_rows", block_rows, 1)
-    problem = Problem(query, key, lengths, epsilon, band_width, None, kl_weights, dustbin)
+    problem = Problem(
+        "sinkhorn_contraction",
+        query,
+        key,
+        lengths,
+        mask,
+        epsilon,
+        band_width,
+        None,
+        kl_weights,
+        dustbin,
+    )
     rows, columns, _, counts = map(_concrete, problem.sides)
     size = max(1, block_rows or rows.shape[1])
-    support, shape = problem.half.support, (rows.shape[1], columns.shape[1])
+    support, shape = problem.half.sums.support, (rows.shape[1], columns.shape[1])
     exists = support_of(counts, shape, support.band_width, support.spokes)
     relax = problem.half.relax[0] * problem.half.relax[1]
     found = [
@@ -287,6 +318,8 @@ def sinkhorn_orbit(
     masses=None,
     kl_weights=(None, None),
     dustbin=None,
+    mask=None,
+    implementation=None,
 ):
     """Potentials of every half-step of `sinkhorn` (without a schedule), for `rescaled_plan`.
 
@@ -300,6 +333,8 @@ def sinkhorn_orbit(
         masses: See `sinkhorn`.
         kl_weights: See `sinkhorn`.
         dustbin: See `sinkhorn`.
+        mask: See `sinkhorn`.
+        implementation: See `sinkhorn`.
 
     Returns:
         `SinkhornOrbit`.
@@ -319,7 +354,19 @@ def sinkhorn_orbit(
     Source: Forde (2026), Block-wise differentiable Sinkhorn attention, propositions 6 and 7.
     """
     check_count("steps", steps, 1)
-    problem = Problem(query, key, lengths, epsilon, band_width, masses, kl_weights, dustbin)
+    problem = Problem(
+        "sinkhorn_orbit",
+        query,
+        key,
+        lengths,
+        mask,
+        epsilon,
+        band_width,
+        masses,
+        kl_weights,
+        dustbin,
+        implementation,
+    )
     solver = Solver(problem.half, steps)
     _, f, g = (
         array.transpose(x, (1, 0, 2)) for x in autodiff.compiled(solver, "history", *problem.sides)
@@ -334,7 +381,8 @@ def sinkhorn_orbit(
         rows = ops.cast(time_mask(problem.sides[3][0], ops.shape(f)[2]), f.dtype)[:, None]
         f = f - gauge * rows
         g = ops.concatenate([g[:, :1], g[:, 1:] + gauge * valid], axis=1)
-    return SinkhornOrbit(*(restore_batch(x, problem.batch_shape) for x in (f, g)))
+    found = [problem.restore(i, array.transpose(x, (0, 2, 1))) for i, x in enumerate((f, g))]
+    return SinkhornOrbit(*(ops.swapaxes(x, -1, -2) for x in found))
 
 
 def rescaled_plan(plan, potentials, others):

@@ -7,7 +7,7 @@ import pytest
 
 from keras_struct import ops
 from keras_struct.ops.testing import BACKEND, array, fast, float64, grad, tensor
-from keras_struct.ops.transport import reference, sinkhorn
+from keras_struct.ops.transport import reference, tiles
 from keras_struct.ops.transport.sinkhorn_test import (
     CASES,
     DEPTH,
@@ -28,8 +28,8 @@ NAMES = ("unbalanced spoke",) if COMPILED else CASES
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(sinkhorn, "BLOCK", 4)
-    monkeypatch.setattr(sinkhorn, "WHOLE", 0)
+    monkeypatch.setattr(tiles, "BLOCK", 4)
+    monkeypatch.setattr(tiles, "WHOLE", 0)
 
 
 def bias(name, tail, x, cotangent=COTANGENT, base=4):

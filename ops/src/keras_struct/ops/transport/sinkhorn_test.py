@@ -21,7 +21,7 @@ from keras_struct.ops.testing import (
     grad,
     tensor,
 )
-from keras_struct.ops.transport import reference, sinkhorn
+from keras_struct.ops.transport import reference, tiles
 
 SIZES, DEPTH, WIDTH, EPSILON = (11, 9), 5, 3, 0.7
 LENGTHS = np.array([11, 7, 1]), np.array([9, 9, 4])
@@ -50,8 +50,8 @@ gradients = pytest.mark.skipif(not HAS_GRADIENTS, reason="the NumPy backend has 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(sinkhorn, "BLOCK", 4)
-    monkeypatch.setattr(sinkhorn, "WHOLE", 0)
+    monkeypatch.setattr(tiles, "BLOCK", 4)
+    monkeypatch.setattr(tiles, "WHOLE", 0)
 
 
 def inputs(dtype="float64", padding=np.nan):
@@ -187,30 +187,29 @@ STEEP = {"moderate": 1.0, "steep": 60.0}  # factor of the queries
 
 @pytest.mark.parametrize("steep", STEEP)
 @pytest.mark.parametrize("name", ["dense", "masses of all", "block"])
-def test_stored_plans_take_the_same_steps_as_tiles(name, steep, monkeypatch):
+def test_stored_plans_take_the_same_steps_as_tiles(name, steep):
     options = CASES.get(name, {"masses": MASSES})
     q, k, v = inputs(padding=0.0)
     with float64():
         q, k, v = map(tensor, (q * STEEP[steep], k, v))
         found = {}
-        for pairs in (sinkhorn.KEPT, 0):
-            monkeypatch.setattr(sinkhorn, "KEPT", pairs)
-            report = ops.sinkhorn(q, k, LENGTHS, steps=27, **options)
-            output = ops.sinkhorn_tail(q, k, v, LENGTHS, base_steps=27, **options)
-            found[pairs] = [array(x) for x in (output, *report)]
+        for name in ("stored", "tiled"):
+            more = {"implementation": name, **options}
+            report = ops.sinkhorn(q, k, LENGTHS, steps=27, **more)
+            output = ops.sinkhorn_tail(q, k, v, LENGTHS, base_steps=27, **more)
+            found[name] = [array(x) for x in (output, *report)]
     for stored, tiled in zip(*found.values(), strict=True):
         np.testing.assert_allclose(stored, tiled, rtol=1e-9, atol=1e-9)
 
 
 @gradients
 @pytest.mark.parametrize("gradient", ["unrolled", "implicit"] if BACKEND == "torch" else ["tail"])
-def test_stored_plans_have_the_same_gradients_as_tiles(gradient, monkeypatch):
+def test_stored_plans_have_the_same_gradients_as_tiles(gradient):
     with float64():
         x = [tensor(a) for a in (*inputs(padding=0.0), np.asarray(EPSILON))]
         found = []
-        for pairs in (sinkhorn.KEPT, 0):
-            monkeypatch.setattr(sinkhorn, "KEPT", pairs)
-            found.append(fast(grad(loss({}, gradient, base=9)))(*x))
+        for name in ("stored", "tiled"):
+            found.append(fast(grad(loss({"implementation": name}, gradient, base=9)))(*x))
     for stored, tiled in zip(*found, strict=True):
         np.testing.assert_allclose(array(stored), array(tiled), atol=1e-9)
 

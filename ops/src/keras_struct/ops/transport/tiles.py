@@ -2,7 +2,7 @@
 
 The score of a pair is the inner product of the features of its row and of its column, so it is
 computed where it is needed and not stored. A pass over columns is a pass over rows with the two
-sides exchanged. A small plan of all pairs is stored, for then each exponential is taken once.
+sides exchanged.
 
 Letters: B batch, L1 rows, L2 columns, D features; C rows of a block, J columns that they can reach.
 """
@@ -15,6 +15,10 @@ from keras_struct.ops import array
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import time_mask
 
+BLOCK = 128
+# Scores of up to that many pairs, 1 MiB, are one tile: compilers then keep them over all steps.
+WHOLE = 2**18
+
 
 @dataclasses.dataclass(frozen=True)
 class Support:
@@ -22,22 +26,18 @@ class Support:
 
     Attributes:
         band_width: Half of the width of the band, or None.
-        block: Rows of a block, C.
         spokes: Whether the first row and the first column reach everything besides.
-        kept: Whether a `Plan` of it is stored; it has no band then.
     """
 
     band_width: int | None
-    block: int
     spokes: bool = False
-    kept: bool = False
 
 
 def log_sums(support, rows, columns, offsets, lengths):
     """`log sum_j exp(rows_i . columns_j + offsets_j)` (B, L1), 0 for a row without any pair."""
 
     def body(logits, x, y):
-        peak = ops.stop_gradient(ops.max(logits, axis=2, keepdims=True))
+        peak = ops.stop_gradient(array.max(logits, 2, keepdims=True))
         return array.log(array.sum(array.exp_or_zero(logits - peak), 2)) + peak[..., 0]
 
     zeros = ops.zeros_like(rows[..., 0])
@@ -59,64 +59,22 @@ def modulated_plan(support, rows, columns, potentials, left, right, values, leng
     """`sum_j P_ij (left_i . right_j) values_j` (B, L1, V)."""
 
     def body(logits, x, y):
-        return array.matmul(array.exp_or_zero(logits) * _products(x[0], y[0]), y[1])
+        return array.matmul(array.exp_or_zero(logits) * products(x[0], y[0]), y[1])
 
     like = rows[:, :1, :1] * values[:, :1] * 0.0
     theirs = right, values
     return _pass(support, body, (rows, columns), potentials, (left,), theirs, lengths, like)
 
 
-class Plan:
-    """`P_ij = exp(rows_i . columns_j + f_i + g_j)`, stored if the support says so, else in tiles.
-
-    Attributes:
-        matrix: (B, L1, L2), or None.
-    """
-
-    def __init__(self, support, rows, columns, potentials, lengths):
-        self.support, self.lengths = support, lengths
-        self.here = rows, columns, potentials
-        self.there = columns, rows, potentials[::-1]
-        self.matrix = None
-        if support.kept:
-            f, g = _within(potentials, lengths)
-            logits = _products(rows, columns) + f[:, :, None] + g[:, None]
-            self.matrix = array.exp_or_zero(logits)
-
-    def times(self, values):
-        """`sum_j P_ij values_j` (B, L1, V)."""
-        if self.matrix is not None:
-            return array.matmul(self.matrix, values)
-        return apply_plan(self.support, *self.here, values, self.lengths)
-
-    def transposed_times(self, values):
-        """`sum_i P_ij values_i` (B, L2, V)."""
-        if self.matrix is not None:
-            return array.matmul(_transposed(self.matrix), values)
-        return apply_plan(self.support, *self.there, values, self.lengths[::-1])
-
-    def modulated(self, left, right):
-        """`sum_j P_ij (left_i . right_j) columns_j` (B, L1, D), and the same of the rows."""
-        if self.matrix is not None:
-            rows, columns, _ = self.here
-            matrix = self.matrix * _products(left, right)
-            return array.matmul(matrix, columns), array.matmul(_transposed(matrix), rows)
-        support, back = self.support, self.lengths[::-1]
-        return (
-            modulated_plan(support, *self.here, left, right, self.here[1], self.lengths),
-            modulated_plan(support, *self.there, right, left, self.there[1], back),
-        )
-
-
-def _transposed(x):
+def transposed(x):
     return array.transpose(x, (0, 2, 1))
 
 
-def _products(x, y):
-    return array.matmul(x, _transposed(y))
+def products(x, y):
+    return array.matmul(x, transposed(y))
 
 
-def _within(potentials, lengths):
+def within(potentials, lengths):
     """Potentials, with what is beyond a length forbidden."""
     return tuple(
         _forbidden(time_mask(n, ops.shape(x)[1]), x)
@@ -142,10 +100,11 @@ def _pass(support, body, features, potentials, rows, columns, lengths, like):
         lengths: Integers (B,) of both sides.
         like: Array (B, 1, ...), as the result is.
     """
-    c, w = support.block, support.band_width
+    w = support.band_width
     spokes = support.spokes and w is not None
     n1, n2 = (ops.shape(x)[1] for x in features)
-    f, g = _within(potentials, lengths)
+    c = _block(features[0].shape[1], features[1].shape[1], w)
+    f, g = within(potentials, lengths)
     ours, theirs = (features[0], f, *rows), (features[1], g, *columns)
     blocks = (n1 + c - 1) // c
     starts, inside = ops.arange(blocks, dtype="int32") * c, ops.arange(c, dtype="int32")
@@ -171,7 +130,7 @@ def _pass(support, body, features, potentials, rows, columns, lengths, like):
         xs += windows
 
     def tile(near, ours, theirs):
-        logits = _products(ours[0], theirs[0]) + ours[1][:, :, None] + theirs[1][:, None]
+        logits = products(ours[0], theirs[0]) + ours[1][:, :, None] + theirs[1][:, None]
         logits = logits if near is None else _forbidden(near, logits)
         return body(logits, ours[2:], theirs[2:])
 
@@ -185,6 +144,15 @@ def _pass(support, body, features, potentials, rows, columns, lengths, like):
         return output
     first = tile(None, tuple(x[:, :1] for x in ours), theirs)
     return ops.concatenate([first, output[:, 1:]], axis=1)
+
+
+def _block(rows, columns, band_width):
+    """Rows of a block, C."""
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        return BLOCK
+    if band_width is not None:
+        return min(BLOCK, rows)
+    return rows if rows * columns <= WHOLE else min(BLOCK, rows, max(8, WHOLE // columns))
 
 
 def _blocked(x, blocks):

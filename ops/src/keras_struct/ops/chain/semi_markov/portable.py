@@ -89,7 +89,7 @@ class SemiMarkovPortable(Implementation):
             gain = array.sum(filtered * df, 1)[:, None, None]
             return (following - gain,), (rate - df[:, None], df, dg)
 
-        xs = (local.high, local.low, local.filtered, local.weights, dsegments)
+        xs: tuple = (local.high, local.low, local.filtered, local.weights, dsegments)
         xs = tuple(_time_major(x) for x in xs)
         row = local.zeros[:, 0]
         like = (local.zeros, row, row)
