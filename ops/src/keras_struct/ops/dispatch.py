@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import dataclasses
 import os
+from typing import Any
 
 import keras
 
@@ -28,6 +29,8 @@ _requests: contextvars.ContextVar[tuple[tuple[str | None, str], ...]] = contextv
 _target: contextvars.ContextVar[tuple[str, str | None] | None] = contextvars.ContextVar(
     "keras_struct_target", default=None
 )
+# What was chosen since `explain` asked.
+_made: contextvars.ContextVar[Any] = contextvars.ContextVar("keras_struct_made")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +262,14 @@ def target(platform, device_kind=None):
 
 def choose(call, implementation=None):
     """The `Choice` for a call; the only place where an implementation is decided."""
+    choice = _choose(call, implementation)
+    made = _made.get(None)
+    if made is not None:
+        made.append(choice)
+    return choice
+
+
+def _choose(call, implementation):
     entries = _registry[call.family]
     requested, by = _request(call.op, implementation)
     if requested is not None:
@@ -299,7 +310,12 @@ def explain(function, *args, **kwargs):
     categorical on jax, cpu: portable (chosen automatically)
     'portable'
     """
-    choice = function(*args, **kwargs).choice
+    token = _made.set([])
+    try:
+        function(*args, **kwargs)
+        (choice, *_) = _made.get()
+    finally:
+        _made.reset(token)
     print(choice)
     return choice
 

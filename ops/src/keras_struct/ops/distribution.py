@@ -46,7 +46,9 @@ class Distribution:
 
     def __init__(self, structure, temperature=1.0, implementation=None):
         self.structure = structure
-        self.temperature = as_temperature(temperature, structure)
+        self.temperature = as_temperature(
+            temperature, structure.batch_shape, structure.compute, structure.checks
+        )
         structure.checks.run()
         self._choice = dispatch.choose(
             dispatch.call_of(

@@ -32,6 +32,8 @@ from keras_struct.ops.chart.nussinov.reference import NussinovReference
 from keras_struct.ops.chart.portable import ChartPortable
 from keras_struct.ops.dispatch import register_implementation, register_structure
 from keras_struct.ops.implementation import BySpec
+from keras_struct.ops.transport.stored import Stored
+from keras_struct.ops.transport.tiled import Tiled
 
 FAMILIES = {
     "alignment": (
@@ -48,6 +50,7 @@ FAMILIES = {
     ),
     "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
     "chart": ("cky", "nussinov", "eisner"),
+    "transport": ("sinkhorn", "sinkhorn_tail"),
 }
 for family, names in FAMILIES.items():
     for name in names:
@@ -104,3 +107,6 @@ register_implementation(
 )
 register_implementation("alignment", "checkpointed", Checkpointed())
 register_implementation("alignment", "reference", AlignmentReference())
+
+register_implementation("transport", "stored", Stored)
+register_implementation("transport", "tiled", Tiled)

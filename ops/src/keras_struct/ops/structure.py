@@ -266,7 +266,7 @@ def as_lengths(name, lengths, batch_shape, limit, checks, minimum=0):
     return ops.reshape(ops.broadcast_to(tensor, batch_shape), (batch,))
 
 
-def as_temperature(temperature, structure):
+def as_temperature(temperature, batch_shape, dtype, checks):
     """None for 1, 0.0 for the hard algorithm, else a tensor of shape () or (B,)."""
     if isinstance(temperature, (int, float, np.number)) or (
         isinstance(temperature, np.ndarray) and temperature.ndim == 0
@@ -281,7 +281,7 @@ def as_temperature(temperature, structure):
                 "Expected a finite temperature >= 0 (0 is the hard algorithm). "
                 f"Received: temperature={temperature}"
             )
-        return ops.convert_to_tensor(number, dtype=structure.compute)
+        return ops.convert_to_tensor(number, dtype=dtype)
 
     def check(values):
         if not ((values > 0) & np.isfinite(values)).all():
@@ -290,11 +290,10 @@ def as_temperature(temperature, structure):
                 f"number 0). Received: temperature={values}"
             )
 
-    tensor = ops.cast(ops.convert_to_tensor(temperature), structure.compute)
-    structure.checks.add((temperature,), (tensor,), check)
+    tensor = ops.cast(ops.convert_to_tensor(temperature), dtype)
+    checks.add((temperature,), (tensor,), check)
     if len(tensor.shape) == 0:
         return tensor
-    batch_shape = structure.batch_shape
     return ops.reshape(ops.broadcast_to(tensor, batch_shape or (1,)), (size_of(batch_shape),))
 
 

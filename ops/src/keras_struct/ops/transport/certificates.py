@@ -6,11 +6,12 @@ import numpy as np
 from keras import ops
 
 from keras_struct.ops import array, autodiff
-from keras_struct.ops.structure import as_potential, concrete, time_mask
+from keras_struct.ops.structure import as_potential, time_mask
 from keras_struct.ops.transport.problem import Problem, check_count, values_for_keys
 from keras_struct.ops.transport.reference import support_of
 from keras_struct.ops.transport.solver import Solver
 from keras_struct.ops.transport.tail import Tail
+from keras_struct.ops.validation import concrete
 
 
 class TailBias(NamedTuple):

@@ -1,10 +1,10 @@
 """The places of one side of a plan: those that are masked out go, those that stay move together."""
 
-import keras
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.structure import as_lengths, flatten_batch, time_mask
+from keras_struct.ops.masks import as_mask
+from keras_struct.ops.structure import as_lengths, time_mask
 
 
 class Places:
@@ -15,13 +15,13 @@ class Places:
         lengths: (B,), how many there are.
     """
 
-    def __init__(self, name, size, lengths, mask, batch_shape):
+    def __init__(self, name, size, lengths, mask, batch_shape, checks):
         self.size = size
         self._order = self._rank = None
         if mask is None:
-            self.lengths = as_lengths(f"lengths of {name}", lengths, batch_shape, size)
+            self.lengths = as_lengths(f"lengths of {name}", lengths, batch_shape, size, checks)
         else:
-            there = there_are(name, size, lengths, mask, batch_shape)
+            there = there_are(name, size, lengths, mask, batch_shape, checks)
             self.lengths = ops.sum(ops.cast(there, "int32"), axis=1)
             places = ops.arange(size, dtype="int32")[None]
             self._order = ops.argsort(ops.where(there, places, places + size), axis=1)
@@ -50,24 +50,13 @@ class Places:
         return array.concatenate([head, _taken(x, self._rank)], 1)
 
 
-def there_are(name, size, lengths, mask, batch_shape):
+def there_are(name, size, lengths, mask, batch_shape, checks):
     """Boolean (B, L): within its length, and not masked out."""
-    there = time_mask(as_lengths(f"lengths of {name}", lengths, batch_shape, size), size)
+    lengths = as_lengths(f"lengths of {name}", lengths, batch_shape, size, checks)
+    there = time_mask(lengths, size)
     if mask is None:
         return there
-    return ops.logical_and(there, as_mask(f"mask of {name}", mask, batch_shape, size))
-
-
-def as_mask(name, mask, batch_shape, size):
-    """Boolean (B, L), or a clear error."""
-    mask = ops.convert_to_tensor(mask)
-    if keras.backend.standardize_dtype(mask.dtype) != "bool":
-        raise ValueError(f"Expected booleans as {name}. Received: dtype of {name}={mask.dtype}")
-    if not len(mask.shape) or (mask.shape[-1] not in (size, None) and isinstance(size, int)):
-        raise ValueError(
-            f"Expected {name} of shape (..., {size}). Received: shape={tuple(mask.shape)}"
-        )
-    return flatten_batch(ops.broadcast_to(mask, (*batch_shape, size)), 1)
+    return ops.logical_and(there, as_mask(f"mask of {name}", mask, (*batch_shape, size)))
 
 
 def _taken(x, places):

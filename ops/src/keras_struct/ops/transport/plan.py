@@ -12,7 +12,6 @@ from keras_struct.ops.structure import (
     as_temperature,
     batch_of,
     check_rank,
-    concrete,
     flatten_batch,
     restore_batch,
 )
@@ -20,6 +19,7 @@ from keras_struct.ops.transport.matching import has_plan
 from keras_struct.ops.transport.places import there_are
 from keras_struct.ops.transport.problem import check_count, pair, relaxations
 from keras_struct.ops.transport.reduced import CHUNK, CHUNKS, Reduced, residual_of
+from keras_struct.ops.validation import Checks, concrete
 
 WARNED = 1e-2  # residual above which a plan is not what was asked for
 
@@ -104,9 +104,10 @@ def sinkhorn_plan(
     batch_shape, dtype = batch_of(scores, 2), compute_dtype(scores.dtype)
     if isinstance(temperature, (int, float)) and temperature == 0:
         raise ValueError("Expected a temperature > 0. Received: temperature=0")
-    temperature = as_temperature(temperature, batch_shape, dtype)
+    checks = Checks()
+    temperature = as_temperature(temperature, batch_shape, dtype, checks)
     row, column = (
-        there_are(name, size, n, kept, batch_shape)
+        there_are(name, size, n, kept, batch_shape, checks)
         for name, size, n, kept in zip(
             ("rows", "columns"),
             ops.shape(scores)[-2:],
@@ -115,12 +116,13 @@ def sinkhorn_plan(
             strict=True,
         )
     )
+    checks.run()
     reduced = Reduced(relaxations(kl_weights), base_steps)
     flat = ops.cast(flatten_batch(scores, 2), dtype)
     if 0 in flat.shape[1:]:
         plan, residual = flat, ops.sum(flat, axis=(1, 2))
     else:
-        flat = clean(flat, ops.logical_and(row[:, :, None], column[:, None]), temperature)
+        flat = clean(flat, ops.logical_and(row[:, :, None], column[:, None]), 0.0, temperature)
         exists = ops.logical_and(
             ops.logical_and(row[:, :, None], column[:, None]), flat > INFEASIBLE
         )

@@ -6,20 +6,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_struct.ops import array
+from keras_struct.ops import array, dispatch
 from keras_struct.ops.numerics import compute_dtype
 from keras_struct.ops.structure import (
     as_potential,
     batch_of,
     check_rank,
-    concrete,
     flatten_batch,
     restore_batch,
 )
 from keras_struct.ops.transport.half_steps import HalfSteps
-from keras_struct.ops.transport.implementations import choose, facts
 from keras_struct.ops.transport.places import Places
 from keras_struct.ops.transport.tiles import Support
+from keras_struct.ops.validation import Checks
 
 SUPPORTS = ("spoke", "block")
 # Rounding of a score that leaves its weight without a digit.
@@ -65,11 +64,12 @@ class Problem:
         if band_width is not None:
             check_count("band_width", band_width, 0)
         relax = relaxations(kl_weights)
+        self.checks = Checks()
         self.dtype, self.dustbin = compute_dtype(query.dtype), dustbin
         self.scale = 1.0 / (self._epsilon(epsilon) * math.sqrt(depth))
         names, sides = ("query", "key"), (query, key)
         self.places = tuple(
-            Places(name, ops.shape(x)[-2], n, kept, self.batch_shape)
+            Places(name, ops.shape(x)[-2], n, kept, self.batch_shape, self.checks)
             for name, x, n, kept in zip(
                 names, sides, pair("lengths", lengths), pair("mask", mask), strict=True
             )
@@ -100,9 +100,11 @@ class Problem:
                 for c, x in zip(capacities, log_masses, strict=True)
             ]
         rows = rows * self.scale
-        check_rounding(rows, columns)
-        call = facts(op, (rows, columns), {"band_width": band_width, "spokes": spokes})
-        self.choice = choose(call, implementation)
+        check_rounding(rows, columns, self.checks)
+        self.checks.run()
+        options = {"band_width": band_width, "spokes": spokes}
+        call = dispatch.call_of(op, "transport", (rows, columns), options=options)
+        self.choice = dispatch.choose(call, implementation)
         self.half = HalfSteps(self.choice.implementation(Support(band_width, spokes)), relax)
         self.sides = rows, columns, tuple(log_masses), tuple(counts)
 
@@ -137,10 +139,8 @@ class Problem:
             if not 0 < epsilon < float("inf"):
                 raise ValueError(f"Expected a finite epsilon > 0. Received: epsilon={epsilon}")
             return ops.convert_to_tensor(epsilon, dtype=self.dtype)
-        epsilon = ops.cast(ops.convert_to_tensor(epsilon), self.dtype)
-        values = concrete(epsilon)
-        if values is not None and not ((values > 0) & (values < np.inf)).all():
-            raise ValueError(f"Expected a finite epsilon > 0. Received: epsilon={values}")
+        given, epsilon = epsilon, ops.cast(ops.convert_to_tensor(epsilon), self.dtype)
+        self._check_positive("a finite epsilon", "epsilon", given, epsilon)
         if len(epsilon.shape):
             epsilon = flatten_batch(ops.broadcast_to(epsilon, self.batch_shape), 0)[:, None, None]
         return epsilon
@@ -159,14 +159,12 @@ class Problem:
         return ops.concatenate([ops.zeros_like(x[:, :1]) + token, x], axis=1)
 
     def _log_capacity(self, capacity):
-        number = isinstance(capacity, (int, float))
-        if not number:
-            capacity = ops.convert_to_tensor(capacity, dtype=self.dtype)
-        values = capacity if number else concrete(capacity)
-        if values is not None and not np.all((values > 0) & (values < float("inf"))):
-            raise ValueError(f"Expected finite capacities > 0. Received: {values}")
-        if number:
+        if isinstance(capacity, (int, float)):
+            if not 0 < capacity < float("inf"):
+                raise ValueError(f"Expected finite capacities > 0. Received: {capacity}")
             return math.log(capacity)
+        given, capacity = capacity, ops.convert_to_tensor(capacity, dtype=self.dtype)
+        self._check_positive("finite capacities", "capacities", given, capacity)
         capacity = ops.broadcast_to(ops.stop_gradient(capacity), self.batch_shape)
         return array.log(flatten_batch(capacity, 0)[:, None])
 
@@ -177,29 +175,34 @@ class Problem:
         mass = ops.cast(as_potential(f"masses of {name}", mass), self.dtype)
         mass = flatten_batch(ops.broadcast_to(ops.stop_gradient(mass), shape), 1)
         mass = places.features(mass, padding=1.0)
-        values = concrete(mass)
-        if values is not None and not (values > 0).all():
-            raise ValueError(f"Expected masses > 0. Received: masses of {name}={values}")
+        self._check_positive("masses", f"masses of {name}", mass, mass)
         return array.log(mass)
 
+    def _check_positive(self, expected, name, given, tensor):
+        def check(values):
+            if not ((values > 0) & (values < np.inf)).all():
+                raise ValueError(f"Expected {expected} > 0. Received: {name}={values}")
 
-def check_rounding(rows, columns):
+        self.checks.add((given,), (tensor,), check)
+
+
+def check_rounding(rows, columns, checks):
     """An error where scores are so large that their weights are all rounding."""
-    if array.platform(rows) != "cpu":  # no value is waited for
-        return
     norms = [array.max(array.sum(x * x, 2), 1) for x in (rows, columns)]
-    largest = concrete(norms[0] * norms[1])
-    if largest is None:
-        return
-    largest = float(largest.max(initial=0.0)) ** 0.5
     dtype = keras.backend.standardize_dtype(rows.dtype)
     limit = LARGEST_ROUNDING / float(np.finfo(dtype).epsneg)
-    if largest > limit:
-        raise ValueError(
-            f"Expected features whose products, over epsilon sqrt(D), are at most {limit:.3g}: "
-            f"above, {dtype} cannot tell one weight from another (float64 can, or a larger "
-            f"epsilon). Received: norms of query and key with a product of {largest:.3g}"
-        )
+
+    def check(values):
+        largest = float(values.max(initial=0.0)) ** 0.5
+        if largest > limit:
+            raise ValueError(
+                f"Expected features whose products, over epsilon sqrt(D), are at most {limit:.3g}: "
+                f"above, {dtype} cannot tell one weight from another (float64 can, or a larger "
+                f"epsilon). Received: norms of query and key with a product of {largest:.3g}"
+            )
+
+    product = ops.stop_gradient(norms[0] * norms[1])
+    checks.add((product,), (product,), check)
 
 
 def values_for_keys(value, key):

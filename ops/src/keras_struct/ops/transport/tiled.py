@@ -1,6 +1,7 @@
 """The implementation that takes every pair: sums over tiles, and no array of size L1 x L2."""
 
 import dataclasses
+from typing import ClassVar
 
 from keras_struct.ops.transport import tiles
 from keras_struct.ops.transport.solver import plain_steps
@@ -10,8 +11,8 @@ from keras_struct.ops.transport.solver import plain_steps
 class Tiled:
     """Streams over tiles of scores.
 
-    An implementation of transport says what it `rejects` and has `log_sums`, `plan` and `steps`; a
-    kernel inherits from this one what it lacks. All three are autodiff's to differentiate, but for
+    An implementation of transport says what it `rejects` and `avoids` and has `log_sums`, `plan` and
+    `steps`; a kernel inherits from this one what it lacks. All three are autodiff's to differentiate, but for
     the tail, whose adjoint is made of `plan`s.
 
     Attributes:
@@ -19,10 +20,16 @@ class Tiled:
     """
 
     support: tiles.Support
+    sweeps: ClassVar = ()  # none of those of `Implementation`
 
     @staticmethod
     def rejects(call):
         """None, or a sentence that says why it does not take this call."""
+        return None
+
+    @staticmethod
+    def avoids(call):
+        """None, or why it takes this call on request only."""
         return None
 
     def log_sums(self, rows, columns, offsets, lengths):
