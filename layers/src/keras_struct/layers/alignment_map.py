@@ -15,8 +15,8 @@ class AlignmentMap(AttentionMap):
     """Base class of the maps that align the queries with the keys.
 
     The structure is over the whole matrix of a head, so it takes the number of queries, too. A
-    subclass implements `marginals(scores, lengths, temperature)`, where `lengths` is the pair of
-    `ops`: numbers of queries and of keys, each integers or None.
+    subclass implements `marginals(scores, masks, temperature)`, where `masks` is the pair of `ops`:
+    which queries and which keys there are, each booleans or None.
 
     Args:
         temperature: See `AttentionMap`.
@@ -26,21 +26,21 @@ class AlignmentMap(AttentionMap):
     Call arguments:
         scores: `(..., H, T, S)` of heads, queries and keys; minus infinity for a pair that must
             not be.
-        lengths: Integers that broadcast against `(..., H)`: the number of keys; None for S.
-        query_lengths: Integers that broadcast against `(..., H)`: the number of queries; None for
-            T.
+        key_mask: Booleans that broadcast against `(..., H, S)`: which keys there are, wherever they
+            stand; None for all.
+        query_mask: Booleans that broadcast against `(..., H, T)`: which queries there are.
 
     Returns:
-        `(..., H, T, S)` in the dtype of the scores: the probability of each pair; exactly 0 beyond
-        the lengths, and everywhere if there is no alignment.
+        `(..., H, T, S)` in the dtype of the scores: the probability of each pair; exactly 0 for
+        what is not there, and everywhere if there is no alignment.
     """
 
     over_pairs = True
 
-    def call(self, scores, lengths=None, query_lengths=None):
-        return self.marginals(scores, (query_lengths, lengths), self.temperature_of_heads())
+    def call(self, scores, key_mask=None, query_mask=None):
+        return self.marginals(scores, (query_mask, key_mask), self.temperature_of_heads())
 
-    def compute_output_spec(self, scores, lengths=None, query_lengths=None):
+    def compute_output_spec(self, scores, key_mask=None, query_mask=None):
         return super().compute_output_spec(scores)
 
 
@@ -80,7 +80,7 @@ class GappedMap(AlignmentMap):
         self.gap_extend = gap_extend
         self.adjacent_gaps = adjacent_gaps
 
-    def build(self, scores_shape, lengths_shape=None):
+    def build(self, scores_shape, key_mask_shape=None):
         super().build(scores_shape)
         self.gaps = [
             self.add_head_weight(name, (), initializers.Constant(value), scores_shape)
@@ -88,11 +88,11 @@ class GappedMap(AlignmentMap):
             if value is not None
         ]
 
-    def marginals(self, scores, lengths, temperature):
+    def marginals(self, scores, masks, temperature):
         shape = (*[1] * (len(scores.shape) - 3), scores.shape[-3])
         return self.alignment(
             scores,
-            lengths=lengths,
+            mask=masks,
             temperature=temperature,
             adjacent_gaps=self.adjacent_gaps,
             **{gap.name: K.reshape(gap, shape) for gap in self.gaps},
@@ -237,8 +237,9 @@ class DTWMap(AlignmentMap):
         super().__init__(temperature, learn_temperature, **kwargs)
         self.band = check_band(band)
 
-    def marginals(self, scores, lengths, temperature):
-        return ops.dtw(-scores, self.band, lengths, temperature).marginals()
+    def marginals(self, scores, masks, temperature):
+        paths = ops.dtw(-scores, self.band, mask=masks, temperature=temperature)
+        return paths.marginals()
 
     def get_config(self):
         return {**super().get_config(), "band": self.band}
@@ -276,5 +277,7 @@ class MonotonicMap(AlignmentMap):
     Source: Kim, Kim, Kong and Yoon (2020), Glow-TTS, section 3.1.
     """
 
-    def marginals(self, scores, lengths, temperature):
-        return ops.monotonic_alignment(scores, lengths, temperature).marginals()
+    def marginals(self, scores, masks, temperature):
+        return ops.monotonic_alignment(
+            scores, mask=masks, temperature=temperature
+        ).marginals()

@@ -8,20 +8,20 @@ from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.layers.segments import token_marginals, window_sums
-from keras_struct.layers.sequence_mask import mask_from_lengths
+from keras_struct.layers.sequence_mask import kept_first
 
 
 class AttentionMap(keras.layers.Layer):
     """Base class of the maps of `StructuredAttention`.
 
     A map is a layer: its structure parameters are weights, learned unless `trainable=False`. A
-    subclass implements `marginals(scores, lengths, temperature)` and, if it has weights of its
+    subclass implements `marginals(scores, key_mask, temperature)` and, if it has weights of its
     own, `build`. Any layer with the same call arguments serves as a map.
 
-    Here each query has a structure over the keys, with `lengths` that broadcast against
-    `(..., H, T)`. A map whose attribute `over_pairs` is True has one structure over all queries and
-    keys of a head (see `AlignmentMap`, `TreeMap`): it is called with one more argument,
-    `query_lengths`, and both lengths broadcast against `(..., H)`.
+    Here each query has a structure over the keys, with a `key_mask` that broadcasts against
+    `(..., H, T, S)`. A map whose attribute `over_pairs` is True has one structure over all queries
+    and keys of a head (see `AlignmentMap`, `TreeMap`): it is called with one more argument,
+    `query_mask`, and the masks broadcast against `(..., H, S)` and `(..., H, T)`.
 
     Args:
         temperature: Number >= 0 that divides the scores; 0 is the best structure alone, without
@@ -32,10 +32,11 @@ class AttentionMap(keras.layers.Layer):
     Call arguments:
         scores: `(..., H, T, S)` of heads, queries and keys; minus infinity where a query must not
             attend to a key.
-        lengths: Integers that broadcast against `(..., H, T)`: the number of keys; None for S.
+        key_mask: Booleans that broadcast against `(..., H, T, S)`: which keys there are, wherever
+            they stand; None for all.
 
     Returns:
-        `(..., H, T, S)` in the dtype of the scores, exactly 0 for keys beyond the lengths.
+        `(..., H, T, S)` in the dtype of the scores, exactly 0 for keys that are not there.
     """
 
     over_pairs = False
@@ -50,7 +51,7 @@ class AttentionMap(keras.layers.Layer):
         self.temperature = temperature
         self.learn_temperature = learn_temperature
 
-    def build(self, scores_shape, lengths_shape=None):
+    def build(self, scores_shape, key_mask_shape=None):
         if self.learn_temperature:
             start = initializers.Constant(math.log(self.temperature))
             self.log_temperature = self.add_head_weight("log_temperature", (), start, scores_shape)
@@ -71,14 +72,14 @@ class AttentionMap(keras.layers.Layer):
         temperature = K.exp(K.cast(self.log_temperature, "float32"))
         return temperature if self.over_pairs else K.expand_dims(temperature, -1)
 
-    def call(self, scores, lengths=None):
-        return self.marginals(scores, lengths, self.temperature_of_heads())
+    def call(self, scores, key_mask=None):
+        return self.marginals(scores, key_mask, self.temperature_of_heads())
 
-    def marginals(self, scores, lengths, temperature):
+    def marginals(self, scores, key_mask, temperature):
         """The attention map, see the class."""
         raise NotImplementedError
 
-    def compute_output_spec(self, scores, lengths=None):
+    def compute_output_spec(self, scores, key_mask=None):
         return keras.KerasTensor(scores.shape, self.compute_dtype)
 
     def get_config(self):
@@ -107,8 +108,8 @@ class SoftmaxMap(AttentionMap):
     [[[0.5, 0.5, 0.0]]]
     """
 
-    def marginals(self, scores, lengths, temperature):
-        return ops.categorical(scores, lengths, temperature).marginals()
+    def marginals(self, scores, key_mask, temperature):
+        return ops.categorical(scores, mask=key_mask, temperature=temperature).marginals()
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -144,17 +145,17 @@ class LinearChainMap(AttentionMap):
         super().__init__(temperature, learn_temperature, **kwargs)
         self.pairwise_initializer = initializers.get(pairwise_initializer)
 
-    def build(self, scores_shape, lengths_shape=None):
+    def build(self, scores_shape, key_mask_shape=None):
         super().build(scores_shape)
         self.pairwise = self.add_head_weight(
             "pairwise", (2, 2), self.pairwise_initializer, scores_shape
         )
 
-    def marginals(self, scores, lengths, temperature):
+    def marginals(self, scores, key_mask, temperature):
         unary = K.stack([K.zeros_like(scores), scores], axis=-1)
         pairwise = K.reshape(self.pairwise, (scores.shape[-3], 1, 2, 2))
         pairwise = K.broadcast_to(pairwise, (*K.shape(scores)[:-1], 2, 2))
-        chain = ops.linear_chain(unary, pairwise, lengths=lengths, temperature=temperature)
+        chain = ops.linear_chain(unary, pairwise, mask=key_mask, temperature=temperature)
         return chain.marginals()[..., 1]
 
     def get_config(self):
@@ -204,14 +205,17 @@ class SemiMarkovMap(AttentionMap):
         self.max_length = max_length
         self.length_initializer = initializers.get(length_initializer)
 
-    def build(self, scores_shape, lengths_shape=None):
+    def build(self, scores_shape, key_mask_shape=None):
         super().build(scores_shape)
         self.length_scores = self.add_head_weight(
             "length_scores", (self.max_length,), self.length_initializer, scores_shape
         )
 
-    def marginals(self, scores, lengths, temperature):
+    def marginals(self, scores, key_mask, temperature):
         dtype = keras.backend.result_type(scores.dtype, "float32")
+        given, lengths = scores.dtype, None
+        if key_mask is not None:  # a run goes on behind a key that is not there
+            scores, lengths, back = kept_first(scores, key_mask)
         runs = window_sums(K.expand_dims(K.cast(scores, dtype), -1), self.max_length)[..., 0]
         runs = runs + K.reshape(self.length_scores, (scores.shape[-3], 1, 1, self.max_length))
         # Label 0 is a key that is not selected, one at a time; label 1 a run of selected keys.
@@ -221,7 +225,8 @@ class SemiMarkovMap(AttentionMap):
         chain = ops.semi_markov(
             K.stack([skipped, runs], axis=-1), apart, lengths=lengths, temperature=temperature
         )
-        return K.cast(token_marginals(chain.marginals()[..., 1:])[..., 0], scores.dtype)
+        selected = K.cast(token_marginals(chain.marginals()[..., 1:])[..., 0], given)
+        return selected if key_mask is None else back(selected)
 
     def get_config(self):
         return {
@@ -258,14 +263,13 @@ class SubsetMap(AttentionMap):
             raise ValueError(f"Expected a positive integer. Received: k={k}")
         self.k = k
 
-    def marginals(self, scores, lengths, temperature):
+    def marginals(self, scores, key_mask, temperature):
         allowed = scores > -float("inf")
-        if lengths is not None:
-            valid = mask_from_lengths(lengths, K.shape(scores)[-1])
-            allowed = K.logical_and(allowed, valid)
+        if key_mask is not None:
+            allowed = K.logical_and(allowed, key_mask)
         every = K.cast(allowed, scores.dtype)
         few = K.sum(K.cast(allowed, "int32"), axis=-1, keepdims=True) <= self.k
-        chosen = ops.subset(scores, self.k, lengths, temperature).marginals()
+        chosen = ops.subset(scores, self.k, mask=key_mask, temperature=temperature).marginals()
         return K.where(few, every, chosen)
 
     def get_config(self):

@@ -1,11 +1,21 @@
-"""Keras masks are boolean; structures take lengths. The bridge between the two."""
+"""Keras masks: which positions of a sequence there are, wherever they stand."""
+
+import functools
 
 from keras import ops as K
 from keras.src.backend.common.masking import get_keras_mask as keras_mask
 
-from keras_struct.ops.structure import concrete
+from keras_struct.ops.masks import places_of
+from keras_struct.ops.validation import concrete
 
-__all__ = ["keras_mask", "lengths_from_mask", "mask_from_lengths", "without_padding"]
+__all__ = [
+    "all_of",
+    "keras_mask",
+    "kept_first",
+    "lengths_from_mask",
+    "mask_from_lengths",
+    "without_padding",
+]
 
 
 def lengths_from_mask(mask):
@@ -50,3 +60,21 @@ def without_padding(x, mask):
     while len(mask.shape) < len(x.shape):
         mask = K.expand_dims(mask, -1)
     return K.where(mask, x, K.zeros_like(x))
+
+
+def all_of(*masks):
+    """The conjunction of boolean masks that broadcast, without those that are None; or None."""
+    given = [K.cast(mask, "bool") for mask in masks if mask is not None]
+    return functools.reduce(K.logical_and, given) if given else None
+
+
+def kept_first(x, mask):
+    """`x` (..., N) with what a mask keeps in front; how many there are (...,); and the way back."""
+    shape = K.shape(x)
+    places = places_of(K.reshape(K.broadcast_to(mask, shape), (-1, shape[-1])))
+
+    def back(y):
+        return K.reshape(places.scatter(K.reshape(y, (-1, shape[-1])), 1), shape)
+
+    moved = places.gather(K.reshape(x, (-1, shape[-1])), 1)
+    return K.reshape(moved, shape), K.reshape(places.lengths, shape[:-1]), back

@@ -7,7 +7,7 @@ from keras import initializers
 from keras import ops as K
 
 from keras_struct import ops
-from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
+from keras_struct.layers.sequence_mask import all_of, without_padding
 from keras_struct.ops.transport.problem import relaxations
 from keras_struct.ops.transport.sinkhorn import MODES
 
@@ -154,23 +154,21 @@ class SinkhornTailAttention(keras.layers.MultiHeadAttention):
                 self._value_dense(without_padding(value, value_mask)),
             )
         )
-        lengths = self._lengths(query_mask, value_mask, key_mask)
-        output = K.transpose(self._transport(q, k, v, lengths), (0, 2, 1, 3))
-        if self._use_gate:
+        masks = self._masks(query_mask, value_mask, key_mask)
+        output = K.transpose(self._transport(q, k, v, masks), (0, 2, 1, 3))
+        if getattr(self, "_use_gate", False):  # Keras 3.14 and newer
             output = K.multiply(output, self._gate_dense(queries))
         output = self._output_dense(output)
         if not return_attention_scores:
             return output
         every = K.zeros_like(k[..., :1]) + K.eye(K.shape(k)[2], dtype=k.dtype)
-        return output, self._transport(q, k, every, lengths, value_token=False)
+        return output, self._transport(q, k, every, masks, value_token=False)
 
-    def _lengths(self, query_mask, value_mask, key_mask):
-        masks = [K.cast(mask, "bool") for mask in (value_mask, key_mask) if mask is not None]
-        keys = lengths_from_mask(K.logical_and(masks[0], masks[-1])) if masks else None
-        queries = None if query_mask is None else lengths_from_mask(query_mask)
-        return [None if n is None else n[:, None] for n in (queries, keys)]
+    def _masks(self, query_mask, value_mask, key_mask):
+        masks = all_of(query_mask), all_of(value_mask, key_mask)
+        return tuple(None if mask is None else mask[:, None] for mask in masks)
 
-    def _transport(self, query, key, value, lengths, value_token=True):
+    def _transport(self, query, key, value, masks, value_token=True):
         epsilon = self.epsilon
         if self.learn_epsilon:
             epsilon = K.exp(K.cast(self.log_epsilon, "float32"))
@@ -184,7 +182,7 @@ class SinkhornTailAttention(keras.layers.MultiHeadAttention):
             query,
             key,
             value,
-            lengths=lengths,
+            mask=masks,
             epsilon=epsilon,
             band_width=self.band_width,
             base_steps=self.base_steps,

@@ -1,6 +1,5 @@
 """Multi-head attention whose map is the marginals of a structure."""
 
-import functools
 import inspect
 
 import keras
@@ -20,7 +19,7 @@ from keras_struct.layers.attention_map import (
     SoftmaxMap,
     SubsetMap,
 )
-from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
+from keras_struct.layers.sequence_mask import all_of, without_padding
 from keras_struct.layers.transport_map import SinkhornMap
 from keras_struct.layers.tree_map import CKYMap, EisnerMap, SpanningTreeMap
 
@@ -75,14 +74,15 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         query: `(B, T, F)`.
         value: `(B, S, F)`.
         key: `(B, S, F)`, by default the value.
-        query_mask: Boolean `(B, T)`, right-padded for an alignment or a tree; by default the
-            Keras mask of the query, which the output keeps.
-        value_mask: Boolean `(B, S)`, right-padded: the structure ends with the last valid key. By
-            default the Keras mask of the value.
+        query_mask: Boolean `(B, T)`, by default the Keras mask of the query, which the output
+            keeps: a query that is masked out is no part of an alignment or a tree.
+        value_mask: Boolean `(B, S)`, by default the Keras mask of the value: a key that is masked
+            out is no part of the structure, wherever it stands.
         key_mask: The same for the key.
         attention_mask: Boolean that broadcasts against `(B, H, T, S)` or is `(B, T, S)`: where
             False, the query cannot select the key (its score is minus infinity), while the
-            structure goes on past it: in a chain the key takes part as not selected.
+            structure goes on past it: in a chain the key takes part as not selected. A key that no
+            query may see, or a query that may see no key, is padding, as if it were masked out.
         return_attention_scores: Whether to return the map, too.
         training: Whether dropout acts, on the map.
         use_causal_mask: Whether the structure of query t ends with key t. Not for alignments and
@@ -166,6 +166,7 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         training=None,
         use_causal_mask=False,
     ):
+        alike = query is value and (key is None or key is value)
         query, value, key = (
             without_padding(query, query_mask),
             without_padding(value, value_mask),
@@ -180,11 +181,12 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
                 *heads, mask, training, return_attention_scores
             )
         else:
-            lengths = self._lengths(query, query_mask, value_mask, key_mask, use_causal_mask)
-            # What remains of the mask once the causal and the padding mask are lengths.
-            mask = self._compute_attention_mask(query, value, attention_mask=attention_mask)
-            output, scores = self._structured_attention(*heads, mask, lengths, training)
-        if self._use_gate:
+            allowed = None if attention_mask is None else _over_heads(attention_mask)
+            masks = self._masks(
+                query_mask, all_of(value_mask, key_mask), allowed, alike, use_causal_mask, query
+            )
+            output, scores = self._structured_attention(*heads, allowed, masks, training)
+        if getattr(self, "_use_gate", False):  # Keras 3.14 and newer
             output = K.multiply(output, self._gate_dense(query))
         output = self._output_dense(output)
         return (output, scores) if return_attention_scores else output
@@ -204,35 +206,44 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         plain = return_scores or (refused and keras.backend.backend() == "jax")
         return self._compute_attention(query, key, value, mask, training, plain)
 
-    def _structured_attention(self, query, key, value, mask, lengths, training):
+    def _structured_attention(self, query, key, value, allowed, masks, training):
         query = query * K.cast(self._inverse_sqrt_key_dim, query.dtype)
         scores = K.einsum(self._dot_product_equation, key, query)
-        if mask is not None:
-            while len(mask.shape) < len(scores.shape):
-                mask = K.expand_dims(mask, -3)
-            scores = K.where(mask, scores, K.cast(-float("inf"), scores.dtype))
-        attention = K.cast(self.structure(scores, **lengths), scores.dtype)
+        if allowed is not None:
+            scores = K.where(allowed, scores, K.cast(-float("inf"), scores.dtype))
+        attention = K.cast(self.structure(scores, **masks), scores.dtype)
         dropped = self._dropout_layer(attention, training=training)
         return K.einsum(self._combine_equation, dropped, value), attention
 
-    def _lengths(self, query, query_mask, value_mask, key_mask, causal):
-        """The lengths that the map takes, as keyword arguments; None for all."""
-        masks = [K.cast(mask, "bool") for mask in (value_mask, key_mask) if mask is not None]
-        keys = lengths_from_mask(functools.reduce(K.logical_and, masks)) if masks else None
+    def _masks(self, query_mask, key_mask, allowed, alike, causal, query):
+        """The masks that the map takes, as keyword arguments; None for all.
+
+        A key that no query may see is not there, nor is a query that may see no key; in
+        self-attention (`alike`) a position that is not there as one is not there as the other.
+        """
+        keys = None if key_mask is None else key_mask[:, None]  # (B, 1, S)
+        queries = None if query_mask is None else query_mask[:, None]
+        if allowed is not None:
+            seen = allowed if queries is None else K.logical_and(allowed, queries[..., None])
+            keys = all_of(keys, K.any(seen, axis=-2))
+            queries = all_of(queries, K.any(allowed, axis=-1))
+            if alike and allowed.shape[-2] == 1:
+                queries = all_of(queries, keys)
+            elif alike:
+                keys = queries = all_of(keys, queries)
         if getattr(self.structure, "over_pairs", False):
             if causal:
                 raise ValueError(
                     "Expected use_causal_mask=False: it needs all queries and keys at once. "
                     f"Received: use_causal_mask=True for structure={self.structure.name!r}"
                 )
-            queries = None if query_mask is None else lengths_from_mask(query_mask)
-            pair = {"lengths": keys, "query_lengths": queries}
-            return {name: None if n is None else n[..., None] for name, n in pair.items()}
-        lengths = None if keys is None else keys[..., None, None]
+            return {"key_mask": keys, "query_mask": queries}
+        keys = None if keys is None else keys[..., None, :]
         if causal:
-            until = K.arange(1, K.shape(query)[self._attention_axes[0]] + 1, dtype="int32")
-            lengths = until if lengths is None else K.minimum(lengths, until)
-        return {"lengths": lengths}
+            size = K.shape(query)[self._attention_axes[0]]
+            places = K.arange(size)
+            keys = all_of(keys, places[:, None] >= places)
+        return {"key_mask": keys}
 
     def compute_output_spec(
         self,
@@ -268,3 +279,13 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             "temperature": None,
             "learn_temperature": None,
         }
+
+
+def _over_heads(attention_mask):
+    """Booleans that broadcast against `(B, H, T, S)`, from `(T, S)`, `(B, T, S)` or that."""
+    mask = K.cast(attention_mask, "bool")
+    if len(mask.shape) == 3:
+        return mask[:, None]
+    while len(mask.shape) < 4:
+        mask = mask[None]
+    return mask

@@ -49,11 +49,11 @@ class SinkhornMap(AlignmentMap):
         self.base_steps = base_steps
         self.tail_steps = tail_steps
 
-    def marginals(self, scores, lengths, temperature):
+    def marginals(self, scores, masks, temperature):
         return ops.sinkhorn_plan(
             scores,
-            lengths,
-            temperature,
+            mask=masks,
+            temperature=temperature,
             base_steps=self.base_steps,
             tail_steps=self.tail_steps,
         )

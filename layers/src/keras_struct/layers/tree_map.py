@@ -5,12 +5,13 @@ from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.layers.attention_map import AttentionMap
+from keras_struct.layers.sequence_mask import all_of
 
 
 class TreeMap(AttentionMap):
     """Base class of the maps of self-attention: one tree over the positions for each head.
 
-    A subclass implements `marginals(scores, lengths, temperature)`.
+    A subclass implements `marginals(scores, mask, temperature)`.
 
     Args:
         temperature: See `AttentionMap`.
@@ -20,11 +21,12 @@ class TreeMap(AttentionMap):
     Call arguments:
         scores: `(..., H, T, T)` of heads, queries and keys, both the same sequence; minus infinity
             for a pair that must not be.
-        lengths: Integers that broadcast against `(..., H)`: the number of keys; None for T.
-        query_lengths: The same for the queries; the shorter of the two counts.
+        key_mask: Booleans that broadcast against `(..., H, T)`: which keys there are, wherever they
+            stand; None for all.
+        query_mask: The same for the queries; a position is there as both.
 
     Returns:
-        `(..., H, T, T)` in the dtype of the scores; exactly 0 beyond the lengths, and everywhere
+        `(..., H, T, T)` in the dtype of the scores; exactly 0 for what is not there, and everywhere
         if there is no tree.
 
     Raises:
@@ -33,20 +35,17 @@ class TreeMap(AttentionMap):
 
     over_pairs = True
 
-    def call(self, scores, lengths=None, query_lengths=None):
+    def call(self, scores, key_mask=None, query_mask=None):
         queries, keys = scores.shape[-2:]
         if None not in (queries, keys) and queries != keys:
             raise ValueError(
                 "Expected self-attention, with as many queries as keys, for a tree. "
                 f"Received: {queries} queries and {keys} keys"
             )
-        if lengths is None or query_lengths is None:
-            lengths = query_lengths if lengths is None else lengths
-        else:
-            lengths = K.minimum(lengths, query_lengths)
-        return self.marginals(scores, lengths, self.temperature_of_heads())
+        mask = all_of(key_mask, query_mask)
+        return self.marginals(scores, mask, self.temperature_of_heads())
 
-    def compute_output_spec(self, scores, lengths=None, query_lengths=None):
+    def compute_output_spec(self, scores, key_mask=None, query_mask=None):
         return super().compute_output_spec(scores)
 
 
@@ -72,9 +71,9 @@ class DependencyMap(TreeMap):
             raise ValueError(f"Expected True or False. Received: single_root={single_root!r}")
         self.single_root = single_root
 
-    def marginals(self, scores, lengths, temperature):
+    def marginals(self, scores, mask, temperature):
         return self.trees(
-            scores, lengths=lengths, single_root=self.single_root, temperature=temperature
+            scores, mask=mask, single_root=self.single_root, temperature=temperature
         ).marginals()
 
     def get_config(self):
@@ -156,11 +155,11 @@ class CKYMap(TreeMap):
     Hoang and Rush (2017), Structured attention networks.
     """
 
-    def marginals(self, scores, lengths, temperature):
+    def marginals(self, scores, mask, temperature):
         places = K.arange(K.shape(scores)[-1])
         upper = K.cast(places[:, None] < places, scores.dtype)
         alone = K.equal(places[:, None], places)
         # Minus infinity times zero is no number, so what is not added is taken out first.
         both = K.where(alone, scores, scores + K.swapaxes(scores, -2, -1))
-        spans = ops.cky(both, lengths=lengths, temperature=temperature).marginals()
+        spans = ops.cky(both, mask=mask, temperature=temperature).marginals()
         return spans + K.swapaxes(spans * upper, -2, -1)
