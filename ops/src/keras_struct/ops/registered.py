@@ -32,6 +32,9 @@ from keras_struct.ops.chart.nussinov.reference import NussinovReference
 from keras_struct.ops.chart.portable import ChartPortable
 from keras_struct.ops.dispatch import register_implementation, register_structure
 from keras_struct.ops.implementation import BySpec
+from keras_struct.ops.pcfg.native_cpu import PCFGNative
+from keras_struct.ops.pcfg.portable import PCFGPortable
+from keras_struct.ops.pcfg.reference import PCFGReference
 
 FAMILIES = {
     "alignment": (
@@ -48,6 +51,7 @@ FAMILIES = {
     ),
     "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
     "chart": ("cky", "nussinov", "eisner"),
+    "pcfg": ("pcfg",),
 }
 for family, names in FAMILIES.items():
     for name in names:
@@ -104,3 +108,7 @@ register_implementation(
 )
 register_implementation("alignment", "checkpointed", Checkpointed())
 register_implementation("alignment", "reference", AlignmentReference())
+
+register_implementation("pcfg", "native_cpu", PCFGNative())
+register_implementation("pcfg", "portable", PCFGPortable())
+register_implementation("pcfg", "reference", PCFGReference())
