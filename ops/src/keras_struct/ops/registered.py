@@ -32,6 +32,9 @@ from keras_struct.ops.chart.nussinov.reference import NussinovReference
 from keras_struct.ops.chart.portable import ChartPortable
 from keras_struct.ops.dispatch import register_implementation, register_structure
 from keras_struct.ops.implementation import BySpec
+from keras_struct.ops.pcfg.native_cpu import PCFGNative
+from keras_struct.ops.pcfg.portable import PCFGPortable
+from keras_struct.ops.pcfg.reference import PCFGReference
 from keras_struct.ops.transport.stored import Stored
 from keras_struct.ops.transport.tiled import Tiled
 
@@ -51,6 +54,7 @@ FAMILIES = {
     "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
     "chart": ("cky", "nussinov", "eisner"),
     "transport": ("sinkhorn", "sinkhorn_tail"),
+    "pcfg": ("pcfg",),
 }
 for family, names in FAMILIES.items():
     for name in names:
@@ -110,3 +114,6 @@ register_implementation("alignment", "reference", AlignmentReference())
 
 register_implementation("transport", "stored", Stored)
 register_implementation("transport", "tiled", Tiled)
+register_implementation("pcfg", "native_cpu", PCFGNative())
+register_implementation("pcfg", "portable", PCFGPortable())
+register_implementation("pcfg", "reference", PCFGReference())

@@ -1,27 +1,31 @@
 """Weighted context-free grammars (labelled inside-outside)."""
 
+import dataclasses
+from typing import ClassVar
+
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.constituency.bracketing import Bracketing, split, starting_after
+from keras_struct.ops.chart.bracketing import Bracketing, split, starting_after
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import clean, compute_dtype
+from keras_struct.ops.numerics import compute_dtype
 from keras_struct.ops.structure import (
-    as_lengths,
     as_potential,
-    as_temperature,
+    as_sequence,
     batch_of,
     check_rank,
     flatten_batch,
     flatten_shared,
     one_hot,
-    time_mask,
 )
 from keras_struct.ops.symbolic import public
+from keras_struct.ops.validation import Checks
 
 
 @public
-def pcfg(rules, terms, roots, lengths=None, temperature=1.0, implementation=None):
+def pcfg(
+    rules, terms, roots, lengths=None, temperature=1.0, mask=None, implementation=None
+):
     """Distribution over the parse trees of a sentence under a grammar in Chomsky normal form.
 
     A tree has a preterminal over each word and a nonterminal over each longer span, which is cut
@@ -40,6 +44,8 @@ def pcfg(rules, terms, roots, lengths=None, temperature=1.0, implementation=None
             no tree, and value minus infinity.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is the best
             tree.
+        mask: Booleans (..., N), instead of lengths: a word where it is False is not there, and its
+            neighbours stand side by side.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -61,15 +67,25 @@ def pcfg(rules, terms, roots, lengths=None, temperature=1.0, implementation=None
     Source: Baker (1979), Trainable grammars for speech recognition; Eisner (2016), Inside-outside
     and forward-backward algorithms are just backprop. See recurrence.md.
     """
-    structure = PCFG(rules, terms, roots, lengths)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    structure = PCFG(rules, terms, roots, lengths, mask)
     return Distribution(structure, temperature, implementation)
+
+
+@dataclasses.dataclass(frozen=True)
+class PCFGSpec:
+    """Scores of rules (B or 1, K, S, S), terms (B, N, P) and roots (B or 1, K); context: lengths.
+
+    All that is static is in the shapes.
+    """
 
 
 class PCFG(Bracketing):
     op = "pcfg"
+    family = "pcfg"
+    spec = PCFGSpec()
+    axes: ClassVar = {"terms": (0, None)}
 
-    def __init__(self, rules, terms, roots, lengths):
+    def __init__(self, rules, terms, roots, lengths, mask):
         named = {"rules": rules, "terms": terms, "roots": roots}
         ranks = {"rules": (3, "K, S, S"), "terms": (2, "N, P"), "roots": (1, "K")}
         for name, x in named.items():
@@ -89,6 +105,12 @@ class PCFG(Bracketing):
                 "K, P >= 1 and S = K + P. Received: "
                 + ", ".join(f"shape of {name}={tuple(x.shape)}" for name, x in named.items())
             )
+        if terms.shape[-2] == 0:
+            raise ValueError(
+                "Expected at least one word (use lengths for empty sentences). "
+                f"Received: shape of terms={tuple(terms.shape)}"
+            )
+        self.checks = Checks()
         self.symbols = symbols
         self.dtype = rules.dtype
         self.compute = compute_dtype(rules.dtype)
@@ -101,12 +123,12 @@ class PCFG(Bracketing):
             for name, x in named.items()
         }
         self.potentials = {name: ops.cast(x, self.compute) for name, x in flat.items()}
-        self.context = (as_lengths("lengths", lengths, self.batch_shape, self.n),)
-
-    def clean_potentials(self, temperature):
-        words = time_mask(self.context[0], self.n)[..., None]
-        masks = {"rules": None, "terms": words, "roots": None}
-        return {name: clean(x, masks[name], temperature) for name, x in self.potentials.items()}
+        words = as_sequence("lengths", lengths, mask, self.batch_shape, self.n, self.checks)
+        self.sequences = (words,)
+        self.context = (words.lengths,)
+        there = words.mask(self.n)
+        self.padding = {"terms": (None if there is None else there[..., None], 0.0)}
+        self.compact()
 
     def fold(self, potentials):
         return tuple(potentials.values())

@@ -12,22 +12,23 @@ from keras_struct.ops.chart.loop import scan
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 
-def kbest(grammar, lengths, k):
+def best_trees(grammar, rules, terms, roots, lengths, k):
     """The k best trees.
 
     Args:
-        grammar: `Grammar`.
+        grammar: `Grammar` (for its layout).
+        rules, terms, roots: Log-scores, as `Grammar` takes them.
         lengths: (B,).
         k: How many.
 
     Returns:
         List of k boolean arrays (W, B · S, N), and which exist, (k, B).
     """
-    best = _Best(grammar, k)
+    best = _Ranked(grammar, rules, terms, k)
     rows, lost = best.inside()
-    tops = [grammar.top(row, lengths) + grammar.roots for row in rows]  # (B, K) by rank
+    tops = [grammar.top(row, lengths, FORBIDDEN) + roots for row in rows]  # (B, K) by rank
     low = ops.full((), FORBIDDEN, dtype=tops[0].dtype)
-    tops = [array.where(lengths[:, None] >= 2, array.maximum(top, low), low) for top in tops]
+    tops = [array.maximum(top, low) for top in tops]
     values, chosen = array.top_k(ops.concatenate(tops, axis=1), k)
     chosen = ops.cast(chosen, "int32")
     exists = ops.transpose(values > INFEASIBLE)
@@ -41,12 +42,12 @@ def kbest(grammar, lengths, k):
     return [ranks > 0 for ranks in used], exists
 
 
-class _Best:
-    def __init__(self, grammar, k):
-        self.grammar, self.k = grammar, k
+class _Ranked:
+    def __init__(self, grammar, rules, terms, k):
+        self.grammar, self.log_rules, self.k = grammar, rules, k
         # Of the ranks of two parts, only these can be among the k best.
         self.ranks = [(a, b) for a in range(k) for b in range(k) if (a + 1) * (b + 1) <= k]
-        self.words = grammar.rows_of_terms(grammar.log_terms, FORBIDDEN)
+        self.words = grammar.rows_of_terms(terms, FORBIDDEN)
         self.low = ops.full((), FORBIDDEN, dtype=self.words.dtype)
 
     def candidates(self, lefts, rights):
@@ -62,7 +63,7 @@ class _Best:
         )
         pairs, cuts = array.top_k(array.transpose(terms, (0, 4, 1, 2, 3)), self.k)
         pairs = array.maximum(pairs, self.low)
-        uses = pairs[:, :, None] + self.grammar.log_rules[:, None, ..., None]
+        uses = pairs[:, :, None] + self.log_rules[:, None, ..., None]
         shape = (*ops.shape(uses)[:3], -1)
         values, rules = array.top_k(ops.reshape(uses, shape), self.k)
         return array.maximum(values, self.low), ops.cast(rules, "int32"), ops.cast(cuts, "int32")

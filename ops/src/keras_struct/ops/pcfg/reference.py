@@ -1,23 +1,15 @@
 """Parse trees one by one: every binary tree, every symbol for each of its spans."""
 
-import dataclasses
 import itertools
 
 import numpy as np
 
-from keras_struct.ops.constituency.cky.reference import trees
-from keras_struct.ops.enumeration import EnumerationReference, Part, rejects
-
-__all__ = ["rejects", "sweeps"]
+from keras_struct.ops.chart.cky.reference import trees
+from keras_struct.ops.listing_oracle import EnumerationReference, Part
 
 
-def sweeps(call):
-    return PCFGReference()
-
-
-@dataclasses.dataclass(frozen=True)
 class PCFGReference(EnumerationReference):
-    def objects(self, shapes, context):
+    def objects(self, spec, shapes, context):
         (length,) = context
         (k, symbols, _), (n, _), _ = shapes
         for spans, cuts in trees(0, length - 1) if length > 1 else []:
@@ -34,5 +26,5 @@ class PCFGReference(EnumerationReference):
                     parts.append((0, (symbol[i, j], symbol[i, m], symbol[m + 1, j])))
                 yield event, parts
 
-    def blank(self, shapes, context):
+    def blank(self, spec, shapes, context):
         return np.full((shapes[1][0],) * 2, -1, "int32")

@@ -12,15 +12,19 @@ from keras_struct.ops.scaled import EMPTY, Scaled
 class Grammar:
     """Rules and words of one call, and the inside pass.
 
+    The value of a span has the exponent of its largest term, so that its terms have shares whose
+    sum is 1, however few digits exponents have. It is normalised when it becomes a part.
+
     Args:
         potentials: Log-scores of rules (B or 1, K, S, S), terms (B, N, P) and roots (B or 1, K).
     """
 
     def __init__(self, potentials):
-        self.log_rules, self.log_terms, self.roots = potentials
+        self.log_rules, self.log_terms, log_roots = potentials
         self.batch, self.n, self.preterminals = ops.shape(self.log_terms)
         self.k, self.symbols = self.log_rules.shape[1:3]
         self.rules = scaled.from_log(self.log_rules)
+        self.roots = scaled.from_log(log_roots)
         self.words = scaled.from_log(self.rows_of_terms(self.log_terms, FORBIDDEN))
         self.zeros = ops.zeros_like(self.words.m)
         self.nothing = Scaled(self.zeros, self.zeros + EMPTY)
@@ -35,11 +39,11 @@ class Grammar:
 
     def merge(self, x):
         """(B, S, ...) to (B · S, ...)."""
-        return ops.reshape(x, (-1, *ops.shape(x)[2:]))
+        return ops.reshape(x, (self.batch * self.symbols, *ops.shape(x)[2:]))
 
     def divide(self, x):
         """(B · S, ...) to (B, S, ...)."""
-        return ops.reshape(x, (-1, self.symbols, *ops.shape(x)[1:]))
+        return ops.reshape(x, (self.batch, self.symbols, *ops.shape(x)[1:]))
 
     def phrases(self, rows):
         """The nonterminals of rows (B · S, C): (B, K, C)."""
@@ -75,19 +79,20 @@ class Grammar:
             def step(state, x):
                 left, right = state
                 (time,) = x
-                pairs = scaled.total(self.cuts(left, right), 3, reduce)
+                pairs = scaled.raw_total(self.cuts(left, right), 3, reduce)
                 uses = self.uses(pairs)
                 shape = (*ops.shape(uses.m)[:2], self.symbols**2, ops.shape(uses.m)[-1])
                 uses = Scaled(*(ops.reshape(x, shape) for x in uses))
-                found = scaled.total(uses, 2, reduce)
+                found = scaled.raw_total(uses, 2, reduce)
                 found = Scaled(self.all_symbols(found.m), self.all_symbols(found.e, EMPTY))
                 first = ops.equal(time, 1)
                 row = Scaled(*(array.where(first, a, b) for a, b in zip(words, found, strict=True)))
+                part = scaled.normalise(*row)
                 left = Scaled(
-                    *(array.put_row(t, time - 1, y) for t, y in zip(left, row, strict=True))
+                    *(array.put_row(t, time - 1, y) for t, y in zip(left, part, strict=True))
                 )
                 lost = right.map(lambda a, _: a[:, :, :1])
-                return (left, push(right, shift(row))), (row, lost)
+                return (left, push(right, shift(part))), (row, lost)
 
             return step
 
@@ -96,19 +101,22 @@ class Grammar:
         _, outputs = scan_widths(self.n, make_step, state, (self.times,), like)
         return outputs
 
-    def top(self, rows, lengths):
-        """The nonterminals (B, K) of the whole sentences, from rows (W, B · S, N); 0 for none."""
-        last = ops.equal(self.times[:, None, None], lengths[:, None])
-        every = ops.reshape(rows, (self.n, -1, self.symbols, self.n))[:, :, : self.k, 0]
-        return ops.sum(array.where(last, every, ops.zeros_like(every)), axis=0)
+    def top(self, rows, lengths, fill=0):
+        """The nonterminals (B, K) of the whole sentences, from rows (W, B · S, N).
 
-    def top_scores(self, values, lengths):
-        """Log-scores (B, K) of all trees with each root; `FORBIDDEN` where there is none."""
-        scores = self.top(scaled.to_log(values), lengths) + self.roots
-        low = ops.full((), FORBIDDEN, dtype=scores.dtype)
-        scores = array.where(lengths[:, None] >= 2, scores, low)
-        return array.maximum(scores, low)
+        `fill` where there is no tree: in sentences of fewer than two words.
+        """
+        last = ops.equal(self.times[:, None, None], lengths[:, None])
+        shape = (self.n, self.batch, self.symbols, self.n)
+        every = ops.reshape(rows, shape)[:, :, : self.k, 0]
+        found = array.sum(array.where(last, every, ops.zeros_like(every)), 0)
+        return array.where(lengths[:, None] >= 2, found, ops.zeros_like(found) + fill)
+
+    def trees(self, values, lengths):
+        """Values (B, K) of all trees with each root."""
+        parts = values.map(lambda x, fill: self.top(x, lengths, fill))
+        return scaled.times(parts, self.roots)
 
     def lefts(self, values):
         """The complete left table (B · S, N, N)."""
-        return swap(values)
+        return swap(scaled.normalise(*values))

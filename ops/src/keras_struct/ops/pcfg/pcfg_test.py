@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from keras_struct.ops.constituency.pcfg import pcfg
-from keras_struct.ops.constituency.pcfg.cases import CASES
-from keras_struct.ops.laws import StructureLaws, for_backend
+from keras_struct.ops.pcfg import pcfg
+from keras_struct.ops.pcfg.cases import CASES
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
 from keras_struct.ops.testing import BACKEND, array, float64, tensor
 
 
@@ -18,6 +18,11 @@ def grammar(seed, batch, n, k, p, dtype="float64", scale=1.0):
 @pytest.mark.parametrize("case", for_backend(CASES), ids=str)
 class TestPCFG(StructureLaws):
     xla_gradients = False  # XLA compiles them for over a minute; on JAX it compiles all gradients
+
+
+@pytest.mark.parametrize("case", others(CASES), ids=str)
+class TestOtherPCFG(ReadoutLaws):
+    pass
 
 
 @pytest.mark.parametrize("n", [2, 5, 18])
