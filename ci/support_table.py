@@ -6,12 +6,14 @@ With `--check` nothing is written; the exit status says whether every table is u
 """
 
 import argparse
+import dataclasses
 import inspect
 import sys
 from pathlib import Path
 
 from keras_struct import ops
 from keras_struct.ops import dispatch
+from keras_struct.ops.structure_cases import smallest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (ROOT / "README.md", ROOT / "ops" / "README.md")
@@ -22,12 +24,15 @@ BACKENDS = ("jax", "tensorflow", "torch", "numpy")
 def table():
     header = ["structure", "what", "potentials", *BACKENDS, "on request"]
     rows = [header, ["---"] * len(header)]
-    for op in dispatch.IMPLEMENTATIONS:
+    calls = {op: case.distribution(dtype="float32").choice.call for op, case in smallest().items()}
+    for op, family in dispatch.structures().items():
+        if family == "transport":
+            continue
         function = getattr(ops, op)
         summary = str(inspect.getdoc(function)).splitlines()[0].rstrip(".")
         potentials = ", ".join(f"`{name}`" for name in _potentials(function))
-        first = [_choice(op, backend) for backend in BACKENDS]
-        others = [name for name in ops.implementations(op) if name not in first]
+        first = [_choice(calls[op], backend) for backend in BACKENDS]
+        others = [name for name in _takers(calls[op]) if name not in first]
         rows.append([f"`{op}`", summary, potentials, *first, ", ".join(others)])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines += [
@@ -47,7 +52,7 @@ def _potentials(function):
     names = []
     for name, parameter in inspect.signature(function).parameters.items():
         required = parameter.default is inspect.Parameter.empty
-        if name in ("lengths", "k", "temperature", "band", "min_loop", "swaps", "sources"):
+        if name in ("lengths", "k", "temperature", "mask", "band", "min_loop", "swaps", "sources"):
             continue
         if name == "labels" and required:  # of CTC: the sequence that is aligned
             continue
@@ -59,11 +64,25 @@ def _potentials(function):
     return names
 
 
-def _choice(op, backend):
-    """The implementation that a float32 call on the CPU gets."""
-    call = dispatch.Call(op, backend, "cpu", "float32", (), (), False)
-    names = ops.implementations(op)
-    return next(name for name in names if dispatch._module(op, name).rejects(call) is None)
+def _on(call, backend):
+    """The same call on the CPU, by a backend whose programs are not for another process."""
+    facts = {"platform": "cpu", "device_kind": None, "traced": False, "exporting": False}
+    return dataclasses.replace(call, backend=backend, xla=backend == "jax", **facts)
+
+
+def _choice(call, backend):
+    """The implementation that a small float32 call on the CPU gets."""
+    return dispatch.choose(_on(call, backend)).name
+
+
+def _takers(call):
+    """Names of the implementations that some backend may ask for."""
+    entries = dispatch.candidates(call.family)
+    return [
+        name
+        for name, x in entries.items()
+        if any(x.rejects(_on(call, backend)) is None for backend in BACKENDS)
+    ]
 
 
 def updated(text):

@@ -20,7 +20,8 @@ from ci.bench.problem import (
 def autodiff_value(problem: Problem, inputs: dict[str, Any]) -> Any:
     """The value by the forward sweep alone, which the framework differentiates."""
     d = problem.distribution(**inputs)
-    value, _ = d._sweeps.differentiable.forward(d._theta, d.structure.context, "logsumexp")
+    (high, low), _ = d._sweeps.differentiable.forward(d._problem, "logsumexp")
+    value = high + low
     return -value if d.structure.costs else value
 
 
