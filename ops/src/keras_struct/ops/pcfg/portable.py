@@ -72,5 +72,5 @@ def _event(grammar, used):
     """(B, N, N): the symbol of every span, -1 elsewhere, from booleans (W, B · S, N)."""
     used = ops.reshape(used, (grammar.n, grammar.batch, grammar.symbols, grammar.n))
     symbols = ops.arange(grammar.symbols, dtype="int32")[:, None]
-    symbol = ops.max(array.where(used, symbols, -1), axis=2)
+    symbol = array.max(array.where(used, symbols, -1), 2)
     return by_ends(swap(symbol), -1)
