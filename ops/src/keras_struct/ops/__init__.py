@@ -17,6 +17,7 @@ from keras_struct.ops.chart.cky import cky
 from keras_struct.ops.chart.eisner import eisner
 from keras_struct.ops.chart.nussinov import nussinov
 from keras_struct.ops.pcfg import pcfg
+from keras_struct.ops.spanning_tree import spanning_tree
 from keras_struct.ops.chain.semi_markov import semi_markov
 from keras_struct.ops.chain.subset import subset
 from keras_struct.ops.chain.linear_chain import linear_chain

@@ -35,6 +35,9 @@ from keras_struct.ops.implementation import BySpec
 from keras_struct.ops.pcfg.native_cpu import PCFGNative
 from keras_struct.ops.pcfg.portable import PCFGPortable
 from keras_struct.ops.pcfg.reference import PCFGReference
+from keras_struct.ops.spanning_tree.native_cpu import SpanningTreeNative
+from keras_struct.ops.spanning_tree.portable import SpanningTreePortable
+from keras_struct.ops.spanning_tree.reference import SpanningTreeReference
 
 FAMILIES = {
     "alignment": (
@@ -52,6 +55,7 @@ FAMILIES = {
     "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
     "chart": ("cky", "nussinov", "eisner"),
     "pcfg": ("pcfg",),
+    "spanning_tree": ("spanning_tree",),
 }
 for family, names in FAMILIES.items():
     for name in names:
@@ -112,3 +116,7 @@ register_implementation("alignment", "reference", AlignmentReference())
 register_implementation("pcfg", "native_cpu", PCFGNative())
 register_implementation("pcfg", "portable", PCFGPortable())
 register_implementation("pcfg", "reference", PCFGReference())
+
+register_implementation("spanning_tree", "native_cpu", SpanningTreeNative())
+register_implementation("spanning_tree", "portable", SpanningTreePortable())
+register_implementation("spanning_tree", "reference", SpanningTreeReference())

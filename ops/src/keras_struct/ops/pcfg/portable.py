@@ -52,7 +52,7 @@ class PCFGPortable(Implementation):
 
     def topk(self, problem, k):
         grammar = Grammar(problem.potentials)
-        used, exists = best_trees(grammar, *problem.potentials, problem.context[0], k)
+        used, exists = best_trees(grammar, problem, k)
         events = ops.stack([_event(grammar, rows) for rows in used])
         return array.where(exists[:, :, None, None], events, -1), exists
 

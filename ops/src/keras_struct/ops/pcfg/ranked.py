@@ -12,18 +12,18 @@ from keras_struct.ops.chart.loop import scan
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 
-def best_trees(grammar, rules, terms, roots, lengths, k):
+def best_trees(grammar, problem, k):
     """The k best trees.
 
     Args:
         grammar: `Grammar` (for its layout).
-        rules, terms, roots: Log-scores, as `Grammar` takes them.
-        lengths: (B,).
+        problem: `Problem`.
         k: How many.
 
     Returns:
         List of k boolean arrays (W, B · S, N), and which exist, (k, B).
     """
+    (rules, terms, roots), (lengths,) = problem.potentials, problem.context
     best = _Ranked(grammar, rules, terms, k)
     rows, lost = best.inside()
     tops = [grammar.top(row, lengths, FORBIDDEN) + roots for row in rows]  # (B, K) by rank
