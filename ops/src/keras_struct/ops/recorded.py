@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import torch
 
+from keras_struct.ops.distribution import TopK
 from keras_struct.ops.symbolic import READOUTS as SYMBOLIC_READOUTS
 
 READOUTS = (*SYMBOLIC_READOUTS, "cross_entropy", "kl_divergence", "jacobian")
@@ -34,7 +35,8 @@ class Recorded:
     def _read(self, readout, args, kwargs):
         args = tuple(_as_tensor(x) for x in args)
         kwargs = {name: _as_tensor(x) for name, x in kwargs.items()}
-        return _readout(self.call, readout, args, kwargs)
+        result = _readout(self.call, readout, args, kwargs)
+        return TopK(*result) if readout == "topk" else result
 
 
 class _Call(NamedTuple):
@@ -46,19 +48,27 @@ class _Call(NamedTuple):
 
     def distribution(self):
         function = getattr(importlib.import_module("keras_struct.ops"), self.op)
-        return function(*self.args, **self.kwargs)
+        return function(*_as_given(self.args), **_as_given(self.kwargs))
+
+
+class _Nothing(NamedTuple):
+    """What stands for None, which is nothing that a graph can hold."""
 
 
 @torch._dynamo.nonstrict_trace
 def _readout(call, readout, args, kwargs):
-    args = tuple(x.distribution() if isinstance(x, _Call) else x for x in args)
-    return getattr(call.distribution(), readout)(*args, **kwargs)
+    result = getattr(call.distribution(), readout)(*_as_given(args), **_as_given(kwargs))
+    return tuple(result) if readout == "topk" else result
 
 
 def _as_tensor(x):
     """What a graph can hold."""
+    if x is None:
+        return _Nothing()
     if isinstance(x, Recorded):
         return x.call
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*(_as_tensor(y) for y in x))
     if isinstance(x, (tuple, list)):
         return type(x)(_as_tensor(y) for y in x)
     if isinstance(x, keras.random.SeedGenerator):
@@ -67,4 +77,19 @@ def _as_tensor(x):
         return torch.as_tensor(x)
     if isinstance(x, keras.Variable):
         return x.value
+    return x
+
+
+def _as_given(x):
+    """The inverse."""
+    if isinstance(x, _Nothing):
+        return None
+    if isinstance(x, _Call):
+        return x.distribution()
+    if isinstance(x, dict):
+        return {name: _as_given(y) for name, y in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*(_as_given(y) for y in x))
+    if isinstance(x, (tuple, list)):
+        return type(x)(_as_given(y) for y in x)
     return x

@@ -35,6 +35,9 @@ from keras_struct.ops.implementation import BySpec
 from keras_struct.ops.pcfg.native_cpu import PCFGNative
 from keras_struct.ops.pcfg.portable import PCFGPortable
 from keras_struct.ops.pcfg.reference import PCFGReference
+from keras_struct.ops.spanning_tree.native_cpu import SpanningTreeNative
+from keras_struct.ops.spanning_tree.portable import SpanningTreePortable
+from keras_struct.ops.spanning_tree.reference import SpanningTreeReference
 from keras_struct.ops.transport.stored import Stored
 from keras_struct.ops.transport.tiled import Tiled
 
@@ -55,6 +58,7 @@ FAMILIES = {
     "chart": ("cky", "nussinov", "eisner"),
     "transport": ("sinkhorn", "sinkhorn_tail"),
     "pcfg": ("pcfg",),
+    "spanning_tree": ("spanning_tree",),
 }
 for family, names in FAMILIES.items():
     for name in names:
@@ -117,3 +121,7 @@ register_implementation("transport", "tiled", Tiled)
 register_implementation("pcfg", "native_cpu", PCFGNative())
 register_implementation("pcfg", "portable", PCFGPortable())
 register_implementation("pcfg", "reference", PCFGReference())
+
+register_implementation("spanning_tree", "native_cpu", SpanningTreeNative())
+register_implementation("spanning_tree", "portable", SpanningTreePortable())
+register_implementation("spanning_tree", "reference", SpanningTreeReference())

@@ -241,6 +241,8 @@ def as_lengths(name, lengths, batch_shape, limit, checks, minimum=0):
     """Integer tensor (B,): given lengths, broadcast over the batch, or `limit` everywhere."""
     batch = size_of(batch_shape)
     if lengths is None:
+        if isinstance(limit, int):
+            return ops.full((batch,), limit, dtype="int32")
         return ops.broadcast_to(ops.cast(limit, "int32"), (batch,))
     tensor = ops.convert_to_tensor(lengths)
     if not keras.backend.is_int_dtype(tensor.dtype):

@@ -2,9 +2,15 @@
 
 import importlib
 
+import numpy as np
+import pytest
+from keras import ops as K
+
 from keras_struct import ops
 from keras_struct.ops import dispatch
+from keras_struct.ops.array import where
 from keras_struct.ops.laws import Case
+from keras_struct.ops.testing import tensor
 
 
 def smallest():
@@ -33,3 +39,40 @@ def _nearest(name):
         return []
     lists = [x for x in vars(cases).values() if isinstance(x, list)]
     return [case for x in lists for case in x if isinstance(case, Case)]
+
+
+every_structure = pytest.mark.parametrize("case", smallest().values(), ids=smallest().keys())
+
+
+class Loss:
+    """Weighted sum of value and marginals of a case, as a function of all its potentials.
+
+    Attributes:
+        args: Its arguments, potentials and temperature, as NumPy arrays.
+        directions: One random direction for each.
+    """
+
+    def __init__(self, case, marginals=True):
+        exists = case.exists()
+        self.case, self.exists = case, tensor(exists, "bool")
+        self.names, rng = list(case.arrays()), np.random.default_rng(5)
+        self.args = [*case.arrays().values(), np.array(0.7)]
+        self.directions = [rng.normal(size=x.shape) for x in self.args]
+        self.marginals = marginals
+        shapes = {
+            name: tuple(x.shape)
+            for name, x in case.distribution(dtype="float32").marginals("all").items()
+        }
+        self.weights = {name: tensor(rng.normal(size=shape)) for name, shape in shapes.items()}
+        self.rows = tensor(rng.normal(size=exists.shape))
+
+    def __call__(self, *args):
+        d = self.case.make(dict(zip(self.names, args[:-1], strict=True)), temperature=args[-1])
+        total = K.sum(where(self.exists, d.value(), 0.0) * self.rows)
+        if self.marginals:
+            for name, x in d.marginals("all").items():
+                total = total + K.sum(x * self.weights[name])
+        return total
+
+    def tensors(self):
+        return tuple(map(tensor, self.args)), tuple(map(tensor, self.directions))

@@ -51,7 +51,8 @@ def host_call(name, function, results, arguments):
     target = _register(name, function)
     specs = tuple(_spec(shape[1:], dtype) for shape, dtype in results)
     ranks = tuple(len(x.shape) for x in arguments)
-    return list(_mappable(target, specs, shared, ranks)(*arguments))
+    found = _mappable(target, specs, shared, ranks)(*arguments)
+    return [_as_varying_as(arguments, x) for x in found]
 
 
 def _spec(shape, dtype):
@@ -105,7 +106,7 @@ def _partitioned(target, specs, shared, ranks):
 
     def call(*arguments):
         size = _batch(arguments, shared).shape[0]
-        results = [_result((size, *shape), dtype, arguments) for shape, dtype in specs]
+        results = [jax.ShapeDtypeStruct((size, *shape), dtype) for shape, dtype in specs]
         return tuple(jax.ffi.ffi_call(target, results)(*arguments))
 
     def shardings(mesh, arguments):
@@ -128,14 +129,18 @@ def _partitioned(target, specs, shared, ranks):
     return partitioned
 
 
-def _result(shape, dtype, arguments):
-    """Under `jax.shard_map` it differs between devices as any argument does."""
-    varying = frozenset().union(*(getattr(_type(x), "vma", ()) for x in arguments))
-    return jax.ShapeDtypeStruct(shape, dtype, **({"vma": varying} if varying else {}))
+def _as_varying_as(arguments, x):
+    """Under `jax.shard_map` a result differs between devices as any argument does."""
+    axes = frozenset().union(*map(_varying, arguments)) - _varying(x)
+    if not axes:
+        return x
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, tuple(sorted(axes)), to="varying")
+    return jax.lax.pvary(x, tuple(sorted(axes)))
 
 
-def _type(x):
-    return jax.typeof(x) if hasattr(jax, "typeof") else jax.core.get_aval(x)
+def _varying(x):
+    return getattr(jax.typeof(x), "vma", frozenset()) if hasattr(jax, "typeof") else frozenset()
 
 
 def _rule(specs, shared, ranks):

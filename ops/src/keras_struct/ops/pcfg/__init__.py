@@ -23,9 +23,7 @@ from keras_struct.ops.validation import Checks
 
 
 @public
-def pcfg(
-    rules, terms, roots, lengths=None, temperature=1.0, mask=None, implementation=None
-):
+def pcfg(rules, terms, roots, lengths=None, temperature=1.0, mask=None, implementation=None):
     """Distribution over the parse trees of a sentence under a grammar in Chomsky normal form.
 
     A tree has a preterminal over each word and a nonterminal over each longer span, which is cut
@@ -151,9 +149,9 @@ class PCFG(Bracketing):
         parents = ops.transpose(ops.reshape(parents, (*flat, self.k)), (0, 2, 1))
         rules = array.matmul(parents, ops.reshape(pairs, (*flat, self.symbols**2)))
         alone = ops.logical_and(used, ops.equal(places[:, None], places))
-        words = ops.max(array.where(alone, event - self.k, -1), axis=2)
+        words = array.max(array.where(alone, event - self.k, -1), 2)
         last = ops.equal(places, context[0][:, None] - 1)
-        top = ops.max(array.where(last, event[:, 0], -1), axis=1)
+        top = array.max(array.where(last, event[:, 0], -1), 1)
         return (
             ops.reshape(rules, (batch, self.k, self.symbols, self.symbols)),
             one_hot(words, self.preterminals, self.compute),

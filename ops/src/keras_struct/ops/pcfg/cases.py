@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from keras_struct.ops.pcfg import pcfg
 from keras_struct.ops.laws import Case
+from keras_struct.ops.pcfg import pcfg
 
 
 def _build(potentials, lengths, **options):

@@ -27,7 +27,6 @@ from keras_struct.ops.pcfg.native_plain import (
     share_rules,
 )
 
-
 # In plain numbers ---------------------------------------------------------------------------------
 
 

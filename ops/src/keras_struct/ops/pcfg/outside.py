@@ -187,6 +187,7 @@ class OutsideRates(Outside):
     def _inside(self):
         """Tangents of the logarithms of values, their lost columns, and those of the pairs."""
         grammar = self.grammar
+
         def make_step(part):
             self.enter(part)
             dwords = self.dwords if part is None else part.fit(self.dwords)

@@ -52,7 +52,7 @@ class PCFGPortable(Implementation):
 
     def topk(self, problem, k):
         grammar = Grammar(problem.potentials)
-        used, exists = best_trees(grammar, *problem.potentials, problem.context[0], k)
+        used, exists = best_trees(grammar, problem, k)
         events = ops.stack([_event(grammar, rows) for rows in used])
         return array.where(exists[:, :, None, None], events, -1), exists
 
@@ -72,5 +72,5 @@ def _event(grammar, used):
     """(B, N, N): the symbol of every span, -1 elsewhere, from booleans (W, B · S, N)."""
     used = ops.reshape(used, (grammar.n, grammar.batch, grammar.symbols, grammar.n))
     symbols = ops.arange(grammar.symbols, dtype="int32")[:, None]
-    symbol = ops.max(array.where(used, symbols, -1), axis=2)
+    symbol = array.max(array.where(used, symbols, -1), 2)
     return by_ends(swap(symbol), -1)

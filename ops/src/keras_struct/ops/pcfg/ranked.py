@@ -12,18 +12,18 @@ from keras_struct.ops.chart.loop import scan
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 
-def best_trees(grammar, rules, terms, roots, lengths, k):
+def best_trees(grammar, problem, k):
     """The k best trees.
 
     Args:
         grammar: `Grammar` (for its layout).
-        rules, terms, roots: Log-scores, as `Grammar` takes them.
-        lengths: (B,).
+        problem: `Problem`.
         k: How many.
 
     Returns:
         List of k boolean arrays (W, B · S, N), and which exist, (k, B).
     """
+    (rules, terms, roots), (lengths,) = problem.potentials, problem.context
     best = _Ranked(grammar, rules, terms, k)
     rows, lost = best.inside()
     tops = [grammar.top(row, lengths, FORBIDDEN) + roots for row in rows]  # (B, K) by rank
@@ -64,7 +64,7 @@ class _Ranked:
         pairs, cuts = array.top_k(array.transpose(terms, (0, 4, 1, 2, 3)), self.k)
         pairs = array.maximum(pairs, self.low)
         uses = pairs[:, :, None] + self.log_rules[:, None, ..., None]
-        shape = (*ops.shape(uses)[:3], -1)
+        shape = (*ops.shape(uses)[:3], self.grammar.symbols**2 * self.k)
         values, rules = array.top_k(ops.reshape(uses, shape), self.k)
         return array.maximum(values, self.low), ops.cast(rules, "int32"), ops.cast(cuts, "int32")
 
@@ -134,7 +134,7 @@ class _Ranked:
             place = array.where(ops.equal(ranks, rank + 1), rules[..., rank] + 1, place)
         place = ops.sum(place, axis=-1, keepdims=True)  # (B, C, 1), 0 where nothing is used
         used, rule = place > 0, ops.maximum(place - 1, 0)
-        flat = ops.reshape(cuts, (*ops.shape(cuts)[:2], -1))
+        flat = ops.reshape(cuts, (*ops.shape(cuts)[:2], grammar.symbols**2 * k))
         cut = array.take_along_axis(flat, rule, 2)
         size = ops.shape(grammar.frame)[1]
         pair, at = cut // size, cut % size

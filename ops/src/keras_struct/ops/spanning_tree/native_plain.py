@@ -1,4 +1,4 @@
-"""Elimination in plain numbers, without exponents, for examples that are in range.
+"""Elimination in plain numbers, without exponents, for examples that are in range; by Numba.
 
 Arrays of one example, flat:
 

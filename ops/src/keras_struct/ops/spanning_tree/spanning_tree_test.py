@@ -3,13 +3,18 @@ import pytest
 from keras import ops as K
 
 from keras_struct import ops
-from keras_struct.ops.dependency.spanning_tree.cases import CASES
-from keras_struct.ops.laws import StructureLaws, for_backend
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
+from keras_struct.ops.spanning_tree.cases import CASES
 from keras_struct.ops.testing import BACKEND, array, fast, float64, tensor
 
 
 @pytest.mark.parametrize("case", for_backend(CASES), ids=str)
 class TestSpanningTree(StructureLaws):
+    pass
+
+
+@pytest.mark.parametrize("case", others(CASES), ids=str)
+class TestOtherSpanningTree(ReadoutLaws):
     pass
 
 

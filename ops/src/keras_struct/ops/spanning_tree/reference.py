@@ -1,31 +1,21 @@
 """Spanning trees one by one: every choice of heads that has no cycle."""
 
-import dataclasses
 import itertools
 
 import numpy as np
 
-from keras_struct.ops.enumeration import EnumerationReference, rejects
-
-__all__ = ["rejects", "sweeps"]
+from keras_struct.ops.listing_oracle import EnumerationReference
 
 
-def sweeps(call):
-    return SpanningTreeReference(call.option("single_root"))
-
-
-@dataclasses.dataclass(frozen=True)
 class SpanningTreeReference(EnumerationReference):
-    single_root: bool
-
-    def objects(self, shapes, context):
+    def objects(self, spec, shapes, context):
         (length,) = context
         for heads in itertools.product(range(length), repeat=int(length)):
             roots = sum(h == m for m, h in enumerate(heads))
-            if is_acyclic(heads) and (roots <= 1 or not self.single_root):
+            if is_acyclic(heads) and (roots <= 1 or not spec.single_root):
                 yield from labelled(heads, shapes[0])
 
-    def blank(self, shapes, context):
+    def blank(self, spec, shapes, context):
         n, _, *labels = shapes[0]
         return np.full((n, 2) if labels else n, -1, "int32")
 

@@ -12,7 +12,7 @@ from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import one_hot
 
 
-def k_best(best, arcs, lengths, k):
+def best_trees(best, arcs, lengths, k):
     """Heads (k, B, N) and whether so many trees exist, (k, B).
 
     Args:

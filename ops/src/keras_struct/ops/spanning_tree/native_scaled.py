@@ -1,6 +1,6 @@
-"""The passes of the Matrix-Tree by elimination (see recurrence.md), compiled by Numba.
+"""Elimination in mantissas and exponents, compiled by Numba (see `recurrence.md`).
 
-Examples in the mode `FAST` are left out: `plain_kernels.py` does them.
+It does what `native_plain.py` leaves: examples that are not in the mode `FAST`, and maxima.
 
 Words are eliminated from the last to the first, each only if it has a head among those that are
 left: the first such word changes places with it. So the words that are left are the first ones,
@@ -22,16 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_struct.ops.compiled import FAST, HARD, compiled, exp_or_zero, inlined, reordered
-from keras_struct.ops.dependency.spanning_tree.plain_kernels import (
+from keras_struct.ops.compiled import FAST, compiled, exp_or_zero, inlined, reordered
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
+from keras_struct.ops.scaled import EMPTY, LN2, LOG2_E
+from keras_struct.ops.spanning_tree.native_plain import (
     column,
     exchange,
     read_rates,
     total,
     write,
 )
-from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-from keras_struct.ops.scaled import EMPTY, LN2, LOG2_E
 
 U: Any = np.uint64
 ZERO, ONE, TWO, THREE = map(U, range(4))
@@ -225,13 +225,15 @@ def move_rates(rate, row, count, rates, out, into, share, change, at):
 
 
 @compiled
-def forward(single_root, span, lengths, scores, modes, values):
+def forward(plan, span, lengths, scores, modes, values):
+    """`plan`: whether there is a single root, and whether sums are maxima."""
+    single_root, hard = plan
     size = U(scores.shape[1])
     cells = size * (size + ONE)
     m, e, out_m, out_e = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
     share, swap = np.empty(0), np.empty(size, np.uint64)
     for b in range(U(span[0]), U(span[1])):
-        n, hard = lengths[b], modes[b] == HARD
+        n = lengths[b]
         if modes[b] == FAST:
             continue
         read(scores[b], n, m, e)
@@ -322,58 +324,3 @@ def curvature(single_root, span, lengths, scores, modes, tangents, products):
                 exchange(p, n, k, swap[k])
                 exchange(dp, n, k, swap[k])
         write(dp, n, products[b])
-
-
-@compiled
-def trace(single_root, span, lengths, scores, modes, straight, through, choices, heads):
-    """One tree; noise (T, B, N), (T, B, N), (T, B, N + 1) for arcs as they are or through k, and
-    for the head of k (the root comes last)."""
-    size = U(scores.shape[1])
-    cells = size * (size + ONE)
-    m, e, out_m, out_e = np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells)
-    share, swap = np.empty(steps_before(size + ONE)), np.empty(size, np.uint64)
-    head, free = np.empty(size, np.uint64), np.empty(size, np.bool_)  # column of the head
-    moves = np.empty(size, np.bool_)
-    for b in range(U(span[0]), U(span[1])):
-        n = lengths[b]
-        width = n + ONE
-        read(scores[b], n, m, e)
-        value = eliminate(single_root, n, modes[b] == HARD, True, m, e, out_m, out_e, share, swap)
-        if value <= INFEASIBLE:
-            continue
-        for a in range(ONE, width):
-            k = a - ONE
-            for i in range(k):
-                y = share[steps_before(a) + i * a + head[i]]
-                x = np.log(max(1.0 - y, 1e-300)) + straight[k, b, i]
-                moves[i] = np.log(max(y, 1e-300)) + through[k, b, i] > x
-            rooted = False
-            for i in range(k):  # not below an arc that goes through k
-                up = i + ONE
-                while up > ZERO and not moves[up - ONE]:
-                    up = head[up - ONE]
-                free[i] = up == ZERO
-                rooted |= free[i]
-            best, chosen = 4.0 * FORBIDDEN, ZERO
-            for j in range(a):
-                allowed = free[j - ONE] if j > ZERO else not (single_root and rooted)
-                at = k * width + j
-                if allowed and out_m[at] > 0.0:
-                    noise = choices[k, b, j - ONE if j > ZERO else size]
-                    x = np.log(out_m[at]) + out_e[at] * LN2 + noise
-                    if x > best:
-                        best, chosen = x, j
-            for i in range(k):
-                if moves[i]:
-                    head[i] = a
-            head[k] = chosen
-            q = swap[k]
-            if q != k:
-                head[k], head[q] = head[q], head[k]
-                for i in range(a):
-                    if head[i] == a:
-                        head[i] = q + ONE
-                    elif head[i] == q + ONE:
-                        head[i] = a
-        for i in range(n):
-            heads[b, i] = i if head[i] == ZERO else head[i] - ONE

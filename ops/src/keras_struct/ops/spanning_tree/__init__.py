@@ -1,14 +1,21 @@
 """Non-projective dependency trees (Matrix-Tree)."""
 
-from keras_struct.ops.dependency.tree import DependencyTree
+import dataclasses
+
+from keras_struct.ops.dependency_tree import DependencyTree
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.structure import as_temperature
 from keras_struct.ops.symbolic import public
 
 
 @public
 def spanning_tree(
-    arcs, labels=None, lengths=None, single_root=True, temperature=1.0, implementation=None
+    arcs,
+    labels=None,
+    lengths=None,
+    single_root=True,
+    temperature=1.0,
+    mask=None,
+    implementation=None,
 ):
     """Distribution over the spanning trees of a sentence (non-projective dependency trees).
 
@@ -28,6 +35,7 @@ def spanning_tree(
         single_root: Whether a tree has exactly one root; else one or more.
         temperature: Positive number, tensor or variable, () or (...,); the number 0 is the maximum
             spanning tree.
+        mask: Booleans (..., N), instead of lengths: a word where it is False is not there.
         implementation: Name, or None for the best one (see `ops.explain`).
 
     Returns:
@@ -51,10 +59,22 @@ def spanning_tree(
     Myrvold and Neufeld (1996), k best as by Zmigrod, Vieira and Cotterell (2021); the elimination
     is that of Grassmann, Taksar and Heyman (1985). See recurrence.md.
     """
-    structure = SpanningTree(arcs, labels, lengths, single_root)
-    temperature = as_temperature(temperature, structure.batch_shape, structure.compute)
+    structure = SpanningTree(arcs, labels, lengths, mask, single_root)
     return Distribution(structure, temperature, implementation)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanningTreeSpec:
+    """Scores of the arcs (B, N, N) [dependent, head], those of the roots on the diagonal; context:
+    lengths."""
+
+    single_root: bool
 
 
 class SpanningTree(DependencyTree):
     op = "spanning_tree"
+    family = "spanning_tree"
+
+    def __init__(self, arcs, labels, lengths, mask, single_root):
+        super().__init__(arcs, labels, lengths, mask, single_root)
+        self.spec = SpanningTreeSpec(single_root)

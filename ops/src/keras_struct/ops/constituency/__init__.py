@@ -1,1 +1,0 @@
-"""Structures over spans: bracketings, grammars, nested pairs."""

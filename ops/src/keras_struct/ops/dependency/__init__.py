@@ -1,1 +1,0 @@
-"""Structures over heads and dependents: spanning trees and projective trees."""

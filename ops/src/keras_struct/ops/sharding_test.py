@@ -1,0 +1,142 @@
+"""Every structure on eight simulated devices: a batch that is divided stays so, without collectives."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keras_struct.ops.testing import BACKEND
+
+pytestmark = pytest.mark.skipif(BACKEND != "jax", reason="JAX divides arrays over devices")
+COLLECTIVES = ("all-gather", "all-reduce", "collective-permute", "all-to-all", "reduce-scatter")
+
+PRELUDE = """
+import jax, numpy as np
+from jax import numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from keras_struct import ops
+from keras_struct.ops import dispatch, native
+from keras_struct.ops.chain.categorical.portable import CategoricalPortable
+
+mesh = Mesh(np.array(jax.devices()), ("batch",))
+assert mesh.size == 8
+rows, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
+rng = np.random.default_rng(0)
+unary = rng.normal(size=(16, 5, 3)).astype("float32")
+transitions = rng.normal(size=(3, 3)).astype("float32")
+lengths = np.array([5, 4, 3, 2, 1, 5, 5, 0] * 2, "int32")
+
+
+class NativeSoftmax(native.NativeImplementation, CategoricalPortable):
+    def rejects(self, call):
+        return None if call.op == "categorical" else "it is a toy"
+
+    def backward(self, problem, tape):
+        return self.parts("_softmax", problem)
+
+    def _softmax(self, spec, scores, lengths, result):
+        weights = np.exp(scores - scores.max(1, keepdims=True))
+        result[:] = weights / weights.sum(1, keepdims=True)
+
+
+dispatch._registry["chain"] = {"native_cpu": NativeSoftmax(), **dispatch._registry["chain"]}
+
+
+def chain(implementation):
+    return lambda u, t, n: ops.linear_chain(u, t, lengths=n, implementation=implementation)
+
+
+def softmax(implementation):
+    return lambda u, t, n: ops.categorical(u[:, :, 0], implementation=implementation)
+
+
+MAKE = {
+    "portable": chain("portable"), "parallel": chain("parallel"),
+    "native": softmax("native_cpu"), "softmax": softmax("portable"),
+}
+"""
+
+
+def run(code):
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+DIVIDED = """
+def readouts(u, t, n):
+    d = make(u, t, n)
+    loss = lambda u: jnp.sum(make(u, t, n).marginals() ** 2)
+    return d.value(), d.marginals(), d.argmax(), d.sample(3), jax.grad(loss)(u)
+
+for name, make in MAKE.items():
+    args = [jax.device_put(x, at) for x, at in ((unary, rows), (transitions, whole), (lengths, rows))]
+    compiled = jax.jit(readouts).lower(*args).compile()
+    found = {x for x in COLLECTIVES if x in compiled.as_text()}
+    assert not found, (name, found)
+    divided = compiled(*args)
+    for x, y in zip(divided, jax.jit(readouts)(unary, transitions, lengths)):
+        assert x.sharding.is_equivalent_to(rows, x.ndim), (name, x.sharding)
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+"""
+
+
+def test_a_divided_batch_stays_divided():
+    run(f"COLLECTIVES = {COLLECTIVES}\n" + DIVIDED)
+
+
+SHARED = """
+def loss(u, t, n):
+    d = MAKE[name](u, t, n)
+    return jnp.sum(d.value()) if name.startswith("p") else jnp.sum(d.marginals()[:, 0])
+
+for name in ("portable", "parallel"):
+    args = [jax.device_put(x, at) for x, at in ((unary, rows), (transitions, whole), (lengths, rows))]
+    compiled = jax.jit(jax.grad(loss, 1)).lower(*args).compile()
+    text = compiled.as_text()
+    assert not [x for x in COLLECTIVES if x in text and x != "all-reduce"], name
+    assert "all-reduce" in text
+    wanted = jax.jit(jax.grad(loss, 1))(unary, transitions, lengths)
+    np.testing.assert_allclose(compiled(*args), wanted, rtol=1e-4, atol=1e-5)
+"""
+
+
+def test_the_gradient_of_a_shared_potential_is_one_sum_over_devices():
+    run(f"COLLECTIVES = {COLLECTIVES}\n" + SHARED)
+
+
+SHARD_MAP = """
+weights = rng.normal(size=(16, 5)).astype("float32")
+
+def loss(u, t, n, w):
+    d = make(u, t, n)
+    m = d.marginals()
+    m = m if m.ndim == 2 else m[..., 0]
+    return jnp.sum(m * w) + jnp.sum(jnp.where(n > 0, d.value(), 0.0))
+
+def total(u, t, n, w):
+    part = lambda *args: jax.lax.psum(loss(*args), "batch")
+    specs = P("batch"), P(), P("batch"), P("batch")
+    return jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=P())(u, t, n, w)
+
+for name, make in MAKE.items():
+    args = unary, transitions, lengths, weights
+    for order in (lambda f: jax.grad(f, (0, 1)), lambda f: jax.grad(lambda *a: sum(
+        jnp.sum(jnp.sin(g)) for g in jax.grad(f, (0, 1))(*a)), (0, 1))):
+        divided, wanted = jax.jit(order(total))(*args), jax.jit(order(loss))(*args)
+        for x, y in zip(divided, wanted):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4, err_msg=name)
+    moved = jax.jit(lambda *a: jax.jvp(lambda u: total(u, *a[1:]), a[:1], a[:1])[1])(*args)
+    alone = jax.jit(lambda *a: jax.jvp(lambda u: loss(u, *a[1:]), a[:1], a[:1])[1])(*args)
+    np.testing.assert_allclose(moved, alone, rtol=1e-3, atol=1e-4)
+"""
+
+
+def test_derivatives_under_shard_map_with_its_checks():
+    run(SHARD_MAP)
