@@ -37,7 +37,7 @@ from keras_struct.ops.distribution import Distribution, TopK
 from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.pcfg import pcfg
 from keras_struct.ops.problem import Problem
-# from keras_struct.ops.spanning_tree import spanning_tree
+from keras_struct.ops.spanning_tree import spanning_tree
 from keras_struct.ops.transport.certificates import (
     CertifiedTail,
     Contraction,
@@ -97,7 +97,7 @@ __all__ = [
     "sinkhorn_tail",
     "sinkhorn_tail_bias",
     "smith_waterman",
-    # "spanning_tree",
+    "spanning_tree",
     "subset",
     "target",
     "transposition_sources",
