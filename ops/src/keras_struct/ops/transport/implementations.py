@@ -1,4 +1,9 @@
-"""The implementations of transport, and which one a call gets."""
+"""The implementations of transport, and which one a call gets.
+
+An implementation is a class with `rejects(call)`, None or a sentence that says why it does not take
+this call; an instance, made for a `Support`, has `log_sums`, `plan` and `steps` (see `Tiled`, from
+which a kernel inherits what it lacks).
+"""
 
 import keras
 
@@ -7,17 +12,12 @@ from keras_struct.ops.structure import static_shape
 from keras_struct.ops.transport.stored import Stored
 from keras_struct.ops.transport.tiled import Tiled
 
-IMPLEMENTATIONS = {"stored": Stored, "tiled": Tiled}  # in the order in which they are asked
-
-
-class Choice:
-    def __init__(self, name, requested_by, rejected):
-        self.name, self.requested_by, self.rejected = name, requested_by, rejected
-        self.implementation = IMPLEMENTATIONS[name]
+# In the order in which they are asked.
+IMPLEMENTATIONS: dict[str, type[Tiled]] = {"stored": Stored, "tiled": Tiled}
 
 
 def facts(op, arrays, options):
-    """The dispatch facts of a call with these canonical arrays."""
+    """The dispatch facts of a call with the features of its rows and columns."""
     first = arrays[0]
     return dispatch.Call(
         op=op,
@@ -32,7 +32,7 @@ def facts(op, arrays, options):
 
 
 def choose(call, implementation=None):
-    """The `Choice` for a call."""
+    """The `dispatch.Choice` for a call."""
     if implementation is not None:
         if implementation not in IMPLEMENTATIONS:
             raise ValueError(
@@ -42,11 +42,11 @@ def choose(call, implementation=None):
         reason = IMPLEMENTATIONS[implementation].rejects(call)
         if reason is not None:
             raise NotImplementedError(f"{call.op} cannot run as {implementation!r}: {reason}")
-        return Choice(implementation, "requested by argument", ())
-    rejected = []
+        return dispatch.Choice(call, implementation, "requested by argument", ())
+    rejected: list[tuple[str, str]] = []
     for name, candidate in IMPLEMENTATIONS.items():
         reason = candidate.rejects(call)
         if reason is None:
-            return Choice(name, None, tuple(rejected))
+            return dispatch.Choice(call, name, None, tuple(rejected))
         rejected.append((name, reason))
     raise NotImplementedError(f"No implementation of {call.op} takes this call: {rejected}")

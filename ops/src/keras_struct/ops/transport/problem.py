@@ -17,7 +17,7 @@ from keras_struct.ops.structure import (
     restore_batch,
 )
 from keras_struct.ops.transport.half_steps import HalfSteps
-from keras_struct.ops.transport.implementations import choose, facts
+from keras_struct.ops.transport.implementations import IMPLEMENTATIONS, choose, facts
 from keras_struct.ops.transport.places import Places
 from keras_struct.ops.transport.tiles import Support
 
@@ -30,7 +30,7 @@ class Problem:
     """Checked arguments, with a flat batch, in the dtype of the arithmetic.
 
     Attributes:
-        choice: Which implementation, and why.
+        choice: `dispatch.Choice`, which implementation and why.
         half: `HalfSteps`.
         scale: Of the features of the rows, 1 / (epsilon sqrt(D)).
         sides: Features of the rows, over epsilon sqrt(D), and of the columns; log-masses of both;
@@ -101,9 +101,12 @@ class Problem:
             ]
         rows = rows * self.scale
         check_rounding(rows, columns)
-        call = facts(op, (rows, columns), {"band_width": band_width, "spokes": spokes})
+        call = facts(
+            op, (rows, columns), {"band_width": band_width, "spokes": spokes, "relax": relax}
+        )
         self.choice = choose(call, implementation)
-        self.half = HalfSteps(self.choice.implementation(Support(band_width, spokes)), relax)
+        sums = IMPLEMENTATIONS[self.choice.name](Support(band_width, spokes))
+        self.half = HalfSteps(sums, relax)
         self.sides = rows, columns, tuple(log_masses), tuple(counts)
 
     def values(self, value):
