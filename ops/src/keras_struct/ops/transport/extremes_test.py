@@ -19,6 +19,11 @@ def inputs(batch, rows, columns, seed=0):
     return [rng.normal(size=shape).astype("float32") for shape in shapes]
 
 
+def attend(x, **options):
+    query, key, value = x
+    return ops.sinkhorn_tail(query, key, value, **options)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     ("batch", "rows", "columns"), [((0,), 4, 3), ((2,), 0, 3), ((2,), 4, 0), ((2, 0), 4, 3)]
@@ -28,11 +33,11 @@ def test_nothing(batch, rows, columns, width):
     for dustbin in (None, ops.Dustbin(np.ones(3), np.ones(3))):
         first = int(dustbin is not None)
         options = {"band_width": width, "dustbin": dustbin, "epsilon": np.ones(batch, "float32")}
-        output = ops.sinkhorn_tail(*x, **options)
+        output = attend(x, **options)
         assert tuple(output.shape) == (*batch, rows, 2)
         assert not array(output).any()
         mask = np.ones((*batch, rows), bool), np.ones((*batch, columns), bool)
-        found = ops.sinkhorn(*x[:2], mask=mask, **options)
+        found = ops.sinkhorn(x[0], x[1], mask=mask, **options)
         assert tuple(found.rows.shape) == (*batch, rows + first)
         assert tuple(found.columns.shape) == (*batch, columns + first)
         assert tuple(found.residual.shape) == batch
@@ -49,7 +54,7 @@ def test_nothing(batch, rows, columns, width):
 def test_gradients_of_nothing():
     for batch, rows, columns in (((0,), 4, 3), ((2,), 4, 0)):
         x = [tensor(a, "float32") for a in inputs(batch, rows, columns)]
-        slopes = fast(grad(lambda *x: K.sum(ops.sinkhorn_tail(*x, base_steps=2))))(*x)
+        slopes = fast(grad(lambda *x: K.sum(attend(x, base_steps=2))))(*x)
         assert all(tuple(s.shape) == tuple(a.shape) for s, a in zip(slopes, x, strict=True))
         assert not any(array(s).any() for s in slopes)
 
@@ -59,8 +64,8 @@ def test_gradients_of_nothing():
 def test_half_precision_is_that_of_the_inputs_alone(dtype, name):
     half = [tensor(a, dtype) for a in inputs((2,), 9, 9)]
     single = [K.cast(a, "float32") for a in half]
-    got = ops.sinkhorn_tail(*half, epsilon=0.5, implementation=name)
-    wanted = ops.sinkhorn_tail(*single, epsilon=0.5, implementation=name)
+    got = attend(half, epsilon=0.5, implementation=name)
+    wanted = attend(single, epsilon=0.5, implementation=name)
     assert got.dtype == half[2].dtype
     np.testing.assert_array_equal(array(got), array(K.cast(wanted, dtype)))
     scores = K.matmul(half[0], K.transpose(half[1], (0, 2, 1)))
@@ -80,29 +85,29 @@ def test_scores_of_ten_thousand(name):
     f, g = reference.solve(scores, exists, 22)
     wanted = reference.plan(scores, exists, f, g)
     single = [tensor(x, "float32") for x in (q, k, np.eye(8)[None])]
-    got = array(ops.sinkhorn_tail(*single, implementation=name))
+    got = array(attend(single, implementation=name))
     np.testing.assert_allclose(got, wanted, atol=0.02)
     with float64():
-        exact = ops.sinkhorn_tail(*map(tensor, (q, k, np.eye(8)[None])), implementation=name)
+        exact = attend(map(tensor, (q, k, np.eye(8)[None])), implementation=name)
         np.testing.assert_allclose(array(exact), wanted, atol=1e-8)
 
 
 def test_an_epsilon_at_which_rounding_decides_is_an_error():
     x = inputs((1,), 8, 8)
     with pytest.raises(ValueError, match="float64 can"):
-        ops.sinkhorn_tail(*x, epsilon=1e-8)
+        attend(x, epsilon=1e-8)
     with pytest.raises(ValueError, match="float64 can"):
         ops.sinkhorn(x[0] * 1e20, x[1] * 1e20)
     # In the padding, anything may stand.
     x[0][:, 6:], x[1][:, 6:] = 1e30, 1e30
     lengths = np.array([6]), np.array([6])
-    assert np.isfinite(array(ops.sinkhorn_tail(*x, lengths, epsilon=1e-5))).all()
+    assert np.isfinite(array(attend(x, lengths=lengths, epsilon=1e-5))).all()
     with float64():
         y = [tensor(a) for a in inputs((1,), 8, 8)]
-        assert np.isfinite(array(ops.sinkhorn_tail(*y, epsilon=1e-8))).all()
+        assert np.isfinite(array(attend(y, epsilon=1e-8))).all()
     for epsilon in (np.float32(0), np.array([-1.0]), np.array([np.inf]), float("nan")):
         with pytest.raises(ValueError, match="finite epsilon > 0"):
-            ops.sinkhorn_tail(*x, epsilon=epsilon)
+            attend(x, epsilon=epsilon)
 
 
 def assigned(scores):

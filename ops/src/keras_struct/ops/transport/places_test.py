@@ -26,7 +26,7 @@ TOKENS = RNG.normal(size=(3, DEPTH))
 OPTIONS: dict[str, dict] = {
     "dense": {},
     "band": {"band_width": 2},
-    "spoke": {"band_width": 2, "dustbin": ops.Dustbin(*TOKENS[:2], TOKENS[2, :WIDTH])},
+    "spoke": {"band_width": 2, "dustbin": ops.Dustbin(TOKENS[0], TOKENS[1], TOKENS[2, :WIDTH])},
 }
 COMPILED = BACKEND in ("jax", "tensorflow")
 NAMES = ("spoke",) if COMPILED else tuple(OPTIONS)
@@ -37,18 +37,18 @@ def holes(x, there):
     return np.where(there[..., None], x, np.nan)
 
 
-def tail(query, key, value, masses, name, **more):
-    return ops.sinkhorn_tail(
-        query,
-        key,
-        value,
-        None,
-        EPSILON,
-        base_steps=6,
-        masses=(masses, None),
-        **OPTIONS[name],
-        **more,
-    )
+def attend(x, **options):
+    query, key, value = x
+    return ops.sinkhorn_tail(query, key, value, **options)
+
+
+def solve(x, **options):
+    query, key = x[:2]
+    return ops.sinkhorn(query, key, **options)
+
+
+def tail(x, masses, name, **more):
+    return attend(x, epsilon=EPSILON, base_steps=6, masses=(masses, None), **OPTIONS[name], **more)
 
 
 def without(example, *arrays):
@@ -62,13 +62,15 @@ def test_equals_the_problem_without_masked_places(name):
     with float64():
         x = [tensor(holes(QUERY, ROWS)), *(tensor(holes(x, COLUMNS)) for x in (KEY, VALUE))]
         masses = tensor(np.where(ROWS, MASSES, np.nan))
-        got = array(tail(*x, masses, name, mask=(ROWS, COLUMNS)))
-        potentials = ops.sinkhorn(*x[:2], None, EPSILON, mask=(ROWS, COLUMNS), **OPTIONS[name])
+        got = array(tail(x, masses, name, mask=(ROWS, COLUMNS)))
+        potentials = solve(x, epsilon=EPSILON, mask=(ROWS, COLUMNS), **OPTIONS[name])
         first = int("dustbin" in OPTIONS[name])
         for b in range(2):
             less = [tensor(a) for a in without(b, (0, QUERY), (1, KEY), (1, VALUE), (0, MASSES))]
-            np.testing.assert_allclose(got[b][ROWS[b]], array(tail(*less, name))[0], atol=1e-12)
-            wanted = ops.sinkhorn(*less[:2], None, EPSILON, **OPTIONS[name])
+            np.testing.assert_allclose(
+                got[b][ROWS[b]], array(tail(less[:3], less[3], name))[0], atol=1e-12
+            )
+            wanted = solve(less, epsilon=EPSILON, **OPTIONS[name])
             for a, w, there in zip(potentials, wanted, (ROWS, COLUMNS), strict=False):
                 a, there = array(a)[b], np.append(np.ones(first, bool), there[b])
                 np.testing.assert_allclose(a[there], array(w)[0], atol=1e-11)
@@ -86,7 +88,7 @@ def test_gradients_equal_those_without_masked_places():
         x = [tensor(a) for a in (holes(QUERY, ROWS), holes(KEY, COLUMNS), holes(VALUE, COLUMNS))]
 
         def loss(*x):
-            output = tail(*x, tensor(MASSES), "band", mask=(ROWS, COLUMNS))
+            output = tail(x, tensor(MASSES), "band", mask=(ROWS, COLUMNS))
             return K.sum(output * tensor(weights))
 
         got = [array(g) for g in fast(grad(loss))(*x)]
@@ -95,7 +97,7 @@ def test_gradients_equal_those_without_masked_places():
                 tensor(a)
                 for a in without(b, (0, QUERY), (1, KEY), (1, VALUE), (0, MASSES), (0, weights))
             )
-            wanted = fast(grad(lambda *x, m=masses, w=w: K.sum(tail(*x, m, "band") * w)))(*less)
+            wanted = fast(grad(lambda *x, m=masses, w=w: K.sum(tail(x, m, "band") * w)))(*less)
             for a, c, there in zip(got, wanted, (ROWS, COLUMNS, COLUMNS), strict=True):
                 np.testing.assert_allclose(a[b][there[b]], array(c)[0], atol=1e-11)
     for a, there in zip(got, (ROWS, COLUMNS, COLUMNS), strict=True):
@@ -106,21 +108,21 @@ def test_lengths_and_masks_are_one_thing():
     lengths = np.array([6, 9]), np.array([8, 3])
     masks = [np.arange(n) < m[:, None] for n, m in zip((L1, L2), lengths, strict=True)]
     x = [a.astype("float32") for a in (QUERY, KEY, VALUE)]
-    wanted = array(ops.sinkhorn_tail(*x, lengths, band_width=2))
-    np.testing.assert_array_equal(array(ops.sinkhorn_tail(*x, band_width=2, mask=masks)), wanted)
+    wanted = array(attend(x, lengths=lengths, band_width=2))
+    np.testing.assert_array_equal(array(attend(x, band_width=2, mask=masks)), wanted)
     # Both at once: what is there for both.
-    both = ops.sinkhorn_tail(*x, (lengths[0], None), band_width=2, mask=(None, masks[1]))
+    both = attend(x, lengths=(lengths[0], None), band_width=2, mask=(None, masks[1]))
     np.testing.assert_array_equal(array(both), wanted)
 
 
 def test_a_mask_is_shared_by_heads_and_may_leave_nothing():
     x = [np.stack([a, a[:, ::-1]], 1).astype("float32") for a in (QUERY, KEY, VALUE)]
     mask = ROWS[:, None], np.zeros((2, 1, L2), bool)
-    output = array(ops.sinkhorn_tail(*x, mask=(mask[0], None)))
+    output = array(attend(x, mask=(mask[0], None)))
     assert output.shape == (2, 2, L1, WIDTH) and np.isfinite(output).all()
     assert not output[:, 1][~ROWS].any() and output[:, 1][ROWS].all()
     for width in (None, 2):
-        assert not array(ops.sinkhorn_tail(*x, mask=mask, band_width=width)).any()
+        assert not array(attend(x, mask=mask, band_width=width)).any()
     scores = np.ones((2, 2, L1, L2), "float32")
     assert not array(ops.sinkhorn_plan(scores, mask=mask)).any()
 
@@ -146,17 +148,19 @@ def test_plan_equals_that_without_masked_rows_and_columns():
 
 def test_certificates_are_of_the_places_that_are_left():
     cotangent = RNG.normal(size=(2, L1, WIDTH))
-    options = {"epsilon": EPSILON, "band_width": 2}
+    few: dict = {"epsilon": EPSILON, "band_width": 2}
+    options: dict = {**few, "base_steps": 4}
     with float64():
         x = [tensor(a) for a in (holes(QUERY, ROWS), holes(KEY, COLUMNS), holes(VALUE, COLUMNS))]
         given = tensor(holes(cotangent, ROWS))
         mask = ROWS, COLUMNS
-        found = ops.sinkhorn_tail_bias(*x, given, base_steps=4, mask=mask, **options)
-        orbit = ops.sinkhorn_orbit(*x[:2], steps=3, mask=mask, **options)
+        found = ops.sinkhorn_tail_bias(x[0], x[1], x[2], given, mask=mask, **options)
+        orbit = ops.sinkhorn_orbit(x[0], x[1], steps=3, mask=mask, **few)
         less = [tensor(a) for a in without(1, (0, QUERY), (1, KEY), (1, VALUE), (0, cotangent))]
-        bias = ops.sinkhorn_tail_bias(*less, base_steps=4, **options)
-        few = ops.sinkhorn_orbit(*less[:2], steps=3, **options)
-    rows = [np.swapaxes(array(x.rows), 1, 2) for x in (orbit, few)]
+        q, k, v, w = less
+        bias = ops.sinkhorn_tail_bias(q, k, v, w, **options)
+        short = ops.sinkhorn_orbit(q, k, steps=3, **few)
+    rows = [np.swapaxes(array(x.rows), 1, 2) for x in (orbit, short)]
     sides = zip((found.query, found.key, found.columns), bias[:2] + bias[3:], strict=True)
     pairs = [[array(x) for x in side] for side in sides] + [rows]
     for (a, b), there in zip(pairs, (ROWS, COLUMNS, COLUMNS, ROWS), strict=True):
@@ -173,7 +177,7 @@ def test_compiles_with_unknown_sizes(how):
             query, key, value, band_width=2, base_steps=3, mask=(rows, columns)
         )
 
-    wanted = array(run(*x, ROWS, COLUMNS))
+    wanted = array(run(x[0], x[1], x[2], ROWS, COLUMNS))
     tensors = [*(tensor(a, "float32") for a in x), tensor(ROWS, "bool"), tensor(COLUMNS, "bool")]
     static = ([1, 1, 1, 0, 0],) if how == "dynamic" else ()
     np.testing.assert_allclose(array(compilers()[how](run, *static)(*tensors)), wanted, atol=1e-5)
@@ -187,4 +191,4 @@ def test_errors():
         ((ROWS,), "Expected a pair"),
     ):
         with pytest.raises(ValueError, match=message):
-            ops.sinkhorn_tail(*x, mask=mask)
+            attend(x, mask=mask)

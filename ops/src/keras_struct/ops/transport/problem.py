@@ -29,7 +29,7 @@ class Problem:
     """Checked arguments, with a flat batch, in the dtype of the arithmetic.
 
     Attributes:
-        choice: Which implementation, and why.
+        choice: `dispatch.Choice`, which implementation and why.
         half: `HalfSteps`.
         scale: Of the features of the rows, 1 / (epsilon sqrt(D)).
         sides: Features of the rows, over epsilon sqrt(D), and of the columns; log-masses of both;
@@ -102,7 +102,7 @@ class Problem:
         rows = rows * self.scale
         check_rounding(rows, columns, self.checks)
         self.checks.run()
-        options = {"band_width": band_width, "spokes": spokes}
+        options = {"band_width": band_width, "spokes": spokes, "relax": relax}
         call = dispatch.call_of(op, "transport", (rows, columns), options=options)
         self.choice = dispatch.choose(call, implementation)
         self.half = HalfSteps(self.choice.implementation(Support(band_width, spokes)), relax)

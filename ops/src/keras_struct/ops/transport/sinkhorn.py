@@ -106,9 +106,10 @@ def sinkhorn(
         `Sinkhorn`; the potentials are 0 in the padding, and where nothing can be reached.
 
     Raises:
-        ValueError: For shapes, lengths or numbers that do not fit; and, outside of compiled
-            functions and on the CPU, for an epsilon so small that rounding decides: float32 tells
-            scores apart up to 1.7e6, float64 up to 9e14.
+        ValueError: For shapes, lengths or numbers that do not fit; and for an epsilon so small that
+            rounding decides: float32 tells scores apart up to 1.7e6, float64 up to 9e14. (Values
+            that are traced or on an accelerator are not looked at: above that, the result means
+            nothing. `sinkhorn_plan` has no such limit.)
         NotImplementedError: For an implementation that does not take this call.
 
     Example:
@@ -168,6 +169,21 @@ def sinkhorn_tail(
     forward nor the backward pass stores an array of size L1 x L2: both take tiles of scores, at
     O((base_steps + tail_steps) · L1 · width) time. Only where a batch has no band and at most 2**24
     pairs are plans kept, 64 MiB in float32, and scaled. Second derivatives are autodiff's.
+
+    The gradient of a tail is biased, for the base has none: more so the colder, and on a band.
+    Norm of the difference over that of `gradient="unrolled"`, random normal inputs of 16 to 256
+    places, by `tail_steps`:
+
+    | inputs | 1 | 2 (default) | 4 | 8 |
+    |---|---|---|---|---|
+    | epsilon = 1 | 2-15 % | 0.1-3 % | up to 0.1 % | 0 |
+    | epsilon = 1, band of 8 | 13-21 % | 5-6 % | 1-4 % | 0-2 % |
+    | epsilon = 0.5 | 8-31 % | 2-11 % | 0.2-2 % | up to 0.2 % |
+    | epsilon = 0.25 | 26-46 % | 10-23 % | 3-9 % | 1-2 % |
+    | epsilon = 0.25, band of 8 | 46-53 % | 21-26 % | 11-12 % | 5 % |
+    | epsilon = 0.1 | 64-71 % | 36-42 % | 18-23 % | 7-10 % |
+
+    `sinkhorn_tail_bias` has it for given inputs, `certified_tail_steps` the depth for a tolerance.
 
     Args:
         query: (..., L1, D).
