@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from keras_struct import ops
+from keras_struct.ops import dispatch
 from keras_struct.ops.testing import array, tensor
 from keras_struct.ops.transport import stored
-from keras_struct.ops.transport.implementations import IMPLEMENTATIONS, choose, facts
 from keras_struct.ops.transport.problem import Problem
 from keras_struct.ops.transport.tiled import Tiled
 
@@ -37,15 +37,15 @@ def test_others_are_tiled_and_the_reason_is_said(options, largest, reason, monke
 
 def test_unknown_sizes_are_tiled():
     x = tensor(X, "float32")
-    call = facts("sinkhorn", (x, x), {"band_width": None})
-    assert choose(call).name == "stored"
+    call = dispatch.call_of("sinkhorn", "transport", (x, x), options={"band_width": None})
+    assert dispatch.choose(call).name == "stored"
     for shapes in (((None, 6, 3), (None, 6, 3)), ((2, 6, 3), (2, None, 3))):
         unknown = type(call)(**{**vars(call), "shapes": shapes})
-        assert "not known" in dict(choose(unknown).rejected)["stored"]
+        assert "not known" in dict(dispatch.choose(unknown).rejected)["stored"]
 
 
 def test_a_request_is_that_one():
-    for name in IMPLEMENTATIONS:
+    for name in ops.implementations("sinkhorn"):
         assert Problem("sinkhorn", X, X, implementation=name).choice.name == name
         found = ops.sinkhorn_orbit(X, X, steps=2, implementation=name)
         assert np.isfinite(array(found.rows)).all()
@@ -71,7 +71,8 @@ def test_a_kernel_may_bring_one_sum_alone(monkeypatch):
             calls.append(rows)
             return super().log_sums(rows, columns, offsets, lengths)
 
-    monkeypatch.setitem(IMPLEMENTATIONS, "kernel", Kernel)
+    entries = dispatch.candidates("transport")
+    monkeypatch.setitem(dispatch._registry, "transport", {**entries, "kernel": Kernel})
     for width in (None, 2):
         options = {"band_width": width, "base_steps": 3}
         wanted = array(ops.sinkhorn_tail(X, X, X, implementation="tiled", **options))
