@@ -4,6 +4,7 @@ import inspect
 
 import keras
 from keras import ops as K
+from keras.src.backend.common.masking import set_keras_mask
 
 from keras_struct.layers.alignment_map import (
     DTWMap,
@@ -19,7 +20,7 @@ from keras_struct.layers.attention_map import (
     SoftmaxMap,
     SubsetMap,
 )
-from keras_struct.layers.sequence_mask import all_of, without_padding
+from keras_struct.layers.sequence_mask import all_of, keras_mask, without_padding
 from keras_struct.layers.transport_map import SinkhornMap
 from keras_struct.layers.tree_map import CKYMap, EisnerMap, SpanningTreeMap
 
@@ -152,6 +153,24 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             )
         if not self.structure.built:
             self.structure.build((None, self._num_heads, None, None))
+
+    def __call__(self, query, value, key=None, **kwargs):
+        # Keras converts each argument by itself: what was one object would be several.
+        if value is query and not isinstance(query, keras.KerasTensor):
+            same = key is query
+            query = value = self._converted(query)
+            key = query if same else key
+        return super().__call__(query, value, key, **kwargs)
+
+    def _converted(self, x):
+        """The tensor that Keras would make of an argument, with its mask."""
+        found = K.convert_to_tensor(x)
+        if self.autocast and keras.backend.is_float_dtype(found.dtype):
+            found = K.cast(found, self.compute_dtype)
+        mask = keras_mask(x)
+        if mask is not None and keras_mask(found) is None:
+            set_keras_mask(found, mask)
+        return found
 
     def call(
         self,

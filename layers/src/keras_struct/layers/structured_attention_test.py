@@ -269,9 +269,42 @@ def test_a_layer_of_the_user_as_structure():
     assert isinstance(again.structure, Uniform)
 
 
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_masked_position_is_no_part_of_the_structure(structure):
+    """Front padding and a hole: as the same sequence without them."""
+    layer = StructuredAttention(2, 3, structure, **OPTIONS.get(structure, {}))
+    x = random(1, 4, 5)
+    alone, expected = (numpy(y) for y in layer(x, x, return_attention_scores=True))
+    kept = np.array([2, 3, 5, 6])
+    wide = random(1, 7, 5, seed=3)
+    wide[:, kept] = x
+    mask = np.isin(np.arange(7), kept)[None]
+    masks = {"query_mask": mask, "value_mask": mask, "key_mask": mask}
+    output, attention = (
+        numpy(y) for y in layer(wide, wide, **masks, return_attention_scores=True)
+    )
+    np.testing.assert_allclose(output[:, kept], alone, atol=1e-5)
+    np.testing.assert_allclose(attention[:, :, kept][..., kept], expected, atol=1e-5)
+    assert not attention[:, :, kept][..., ~mask[0]].any()
+
+
+@pytest.mark.parametrize("structure", [s for s in STRUCTURES if s != "softmax"])
+def test_padding_in_an_attention_mask_is_padding(structure):
+    """By a mask of keys alone, by one of pairs, and by Keras masks."""
+    layer = StructuredAttention(2, 3, structure, **OPTIONS.get(structure, {}))
+    x = random(2, 6, 5)
+    pad = right_padded([4, 6], 6)
+    masks = {"query_mask": pad, "value_mask": pad, "key_mask": pad}
+    _, expected = layer(x, x, **masks, return_attention_scores=True)
+    expected = numpy(expected)[0, :, :4]
+    for mask in (pad[:, None], pad[:, None] & pad[:, :, None]):
+        _, found = layer(x, x, attention_mask=mask, return_attention_scores=True)
+        np.testing.assert_allclose(numpy(found)[0, :, :4], expected, atol=1e-6)
+
+
 @keras.saving.register_keras_serializable("keras_struct_test")
 class Uniform(keras.layers.Layer):
-    def call(self, scores, lengths=None):
+    def call(self, scores, key_mask=None):
         return keras.ops.ones_like(scores) / keras.ops.shape(scores)[-1]
 
 

@@ -1,4 +1,4 @@
-"""Trees as attention maps: the marginals of `ops`, with lengths and no NaN."""
+"""Trees as attention maps: the marginals of `ops`, with masks and no NaN."""
 
 import keras
 import numpy as np
@@ -22,7 +22,8 @@ def test_maps_equal_the_marginals_of_ops(structure):
     """Of each head alone, at its length: the shorter of queries and keys."""
     scores, lengths = random(2, 2, 4, 4), np.array([[4], [3]])
     layer = STRUCTURES[structure](temperature=0.7)
-    actual = numpy(layer(scores, lengths=lengths, query_lengths=np.array([[4], [4]])))
+    mask = np.arange(4) < lengths
+    actual = numpy(layer(scores, key_mask=mask[:, None], query_mask=np.ones((2, 1, 4), bool)))
     for b, h in np.ndindex(2, 2):
         n = lengths[b, 0]
         x = scores[b, h, :n, :n]
@@ -50,7 +51,8 @@ def test_without_any_tree_the_map_is_zero(structure):
     """An empty sequence; everything forbidden."""
     scores = random(2, 2, 3, 3)
     scores[1] = -np.inf
-    attention = numpy(STRUCTURES[structure](learn_temperature=True)(scores, np.array([[0], [3]])))
+    mask = np.arange(3) < np.array([[0], [3]])
+    attention = numpy(STRUCTURES[structure](learn_temperature=True)(scores, mask[:, None]))
     assert not attention.any()
 
 
