@@ -278,6 +278,4 @@ class MonotonicMap(AlignmentMap):
     """
 
     def marginals(self, scores, masks, temperature):
-        return ops.monotonic_alignment(
-            scores, mask=masks, temperature=temperature
-        ).marginals()
+        return ops.monotonic_alignment(scores, mask=masks, temperature=temperature).marginals()

@@ -10,8 +10,8 @@ from keras_struct.ops.validation import concrete
 
 __all__ = [
     "all_of",
-    "keras_mask",
     "kept_first",
+    "keras_mask",
     "lengths_from_mask",
     "mask_from_lengths",
     "without_padding",

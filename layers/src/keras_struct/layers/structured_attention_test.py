@@ -280,9 +280,7 @@ def test_a_masked_position_is_no_part_of_the_structure(structure):
     wide[:, kept] = x
     mask = np.isin(np.arange(7), kept)[None]
     masks = {"query_mask": mask, "value_mask": mask, "key_mask": mask}
-    output, attention = (
-        numpy(y) for y in layer(wide, wide, **masks, return_attention_scores=True)
-    )
+    output, attention = (numpy(y) for y in layer(wide, wide, **masks, return_attention_scores=True))
     np.testing.assert_allclose(output[:, kept], alone, atol=1e-5)
     np.testing.assert_allclose(attention[:, :, kept][..., kept], expected, atol=1e-5)
     assert not attention[:, :, kept][..., ~mask[0]].any()

@@ -5,7 +5,7 @@ diagonal. The one canonical potential is arcs (B, N, N), or arcs plus labels (B,
 forbidden in the padding.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
 
 from keras import ops
 
@@ -34,7 +34,7 @@ class DependencyTree(Structure):
     labels (N, 2): head and label.
     """
 
-    axes: ClassVar = {"arcs": (0, 0), "labels": (0, 0)}
+    axes: Mapping[str, tuple] = {"arcs": (0, 0), "labels": (0, 0)}
     label_count: int | None = None
 
     def __init__(self, arcs, labels, lengths, mask, single_root):

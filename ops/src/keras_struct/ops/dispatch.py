@@ -21,7 +21,7 @@ ENVIRONMENT = "KERAS_STRUCT_IMPLEMENTATION"
 FAMILIES = ("chain", "alignment", "chart", "pcfg", "spanning_tree", "transport")
 PLATFORMS = ("cpu", "gpu", "tpu")
 
-_registry: dict[str, dict[str, object]] = {family: {} for family in FAMILIES}
+_registry: dict[str, dict[str, Any]] = {family: {} for family in FAMILIES}
 _structures: dict[str, str] = {}  # public name -> family
 _requests: contextvars.ContextVar[tuple[tuple[str | None, str], ...]] = contextvars.ContextVar(
     "keras_struct_requests", default=()
@@ -161,7 +161,7 @@ def register_implementation(family, name, implementation, before=None):
         raise ValueError(
             f"Expected an implementation among {list(entries)}. Received: before={before!r}"
         )
-    ordered: dict[str, object] = {}
+    ordered: dict[str, Any] = {}
     for key, x in entries.items():
         if key == before:
             ordered[name] = implementation
@@ -308,6 +308,7 @@ def explain(function, *args, **kwargs):
     >>> from keras_struct import ops
     >>> ops.explain(ops.categorical, np.zeros((1, 4))).name
     categorical on jax, cpu: portable (chosen automatically)
+      not parallel: it has no categorical
     'portable'
     """
     token = _made.set([])

@@ -222,9 +222,7 @@ class Distribution:
             return best if n is None else ops.stack([best] * n)
         (high, _), tape = self._soft
         noise = Noise.of(key, ops.shape(high)[0], count)
-        events = autodiff.run(
-            self._sweeps, "sample", autodiff.constant(self._problem), tape, noise
-        )
+        events = autodiff.run(self._sweeps, "sample", autodiff.constant(self._problem), tape, noise)
         events = self._as_given_event(_keep(high > INFEASIBLE, events, 1), 1)
         return self._restore(events[0]) if n is None else self._restore(events, prefix=1)
 
@@ -349,9 +347,7 @@ class Distribution:
             return event
         if not prefix:
             return self.structure.restore(event, places)
-        return array.map_samples(
-            lambda i: self.structure.restore(event[i], places), event.shape[0]
-        )
+        return array.map_samples(lambda i: self.structure.restore(event[i], places), event.shape[0])
 
     def _products(self, event, count):
         """Potentials of the parts of an event as one array, and its axis: (B, P) or (n, B, P)."""

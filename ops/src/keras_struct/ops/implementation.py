@@ -9,7 +9,6 @@ from keras import ops
 
 from keras_struct.ops import array
 
-
 BLOCK = 1 << 22  # numbers of tapes that are repeated at a time to draw samples
 
 
@@ -78,7 +77,8 @@ class Implementation:
         events = []
         for first in range(0, noise.count, size):
             count = min(size, noise.count - first)
-            event = self.trace(*self._repeated(problem, tape, count), noise.block(first, count))
+            many, tapes = self._repeated(problem, tape, count)
+            event = self.trace(many, tapes, noise.block(first, count))
             events.append(ops.reshape(event, (count, batch, *ops.shape(event)[1:])))
         return events[0] if len(events) == 1 else ops.concatenate(events)
 

@@ -60,7 +60,7 @@ class LabelledSweeps:
         raise NotImplementedError
 
     def forward(self, problem, op):
-        scores, *others = problem.potentials
+        scores, *_ = problem.potentials
         parts = array.max(scores, -1) if op == "max" else array.logsumexp(scores, -1)
         value, tape = self.plain.forward(_plain(problem, parts), op)
         return value, (parts, tape)

@@ -125,7 +125,8 @@ class EnumerationReference(Implementation):
                     sums[potential][index] += weight
             batches.append(sums)
         return tuple(
-            _tensor(np.stack(column), problem.potentials[0].dtype) for column in zip(*batches, strict=True)
+            _tensor(np.stack(column), problem.potentials[0].dtype)
+            for column in zip(*batches, strict=True)
         )
 
 

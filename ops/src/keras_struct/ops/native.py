@@ -46,9 +46,7 @@ class NativeImplementation(Implementation):
         """Arrays by `method(spec, *arrays, *results)`, shaped like the potentials, and by default
         of their dtype."""
         batch = problem.context[0].shape[0]
-        results = [
-            ((batch, *x.shape[1:]), dtype or dtype_of(x)) for x in problem.potentials
-        ]
+        results = [((batch, *x.shape[1:]), dtype or dtype_of(x)) for x in problem.potentials]
         arrays = (*problem.potentials, *problem.context, *arguments)
         return call(self, method, results, *arrays, static=(problem.spec,))
 

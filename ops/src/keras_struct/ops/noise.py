@@ -64,7 +64,6 @@ class Noise:
         number = array.zeros_like(first) + i
         return Draws(threefry((first, second), (array.zeros_like(first) + 1, number)))
 
-
     def every(self):
         """The noise of all samples, with key words (B, n)."""
         first, second = self.keys[:, :1], self.keys[:, 1:]
@@ -98,11 +97,12 @@ class Draws:
         """
         more = (1,) * (len(places.shape) - len(self.key[0].shape))
         key = tuple(array.reshape(word, (*ops.shape(word), *more)) for word in self.key)
-        return _gumbel(*threefry(key, (array.zeros_like(places) + stream, places)), dtype)
+        x, y = threefry(key, (array.zeros_like(places) + stream, places))
+        return _gumbel(x, y, dtype)
 
 
 def perturbed(logits, draws, stream, places):
-    """Logits (B, ...) with noise at their places (B or 1, ...), or without any draws as they are."""
+    """Logits (B, ...) with noise at their places (B or 1, ...); without draws as they are."""
     if draws is None:
         return logits
     dtype = keras.backend.standardize_dtype(logits.dtype)

@@ -1,4 +1,4 @@
-"""What a sweep is asked: a structure as static data, its canonical potentials, and their context."""
+"""What a sweep is asked: a structure as static data, its canonical potentials, their context."""
 
 import dataclasses
 from typing import Any

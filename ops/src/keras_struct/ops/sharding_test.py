@@ -1,4 +1,4 @@
-"""Every structure on eight simulated devices: a batch that is divided stays so, without collectives."""
+"""Every structure on eight simulated devices: a divided batch stays so, without collectives."""
 
 import os
 import subprocess
@@ -76,7 +76,8 @@ def readouts(u, t, n):
     return d.value(), d.marginals(), d.argmax(), d.sample(3), jax.grad(loss)(u)
 
 for name, make in MAKE.items():
-    args = [jax.device_put(x, at) for x, at in ((unary, rows), (transitions, whole), (lengths, rows))]
+    places = ((unary, rows), (transitions, whole), (lengths, rows))
+    args = [jax.device_put(x, at) for x, at in places]
     compiled = jax.jit(readouts).lower(*args).compile()
     found = {x for x in COLLECTIVES if x in compiled.as_text()}
     assert not found, (name, found)
@@ -97,7 +98,8 @@ def loss(u, t, n):
     return jnp.sum(d.value()) if name.startswith("p") else jnp.sum(d.marginals()[:, 0])
 
 for name in ("portable", "parallel"):
-    args = [jax.device_put(x, at) for x, at in ((unary, rows), (transitions, whole), (lengths, rows))]
+    places = ((unary, rows), (transitions, whole), (lengths, rows))
+    args = [jax.device_put(x, at) for x, at in places]
     compiled = jax.jit(jax.grad(loss, 1)).lower(*args).compile()
     text = compiled.as_text()
     assert not [x for x in COLLECTIVES if x in text and x != "all-reduce"], name

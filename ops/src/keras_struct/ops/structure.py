@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_struct.ops import array
 from keras_struct.ops.masks import Places, as_mask, places_of
 from keras_struct.ops.numerics import clean
 from keras_struct.ops.problem import Problem
-
 
 
 class Structure:
@@ -47,10 +45,12 @@ class Structure:
     costs = False
     event_rank = 1
     labels: str | None = None
-    axes: ClassVar[dict[str, tuple]] = {}
+    axes: Mapping[str, tuple] = MappingProxyType({})
     spec: Any = None
     sequences: tuple = ()
     padding: Mapping[str, tuple] = MappingProxyType({})
+    potentials: dict[str, Any]
+    context: tuple
 
     def fold(self, potentials):
         """Canonical potentials (a tuple) from named ones; linear."""
@@ -116,10 +116,10 @@ class Structure:
 
     def problem(self, temperature):
         """The `Problem` at a temperature (None for 1)."""
-        cleaned = {
-            name: clean(-x if self.costs else x, *self.padding.get(name, ()), temperature=temperature)
-            for name, x in self.potentials.items()
-        }
+        cleaned = {}
+        for name, x in self.potentials.items():
+            used, fill = self.padding.get(name, (None, 0.0))
+            cleaned[name] = clean(-x if self.costs else x, used, fill, temperature)
         return Problem(self.spec, self.fold(cleaned), self.context, self.labels)
 
 
@@ -247,9 +247,7 @@ def as_lengths(name, lengths, batch_shape, limit, checks, minimum=0):
     tensor = ops.convert_to_tensor(lengths)
     if not keras.backend.is_int_dtype(tensor.dtype):
         hint = " (a mask is given as mask)" if "bool" in str(tensor.dtype) else ""
-        raise ValueError(
-            f"Expected integer {name}{hint}. Received: dtype of {name}={tensor.dtype}"
-        )
+        raise ValueError(f"Expected integer {name}{hint}. Received: dtype of {name}={tensor.dtype}")
 
     def check(values):
         known = isinstance(limit, int) or limit is None
@@ -311,5 +309,3 @@ def one_hot(indices, depth, dtype):
 
 def static_shape(x):
     return tuple(size if isinstance(size, int) else None for size in x.shape)
-
-

@@ -113,7 +113,7 @@ def test_a_sweep_is_one_node_however_long_the_chain():
 def test_opcheck():
     problem = ops.linear_chain(*chain(), lengths=LENGTHS)._problem
     sweeps = ops.linear_chain(*chain(), lengths=LENGTHS)._sweeps
-    tensors = []
+    tensors: list = []
     tree = torch_operator._flatten((problem,), tensors)
     key = torch_operator._key(torch_operator._Call(sweeps, "forward", ("logsumexp",), tree))
     torch.library.opcheck(torch.ops.keras_struct.sweep, (key, tensors))
@@ -192,5 +192,6 @@ def test_inductor():
         readouts(*args),
     )
     np.testing.assert_array_equal(array(events), array(drawn))
-    for found, eager in zip(torch.autograd.grad(value, args), torch.autograd.grad(wanted, args)):
+    gradients = torch.autograd.grad(value, args), torch.autograd.grad(wanted, args)
+    for found, eager in zip(*gradients, strict=True):
         np.testing.assert_allclose(array(found), array(eager), rtol=1e-4, atol=1e-6)

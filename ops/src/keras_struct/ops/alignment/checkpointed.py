@@ -50,13 +50,14 @@ class Checkpointed(Implementation):
             pairs, ends = split(carry, run.pair_count)
             window = run.pairs_by_lag([*run.no_pairs()[:width], *pairs])
             row, _ = run.row(window, run.read((*x, None)), op)
-            output = ()
+            output: tuple = ()
             if run.corner:
                 here = ops.equal(run.final()[0], x[0])
                 found = run.in_corner(row)
                 ends = [array.where(here, a, b) for a, b in zip(found, ends, strict=True)]
             else:
-                peak, rest, _, _ = log_sum(*run.ending(row, x[0]), 0.0, 1, op)
+                high, low = run.ending(row, x[0])
+                peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
                 high = peak + rest
                 output = (high, (peak - high) + rest)
             return (*flat(row), *pairs[:-width], *ends), output
@@ -73,7 +74,7 @@ class Checkpointed(Implementation):
         carry, outputs = array.scan(block, start, (run.firsts,), like=like)
         heads, outputs = split(outputs, run.pair_count)
         ends = run.all_ends(carry[run.pair_count :], [run.joined(x) for x in outputs])
-        peak, rest, _, _ = log_sum(*ends, 0.0, 1, op)
+        peak, rest, _, _ = log_sum(ends[0], ends[1], 0.0, 1, op)
         return (peak[:, 0], rest[:, 0]), Tape(tuple(map(swap, heads)), ends)
 
     def backward(self, problem, tape):

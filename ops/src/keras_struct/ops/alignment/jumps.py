@@ -48,7 +48,7 @@ class Jumps(Implementation):
         carry = (*heads, *tables, *run.no_ends())
         carry, rows = array.scan(step, carry, xs, like=(run.zeros, run.zeros))
         last, (_, _, *ends) = split(carry, run.pair_count)
-        peak, rest, _, _ = log_sum(*ends, 0.0, 1, op)
+        peak, rest, _, _ = log_sum(ends[0], ends[1], 0.0, 1, op)
         tape = Tape(tuple(swap(x) for x in rows), tuple(last), tuple(ends))
         return (peak[:, 0], rest[:, 0]), tape
 
@@ -161,7 +161,7 @@ class _JumpRun(Run):
         self.sources_table = (i, j)
         past, width = self.spec.window, self.layout.positions
         self.node_of = self.layout.cells_in_time((i + j) * width + i, past, fill=0)
-        self.tables = None if tape is None else self.rows(tape)
+        self.tables = () if tape is None else self.rows(tape)
 
     def rows(self, tape):
         """High and low at times 0, 1, ..., (B, 1 + steps, P)."""

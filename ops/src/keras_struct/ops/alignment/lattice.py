@@ -57,7 +57,7 @@ class Lattice(Structure):
         self.batch_shape = batch_of(first, 2)
         self.rows, self.columns = ops.shape(first)[-2:]
         self.layout = Layout(self.rows, self.columns, spec.by_rows)
-        given = zip(
+        asked = zip(
             as_pair("lengths", lengths),
             as_pair("mask", mask),
             (self.rows, self.columns),
@@ -65,10 +65,11 @@ class Lattice(Structure):
         )
         self.sequences = tuple(
             as_sequence(f"lengths[{i}]", *x[:2], self.batch_shape, x[2], self.checks)
-            for i, x in enumerate(given)
+            for i, x in enumerate(asked)
         )
         self.context = self.lengths
-        self.potentials, given = {}, {}
+        self.potentials = {}
+        given: dict[str, str] = {}
         for name, x in cells.items():
             if tuple(x.shape[-2:]) != tuple(first.shape[-2:]):
                 raise ValueError(

@@ -66,7 +66,8 @@ class Strips(NativeImplementation):
     def _trace(self, problem, tape, keys, n, hard):
         """Events (n, B, ...)."""
         spec, batch = problem.spec, problem.context[0].shape[0]
-        layout = Layout(*problem.potentials[0].shape[1:], spec.by_rows)
+        rows, columns = problem.potentials[0].shape[1:]
+        layout = Layout(rows, columns, spec.by_rows)
         results = [((batch, n, layout.steps + 1), "int32")]
         arrays = (*problem.potentials, *problem.context, *tape, keys)
         (places,) = native.call(self, "_walk", results, *arrays, static=(spec, hard))

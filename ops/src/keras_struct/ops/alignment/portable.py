@@ -53,7 +53,8 @@ class Wavefront(Implementation):
                 found = run.in_corner(row)
                 ends = [array.where(here, a, b) for a, b in zip(found, ends, strict=True)]
             else:
-                peak, rest, _, _ = log_sum(*run.ending(row, x[0]), 0.0, 1, op)
+                high, low = run.ending(row, x[0])
+                peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
                 high = peak + rest
                 output = [*output, high, (peak - high) + rest]
             return (*flat(row), *pairs[:-width], *ends), tuple(output)
@@ -64,7 +65,7 @@ class Wavefront(Implementation):
         carry, outputs = array.scan(step, start, (run.times, *run.xs()), like=like)
         last, ends = split(carry, run.pair_count)
         ends = run.all_ends(ends, outputs[width:])
-        peak, rest, _, _ = log_sum(*ends, 0.0, 1, op)
+        peak, rest, _, _ = log_sum(ends[0], ends[1], 0.0, 1, op)
         rows = tuple(swap(x) for x in outputs[:width])
         return (peak[:, 0], rest[:, 0]), Tape(rows, tuple(last), ends)
 

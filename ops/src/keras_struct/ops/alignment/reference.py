@@ -1,6 +1,7 @@
 """Alignments, warpings and edits as lattices of nodes, drawn as their papers draw them."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,14 @@ class AlignmentReference(PathReference):
 
 def _drawing(spec):
     name, *rules = spec.rules
-    if name == "gapped":
-        return Gapped(*rules, spec.empty)
-    return {"edit": Edit, "damerau": Damerau, "dtw": Warping, "monotonic": Monotonic}[name](*rules)
+    kinds: dict[str, Any] = {
+        "gapped": Gapped,
+        "edit": Edit,
+        "damerau": Damerau,
+        "dtw": Warping,
+        "monotonic": Monotonic,
+    }
+    return kinds[name](*rules, *[spec.empty] * (name == "gapped"))
 
 
 class NodePaths:

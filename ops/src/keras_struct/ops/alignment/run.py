@@ -129,7 +129,8 @@ class Run:
     def sources(self, window, fill=0.0):
         """For every move, the row of its source where it arrives, (B, P); `window` lists rows by
         lag, for every state. None for the start of a local path."""
-        shifted, rows = {}, []
+        shifted: dict = {}
+        rows: list = []
         for move in self.moves:
             if move.source == START:
                 rows.append(None)

@@ -19,8 +19,8 @@ Every framework module defines the same names:
 - `get_row(table, i)`: `table[:, i]`
 - `put_row(table, i, row)`: `table[:, i] = row`, and `add_at(table, index, x)`:
   `table[b, index[b]] += x[b]`; both may change `table` in place.
-- `arange(n)` int32; `rotate_left(x, bits)`, `shift_right(x, bits)` (zeros come in) of int32 words, and
-  `words(x)`: the lower 32 bits of integers as int32
+- `arange(n)` int32; `rotate_left(x, bits)`, `shift_right(x, bits)` (zeros come in) of int32 words,
+  and `words(x)`: the lower 32 bits of integers as int32
 - `map_samples(function, n)`: `function(i)` for i = 0, ..., n - 1, integers, on a new first axis;
   `MAPS_SAMPLES`: whether a compiler makes one loop of it
 - `traced(x)`: whether the value is unknown now (jit, graph, vmap), and `branches(x)`: whether
@@ -29,8 +29,8 @@ Every framework module defines the same names:
   concrete values (`torch.compile`), and `records()`: whether a compiler reads the Python code of
   the caller now, so that a distribution is to be a `Recorded` one
 - `in_xla()`: whether XLA compiles what runs now, so that no shape may depend on a value
-- `device(x)`: where a tensor is, or the program being traced will run as far as can be known: "cpu", "gpu"
-  or "tpu", and the kind of device or None; `platform(x)` is the first of it
+- `device(x)`: where a tensor is, or the program being traced will run as far as can be known:
+  "cpu", "gpu" or "tpu", and the kind of device or None; `platform(x)` is the first of it
 - `exporting()`: whether the program being traced goes to a file that another process will run.
 """
 

@@ -138,7 +138,7 @@ def _curvature_jvp(primals, tangents, *, sweep):
     count = sweep.count
     outputs = _curvature.bind(*primals, sweep=sweep)
     moves = tangents[-count:]
-    parts = [[] for _ in outputs]
+    parts: list[list] = [[] for _ in outputs]
     if any(type(dt) is not ad.Zero for dt in moves):
         moves = [ad.instantiate_zeros(dt) for dt in moves]
         linear = _curvature.bind(*primals[:-count], *moves, sweep=sweep)

@@ -4,6 +4,8 @@ It is returned from `jax.jit` and carried by `jax.lax.scan`. Readouts that were 
 taken along.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -45,7 +47,8 @@ def register(distribution):
 
 
 def _split(structure: Structure):
-    arrays, static = {}, {}
+    arrays: dict[str, Any] = {}
+    static: dict[str, Any] = {}
     for name, x in structure.__dict__.items():
         if name == "checks":
             continue

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.messages import join, log_sum, log_weights
 from keras_struct.ops.implementation import Implementation
+from keras_struct.ops.messages import join, log_sum, log_weights
 from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import one_hot
@@ -105,7 +105,7 @@ class Shift(Implementation):
 
     def _walk(self, tape, draws, n=1):
         """States after every step, (B, T, n)."""
-        steps, count, size = ops.shape(tape.weights)[1], *tape.weights.shape[2:]
+        steps, (count, size) = ops.shape(tape.weights)[1], tape.weights.shape[2:]
         last = log_weights(tape.last)[:, None]  # (B, n, S)
         last = last + ops.zeros((1, n, 1), dtype=last.dtype)
         last = perturbed(last, draws, 0, flat_places((1, size)))

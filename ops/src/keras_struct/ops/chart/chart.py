@@ -142,7 +142,9 @@ class Chart:
         last = self.is_last(lengths)
         high, low = scaled.to_log_pair(goal.map(lambda x, _: x[:, :, 0]))
         zero = ops.zeros_like(high)
-        return array.sum(array.where(last, high, zero), 0), array.sum(array.where(last, low, zero), 0)
+        return array.sum(array.where(last, high, zero), 0), array.sum(
+            array.where(last, low, zero), 0
+        )
 
     def is_last(self, lengths):
         """(W, B): whether the width is the length."""

@@ -1,7 +1,7 @@
 """Weighted context-free grammars (labelled inside-outside)."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
 
 from keras import ops
 
@@ -81,7 +81,7 @@ class PCFG(Bracketing):
     op = "pcfg"
     family = "pcfg"
     spec = PCFGSpec()
-    axes: ClassVar = {"terms": (0, None)}
+    axes: Mapping[str, tuple] = {"terms": (0, None)}
 
     def __init__(self, rules, terms, roots, lengths, mask):
         named = {"rules": rules, "terms": terms, "roots": roots}

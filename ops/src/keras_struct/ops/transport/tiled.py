@@ -11,9 +11,9 @@ from keras_struct.ops.transport.solver import plain_steps
 class Tiled:
     """Streams over tiles of scores.
 
-    An implementation of transport says what it `rejects` and `avoids` and has `log_sums`, `plan` and
-    `steps`; a kernel inherits from this one what it lacks. All three are autodiff's to differentiate, but for
-    the tail, whose adjoint is made of `plan`s.
+    An implementation of transport says what it `rejects` and `avoids` and has `log_sums`, `plan`
+    and `steps`; a kernel inherits from this one what it lacks. All three are autodiff's to
+    differentiate, but for the tail, whose adjoint is made of `plan`s.
 
     Attributes:
         support: `Support`, which pairs exist.

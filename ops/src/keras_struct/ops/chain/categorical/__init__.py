@@ -1,7 +1,7 @@
 """One of N items: the softmax."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
 
 from keras import ops
 
@@ -59,7 +59,7 @@ class Categorical(Structure):
     family = "chain"
     event_rank = 0
     spec = CategoricalSpec()
-    axes: ClassVar = {"scores": (0,)}
+    axes: Mapping[str, tuple] = {"scores": (0,)}
 
     def __init__(self, scores, lengths, mask):
         scores = as_potential("scores", scores)

@@ -1,7 +1,7 @@
 """Connectionist temporal classification."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
 
 import keras
 from keras import ops
@@ -26,9 +26,7 @@ from keras_struct.ops.validation import Checks
 
 
 @public
-def ctc(
-    log_probs, labels, lengths=None, blank=0, temperature=1.0, mask=None, implementation=None
-):
+def ctc(log_probs, labels, lengths=None, blank=0, temperature=1.0, mask=None, implementation=None):
     """Distribution over the alignments of T frames with a label sequence (CTC).
 
     An alignment emits one symbol per frame; without repetitions and blanks it reads `labels`. Its
@@ -82,7 +80,7 @@ class CTC(Structure):
     op = "ctc"
     family = "chain"
     spec = CTCSpec()
-    axes: ClassVar = {"log_probs": (0, None)}
+    axes: Mapping[str, tuple] = {"log_probs": (0, None)}
 
     def __init__(self, log_probs, labels, lengths, blank, mask):
         log_probs = as_potential("log_probs", log_probs)

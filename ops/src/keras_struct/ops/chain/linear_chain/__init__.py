@@ -1,7 +1,7 @@
 """Linear-chain conditional random field."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
 
 from keras import ops
 
@@ -80,7 +80,7 @@ def linear_chain(
 
 @dataclasses.dataclass(frozen=True)
 class LinearChainSpec:
-    """Potentials: unary (B, N, K) and transitions (B or 1, N - 1 or 1, K, K). Context: lengths (B,).
+    """Potentials: unary (B, N, K), transitions (B or 1, N - 1 or 1, K, K). Context: lengths (B,).
 
     Attributes:
         over_time: Whether there are N - 1 transitions; else they are shared over time.
@@ -92,7 +92,7 @@ class LinearChainSpec:
 class LinearChain(Structure):
     op = "linear_chain"
     family = "chain"
-    axes: ClassVar = {"unary": (0, None)}
+    axes: Mapping[str, tuple] = {"unary": (0, None)}
 
     def __init__(self, unary, transitions, start, end, lengths, mask):
         unary = as_potential("unary", unary)

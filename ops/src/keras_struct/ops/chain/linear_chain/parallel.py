@@ -16,9 +16,9 @@ from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.chain.linear_chain import LinearChainSpec
-from keras_struct.ops.messages import join, log_sum
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.implementation import Implementation
+from keras_struct.ops.messages import join, log_sum
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.structure import time_mask
 
@@ -51,7 +51,8 @@ class Parallel(Implementation):
         return None
 
     def forward(self, problem, op):
-        level, levels = _leaves(*problem.potentials, problem.context[0]), []
+        unary, transitions = problem.potentials
+        level, levels = _leaves(unary, transitions, problem.context[0]), []
         while level[0].shape[2] > 1:
             level, weights = _product(level, op)
             levels.append(_batch_first(weights))
@@ -69,7 +70,8 @@ class Parallel(Implementation):
 
     def curvature(self, problem, tape, tangents):
         levels, final, exists = _levels(tape)
-        level = _leaf_tangents(*tangents, problem.context[0])
+        dunary, dtransitions = tangents
+        level = _leaf_tangents(dunary, dtransitions, problem.context[0])
         rates = []
         for weights in levels:
             terms = _through(*_pairs(level, 0.0))

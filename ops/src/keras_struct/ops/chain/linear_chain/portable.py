@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.messages import join, log_sum, log_weights
 from keras_struct.ops.exact_sum import add_pairs, exact_sum, two_sum
 from keras_struct.ops.implementation import Implementation
+from keras_struct.ops.messages import join, log_sum, log_weights
 from keras_struct.ops.noise import perturbed
 from keras_struct.ops.numerics import INFEASIBLE
 from keras_struct.ops.structure import time_mask

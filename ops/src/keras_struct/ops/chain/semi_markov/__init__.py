@@ -1,7 +1,7 @@
 """Semi-Markov conditional random field: labelled segmentations."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
 
 from keras import ops
 
@@ -89,7 +89,7 @@ class SemiMarkov(Structure):
     family = "chain"
     event_rank = 2
     spec = SemiMarkovSpec()
-    axes: ClassVar = {"segments": (0, None, None)}
+    axes: Mapping[str, tuple] = {"segments": (0, None, None)}
 
     def __init__(self, segments, transitions, start, end, lengths, mask):
         segments = as_potential("segments", segments)

@@ -1,7 +1,7 @@
 """Exactly k of N items."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
 
 import numpy as np
 from keras import ops
@@ -68,7 +68,7 @@ class Subset(Structure):
     op = "subset"
     family = "chain"
     spec = SubsetSpec()
-    axes: ClassVar = {"scores": (0,)}
+    axes: Mapping[str, tuple] = {"scores": (0,)}
 
     def __init__(self, scores, k, lengths, mask):
         scores = as_potential("scores", scores)

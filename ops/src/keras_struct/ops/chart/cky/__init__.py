@@ -1,6 +1,7 @@
 """Binary bracketings (CKY)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 from keras import ops
@@ -119,7 +120,7 @@ class CKYSpec:
 class CKY(Bracketing):
     op = "cky"
     family = "chart"
-    axes: ClassVar = {"spans": (0, 0), "labels": (0, 0), "splits": (0, 0, 0)}
+    axes: Mapping[str, tuple] = {"spans": (0, 0), "labels": (0, 0), "splits": (0, 0, 0)}
     label_count: int | None = None
 
     def __init__(self, spans, labels, splits, lengths, mask):

@@ -10,7 +10,7 @@ from keras_struct.ops.listing_oracle import EnumerationReference
 class EisnerReference(EnumerationReference):
     def objects(self, spec, shapes, context):
         (length,) = context
-        n, _, *labels = shapes[0]
+        _, _, *labels = shapes[0]
         for heads in itertools.product(range(length), repeat=int(length)):
             roots = sum(h == m for m, h in enumerate(heads))
             if (spec.single_root and roots > 1) or not (is_acyclic(heads) and is_projective(heads)):
@@ -22,7 +22,7 @@ class EisnerReference(EnumerationReference):
                 yield event, [(0, (*arc, label) if labels else arc) for arc, label in arcs]
 
     def blank(self, spec, shapes, context):
-        n, _, *labels = shapes[0]
+        _, _, *labels = shapes[0]
         return np.full((n, 2) if labels else n, -1, "int32")
 
 

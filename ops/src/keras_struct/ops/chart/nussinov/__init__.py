@@ -1,6 +1,7 @@
 """Nested pairs: RNA secondary structures without pseudoknots (Nussinov)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 from keras import ops
@@ -103,7 +104,7 @@ class NussinovSpec:
 class Nussinov(Structure):
     op = "nussinov"
     family = "chart"
-    axes: ClassVar = {"pairs": (0, 0)}
+    axes: Mapping[str, tuple] = {"pairs": (0, 0)}
 
     def __init__(self, pairs, min_loop, lengths, mask):
         pairs = as_potential("pairs", pairs)
