@@ -71,7 +71,7 @@ class Noise:
         return Draws(threefry((first, second), (array.zeros_like(number) + 1, number)))
 
     def block(self, first, count):
-        """The noise of samples `first`, ..., as of a batch (count B), the sample as slower index."""
+        """The noise of samples `first`, ... of a batch (count B), the sample as slower index."""
         examples = ops.shape(self.keys)[0]
         key = tuple(ops.concatenate([self.keys[:, word]] * count) for word in range(2))
         number = first + ops.repeat(array.arange(count), examples)

@@ -22,7 +22,7 @@ class EisnerReference(EnumerationReference):
                 yield event, [(0, (*arc, label) if labels else arc) for arc, label in arcs]
 
     def blank(self, spec, shapes, context):
-        _, _, *labels = shapes[0]
+        n, _, *labels = shapes[0]
         return np.full((n, 2) if labels else n, -1, "int32")
 
 
