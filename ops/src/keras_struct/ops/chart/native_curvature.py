@@ -19,8 +19,8 @@ from keras_struct.ops.chart.native_outside import divide, uses_of, wider
 from keras_struct.ops.chart.native_plan import (
     ONE,
     PRODUCT,
-    U,
     ZERO,
+    U,
     by_start,
     by_width,
     cuts_of,

@@ -20,10 +20,10 @@ from keras_struct.ops.chart.native_cuts import (
 from keras_struct.ops.chart.native_plan import (
     ONE,
     TWO,
-    U,
     UNIT,
     WRAPPED,
     ZERO,
+    U,
     by_end,
     by_start,
     by_width,

@@ -19,8 +19,8 @@ from keras_struct.ops.chart.native_cuts import (
 from keras_struct.ops.chart.native_plan import (
     ONE,
     PRODUCT,
-    U,
     ZERO,
+    U,
     by_end,
     by_start,
     by_width,

@@ -1,4 +1,4 @@
-"""Best structures and samples, from the whole to its parts, compiled by Numba (`native_plan.py`)."""
+"""Best structures and samples, from the whole to its parts, compiled (see `native_plan.py`)."""
 
 import numpy as np
 
@@ -7,9 +7,9 @@ from keras_struct.ops.chart.native_plan import (
     ONE,
     PRODUCT,
     TWO,
-    U,
     WRAPPED,
     ZERO,
+    U,
     by_width,
     cuts_of,
     made_of,

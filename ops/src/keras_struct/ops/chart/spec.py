@@ -78,4 +78,3 @@ class Spec:
         """The item that is a product by itself, beside a left one of width 0; or None."""
         p = self.products[product]
         return p.right if p.gap == 0 and self.items[p.left].unit == 0 else None
-

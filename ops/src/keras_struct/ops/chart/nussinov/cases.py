@@ -16,9 +16,7 @@ def _masked(potentials, mask, min_loop, **options):
     return nussinov(**potentials, mask=mask, min_loop=min_loop, **options)
 
 
-def _case(
-    name, shape, lengths=None, min_loop=0, forbid=False, ties=False, core=False, mask=None
-):
+def _case(name, shape, lengths=None, min_loop=0, forbid=False, ties=False, core=False, mask=None):
     n = shape[-1]
 
     def potentials(rng):
