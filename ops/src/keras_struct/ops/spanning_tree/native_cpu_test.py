@@ -147,7 +147,7 @@ def test_samples_have_the_marginals_where_words_change_places(single_root):
 
 @pytest.mark.parametrize("single_root", [True, False])
 def test_samples_are_those_of_portable(single_root):
-    """The words come back in one order, with noise by their numbers, also where they change places."""
+    """Words come back in one order, with noise by their numbers, also where they change places."""
     x = scores(1.0)[[0, 3, 5]]
     options = {"lengths": LENGTHS[[0, 3, 5]], "single_root": single_root}
 

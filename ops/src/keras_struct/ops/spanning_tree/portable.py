@@ -1,11 +1,10 @@
 """Matrix-Tree by elimination of one word after the other, on every backend (see `recurrence.md`).
 
 The weights of the arcs are a matrix A (B, N, N+1) [dependent, head] with the root as last column,
-each row over its largest, in `scaled` numbers, so that nothing overflows and the rounding error does
-not grow with the scores.
-Step t eliminates word k: with its pivot p, the sum of its row, every path m -> k -> h becomes an
-arc, A[m, h] += A[m, k] A[k, h] / p. There are no subtractions. With a single root the pivots leave
-the root out, except for that of the last word.
+each row over its largest, in `scaled` numbers: nothing overflows, and the rounding error does not
+grow with the scores. Step t eliminates word k: with its pivot p, the sum of its row, every path
+m -> k -> h becomes an arc, A[m, h] += A[m, k] A[k, h] / p. There are no subtractions. With a single
+root the pivots leave the root out, except for that of the last word.
 """
 
 from typing import Any, NamedTuple
