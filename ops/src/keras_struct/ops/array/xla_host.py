@@ -140,7 +140,10 @@ def _as_varying_as(arguments, x):
 
 
 def _varying(x):
-    return getattr(jax.typeof(x), "vma", frozenset()) if hasattr(jax, "typeof") else frozenset()
+    """The axes of devices along which an array differs; JAX has changed where it says so."""
+    kind = jax.typeof(x) if hasattr(jax, "typeof") else None
+    kind = getattr(kind, "manual_axis_type", kind)
+    return frozenset(getattr(kind, "varying", getattr(kind, "vma", ())))
 
 
 def _rule(specs, shared, ranks):

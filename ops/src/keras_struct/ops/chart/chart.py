@@ -142,9 +142,7 @@ class Chart:
         last = self.is_last(lengths)
         high, low = scaled.to_log_pair(goal.map(lambda x, _: x[:, :, 0]))
         zero = ops.zeros_like(high)
-        return array.sum(array.where(last, high, zero), 0), array.sum(
-            array.where(last, low, zero), 0
-        )
+        return tuple(array.sum(array.where(last, x, zero), 0) for x in (high, low))
 
     def is_last(self, lengths):
         """(W, B): whether the width is the length."""

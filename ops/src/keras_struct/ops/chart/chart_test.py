@@ -89,3 +89,33 @@ def test_scores_of_splits_are_for_the_portable_chart():
     d = ops.cky(x, splits=np.zeros((1, 4, 4, 4), "float32"))
     assert d.choice.name == "portable"
     assert "no scores of splits" in str(d.choice)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_samples_of_all_implementations_are_equal(name):
+    """In float32, where a rounding may rarely decide another way."""
+    n, x = 400, tensor(np.random.default_rng(3).normal(size=(3, 10, 10)), "float32")
+    lengths = np.array([10, 4, 0])
+
+    def sample(implementation):
+        d = STRUCTURES[name](x, lengths=lengths, implementation=implementation)
+        return array(d.sample(11, n)).reshape(n * 3, -1)
+
+    got, wanted = sample(FAST), sample("portable")
+    assert np.mean((got == wanted).all(1)) >= 0.99
+    assert len({event.tobytes() for event in got}) > n / 4
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_samples_do_not_depend_on_padding(name):
+    x = np.random.default_rng(3).normal(size=(2, 6, 6))
+    wide = np.pad(x, [(0, 0), (0, 3), (0, 3)])
+    for implementation in (FAST, "portable"):
+        with float64():
+            few = STRUCTURES[name](tensor(x), implementation=implementation)
+            many = STRUCTURES[name](
+                tensor(wide), lengths=np.array([6, 6]), implementation=implementation
+            )
+            events, padded = array(few.sample(5, 20)), array(many.sample(5, 20))
+        padded = padded[..., :6] if padded.ndim == 3 else padded[..., :6, :6]
+        np.testing.assert_array_equal(events, padded)

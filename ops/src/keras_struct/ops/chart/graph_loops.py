@@ -149,7 +149,8 @@ class Loops:
                     j = spec.pushed.index(k)
                     tape.rights[j] = self.put(tape.rights[j], n - w, row, w)
                 if k == spec.goal:
-                    goals = tf.tensor_scatter_nd_update(goals, [[w]], row[:1])
+                    here = tf.equal(tf.range(n + 1)[:, None], w)
+                    goals = tf.where(here, row[:1], goals)  # also of no examples
             return w + 1, tape, goals
 
         def start(item, at):
@@ -265,6 +266,6 @@ def _add(table, w, i, values):
     """A table with values at [w, i], where the places broadcast to (cuts, spans)."""
     shape = tf.shape(table)
     places = tf.reshape(w * shape[1] + i, [-1])
-    values = tf.reshape(values, [-1, shape[2]])
-    flat = tf.reshape(table, [-1, shape[2]])
+    values = tf.reshape(values, [tf.size(places), shape[2]])
+    flat = tf.reshape(table, [shape[0] * shape[1], shape[2]])
     return tf.reshape(tf.raw_ops.InplaceAdd(x=flat, i=places, v=values), shape)

@@ -1,4 +1,4 @@
-"""Best structures and samples, from the whole to its parts, compiled by Numba."""
+"""Best structures and samples, from the whole to its parts, compiled (see `native_plan.py`)."""
 
 import numpy as np
 

@@ -10,7 +10,7 @@ from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.ops import native
-from keras_struct.ops.testing import BACKEND, array, float64, grad, tensor
+from keras_struct.ops.testing import BACKEND, array, fast, float64, grad, tensor
 
 pytestmark = pytest.mark.skipif(
     BACKEND == "tensorflow" or importlib.util.find_spec("numba") is None,
@@ -143,6 +143,25 @@ def test_samples_have_the_marginals_where_words_change_places(single_root):
     frequencies = (samples[..., None] == np.arange(9)).mean(0)
     p = array(d.marginals())[0]
     assert (np.abs(frequencies - p) < 5 * np.sqrt(p * (1 - p) / 4000) + 1e-9).all()
+
+
+@pytest.mark.parametrize("single_root", [True, False])
+def test_samples_are_those_of_portable(single_root):
+    """Words come back in one order, with noise by their numbers, also where they change places."""
+    x = scores(1.0)[[0, 3, 5]]
+    options = {"lengths": LENGTHS[[0, 3, 5]], "single_root": single_root}
+
+    def samples(implementation):
+        def draw(x):
+            return ops.spanning_tree(x, implementation=implementation, **options).sample(3, 300)
+
+        return array(fast(draw)(tensor(x)))
+
+    with float64():
+        mine, theirs = samples("native_cpu"), samples("portable")
+    equal = (mine == theirs).all(2)
+    assert equal.mean() > 0.999
+    assert (mine[0] != mine[1]).any()
 
 
 def test_in_parallel(monkeypatch):

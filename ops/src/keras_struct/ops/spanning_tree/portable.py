@@ -1,10 +1,10 @@
 """Matrix-Tree by elimination of one word after the other, on every backend (see `recurrence.md`).
 
 The weights of the arcs are a matrix A (B, N, N+1) [dependent, head] with the root as last column,
-in `scaled` numbers, so that nothing overflows and the rounding error does not grow with the scores.
-Step t eliminates word k: with its pivot p, the sum of its row, every path m -> k -> h becomes an
-arc, A[m, h] += A[m, k] A[k, h] / p. There are no subtractions. With a single root the pivots leave
-the root out, except for that of the last word.
+each row over its largest, in `scaled` numbers: nothing overflows, and the rounding error does not
+grow with the scores. Step t eliminates word k: with its pivot p, the sum of its row, every path
+m -> k -> h becomes an arc, A[m, h] += A[m, k] A[k, h] / p. There are no subtractions. With a single
+root the pivots leave the root out, except for that of the last word.
 """
 
 from typing import Any, NamedTuple
@@ -54,8 +54,7 @@ class SpanningTreePortable(Implementation):
             here, choice, share = x
             through = p * share
             into, out = array.sum(through, 2), array.sum(through, 1)
-            out = out + choice * (1.0 - array.sum(out, 1))[:, None]
-            return (_put(p - through, here, into, out),), ()
+            return (_put(p - through, here, into, _heads(out, choice)),), ()
 
         (p,), _ = array.scan(step, (ops.zeros_like(xs[2][0]),), xs, like=(), reverse=True)
         p = _to_arcs(p)
@@ -86,7 +85,7 @@ class SpanningTreePortable(Implementation):
             dinto, dout = array.sum(dthrough, 2), array.sum(dthrough, 1)
             rest = (1.0 - array.sum(out, 1))[:, None]
             dout = dout + choice * (rest * row - array.sum(dout, 1)[:, None])
-            p = _put(p - through, here, into, out + choice * rest)
+            p = _put(p - through, here, into, _heads(out, choice))
             return (p, _put(dp - dthrough, here, dinto, dout)), ()
 
         zeros = ops.zeros_like(rate)
@@ -96,7 +95,7 @@ class SpanningTreePortable(Implementation):
     def trace(self, problem, tape, draws=None):
         (scores,), (lengths,) = problem.potentials, problem.context
         order, into, out = tape
-        arcs = scaled.from_log(_to_matrix(scores, FORBIDDEN))
+        arcs = _weights(scores)[0]
         batch, n = ops.shape(order)
         words = ops.arange(n, dtype="int32")
         reduce = array.max if draws is None else array.sum
@@ -194,7 +193,7 @@ def _eliminate(problem, op="logsumexp", shares=False):
         left = ops.logical_and(left, ops.not_equal(words[None], k[:, None]))
         return (*new, left), (*pivot, *outputs)
 
-    a = scaled.from_log(_to_matrix(arcs, FORBIDDEN))
+    a, peaks = _weights(arcs)
     row, column = a.m[:, 0], a.m[:, :, 0]
     like = (lengths, row, a.m) if shares else (lengths, column, column, row, row)
     like = (row[:, 0], row[:, 0], *like)
@@ -204,8 +203,15 @@ def _eliminate(problem, op="logsumexp", shares=False):
     high, low = (
         array.where(active, x, ops.zeros_like(x)) for x in scaled.to_log_pair(Scaled(m, e))
     )
-    high, rest = exact_sum(high, 0)
+    high, rest = exact_sum(array.concatenate([peaks, ops.swapaxes(high, 0, 1)], 1), 1)
     return (high, rest + array.sum(low, 0)), outputs
+
+
+def _weights(arcs):
+    """The matrix (B, N, N+1), each row over its largest, and the logarithms of those (B, N)."""
+    peaks = ops.stop_gradient(array.max(arcs, 2))
+    peaks = array.where(peaks > INFEASIBLE, peaks, ops.zeros_like(peaks))
+    return scaled.from_log(_to_matrix(arcs - peaks[:, :, None], FORBIDDEN)), peaks
 
 
 def _shares(problem):
@@ -243,6 +249,18 @@ def _put(matrix, here, column, row):
     matrix = matrix + here[:, :, None] * row[:, None]
     at = array.concatenate([here, ops.zeros_like(here[:, :1])], 1)
     return matrix + column[:, :, None] * at[:, None]
+
+
+def _heads(out, choice):
+    """Probabilities of the heads of the word that comes back.
+
+    They are not below 0 and sum to 1; this keeps it so even where exponents have no digits left,
+    and sums have lost their terms' proportions.
+    """
+    p = out + choice * (1.0 - array.sum(out, 1))[:, None]
+    p = array.maximum(p, ops.zeros_like(p))
+    total = array.sum(p, 1)
+    return p / array.where(total > 0, total, ops.ones_like(total))[:, None]
 
 
 def _where(mask, x):
