@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_struct import parsers, treebank
+from keras_struct import layers, parsers, treebank
 from keras_struct.treebank.batches import batches_by_length
 from keras_struct.treebank.training import KINDS
 
@@ -52,7 +52,7 @@ def greedy_parses(parser, sentences):
     for batch in batches_by_length([len(words) for words in sentences], 1200):
         arrays = parser.preprocessor.arrays([sentences[i] for i in batch], few_shapes=True)
         outputs = model.predict_on_batch(arrays)
-        packed = parsers.unpack_tree(keras.ops.convert_to_tensor(outputs["tree"])).scores
+        packed = layers.unpack(keras.ops.convert_to_tensor(outputs["tree"])).scores
         scores = keras.ops.convert_to_numpy(packed)
         tags = np.argmax(outputs["tags"], axis=-1)
         for row, i in enumerate(batch):

@@ -25,16 +25,8 @@ from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.crf import CRF
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.gap_penalties import GapPenalties
-from keras_struct.layers.packed_alignment import (
-    AlignmentPotentials,
-    pack_alignment,
-    unpack_alignment,
-)
-from keras_struct.layers.packed_potentials import (
-    ChainPotentials,
-    pack_potentials,
-    unpack_potentials,
-)
+from keras_struct.layers.packed import Header, header, pack, unpack
+from keras_struct.layers.potentials import AlignmentPotentials, ChainPotentials, TreePotentials
 from keras_struct.layers.segments import segments_to_spans, spans_to_segments
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
 from keras_struct.layers.sequence_mask import lengths_from_mask, mask_from_lengths
@@ -66,6 +58,7 @@ __all__ = [
     "DTWMap",
     "EisnerMap",
     "GapPenalties",
+    "Header",
     "LinearChainMap",
     "MonotonicMap",
     "NeedlemanWunschMap",
@@ -86,19 +79,19 @@ __all__ = [
     "SubsetMap",
     "TagConstraints",
     "TreeMap",
+    "TreePotentials",
     "ViterbiAccuracy",
     "ViterbiSequenceAccuracy",
     "check_layer",
     "decoding_model",
     "export_saved_model",
+    "header",
     "lengths_from_mask",
     "mask_from_lengths",
-    "pack_alignment",
-    "pack_potentials",
+    "pack",
     "segments_to_spans",
     "spans_to_segments",
     "tag_constraints",
     "tag_spans",
-    "unpack_alignment",
-    "unpack_potentials",
+    "unpack",
 ]

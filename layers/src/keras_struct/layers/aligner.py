@@ -9,12 +9,8 @@ from keras import ops as K
 from keras_struct.layers.alignment_decoder import AlignmentDecoder, decode, decoded_spec
 from keras_struct.layers.crf import clone_initializer
 from keras_struct.layers.gap_penalties import GapPenalties
-from keras_struct.layers.packed_alignment import (
-    AlignmentPotentials,
-    check_structure,
-    pack_alignment,
-    singletons,
-)
+from keras_struct.layers.packed import alignment_options, pack, packed_spec
+from keras_struct.layers.potentials import AlignmentPotentials, check_alignment, potential_dtype
 from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
 
 SCORINGS = ("dot_product", "bilinear")
@@ -58,8 +54,8 @@ class Aligner(keras.layers.Layer):
         second_mask: The same for `second`.
 
     Returns:
-        `"potentials"`: `(B, 2 + L1, 2 + L2)`, with axes of size 1 for other structures than the
-        default, see `unpack_alignment`; float32 under every dtype policy but float64. Else as
+        `"potentials"`: `(B, 2 + L1, 2 + L2)`, with axes of size 1 that name the structure, see
+        `unpack`; float32 under every dtype policy but float64. Else as
         `AlignmentDecoder`; the map has the Keras mask of `first`.
 
     Raises:
@@ -76,7 +72,7 @@ class Aligner(keras.layers.Layer):
     >>> model.compile("adam", layers.AlignmentCrossEntropy(), metrics=[layers.AlignmentF1()])
     >>> x, y = np.array([[5, 8, 9, 2], [7, 3, 0, 0]]), np.array([[8, 9, 2], [7, 3, 3]])
     >>> paths = layers.decoding_model(model)([x, y])  # (2, 8, 2), -1 after the end
-    >>> scores = layers.unpack_alignment(model([x, y])).distribution().value()
+    >>> scores = layers.unpack(model([x, y])).distribution().value()
 
     Source: Llinares-López, Berthet, Blondel, Teboul and Vert (2023), Deep embedding and alignment
     of protein sequences; Petti et al. (2023), End-to-end learning of multiple sequence alignments
@@ -100,7 +96,7 @@ class Aligner(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_structure(structure, adjacent_gaps)
+        check_alignment(structure, adjacent_gaps)
         if output_mode not in self.OUTPUT_MODES:
             raise ValueError(
                 f"Expected an output mode among {self.OUTPUT_MODES}. "
@@ -160,7 +156,7 @@ class Aligner(keras.layers.Layer):
     def call(self, first, second, first_mask=None, second_mask=None):
         potentials = self._potentials(first, second, first_mask, second_mask)
         if self.returns_potentials:
-            return pack_alignment(*potentials)
+            return pack(potentials)
         return decode(potentials, self.output_mode, self.compute_dtype)
 
     def _potentials(self, first, second, first_mask, second_mask):
@@ -187,7 +183,7 @@ class Aligner(keras.layers.Layer):
             lengths,
             K.broadcast_to(temperature, batch),
             self.structure,
-            check_structure(self.structure, self.adjacent_gaps),
+            check_alignment(self.structure, self.adjacent_gaps),
         )
 
     def _scores(self, first, second):
@@ -199,7 +195,7 @@ class Aligner(keras.layers.Layer):
         return scores + K.cast(self.bias, scores.dtype) if self.use_bias else scores
 
     def _potential_dtype(self):
-        return keras.backend.result_type(self.compute_dtype, "float32")
+        return potential_dtype(self.compute_dtype)
 
     def compute_mask(self, first, previous_mask=None):
         return previous_mask if self.output_mode == "map" else None
@@ -208,12 +204,11 @@ class Aligner(keras.layers.Layer):
         (batch, rows), columns = first.shape[:2], second.shape[1]
         if not self.returns_potentials:
             return decoded_spec(self.output_mode, batch, rows, columns, self.compute_dtype)
-        shape = [batch, *(None if n is None else n + 2 for n in (rows, columns))]
         linear = len(self.gaps.compute_output_spec(first, second)) == 1
-        adjacent_gaps = check_structure(self.structure, self.adjacent_gaps)
-        for axis in singletons(self.structure, linear, adjacent_gaps):
-            shape.insert(len(shape) if axis == -1 else axis, 1)
-        return keras.KerasTensor(shape, self._potential_dtype())
+        adjacent_gaps = check_alignment(self.structure, self.adjacent_gaps)
+        options = alignment_options(linear, adjacent_gaps)
+        shape = (batch, rows, columns)
+        return packed_spec(self.structure, options, shape, self._potential_dtype())
 
     def get_config(self):
         return {

@@ -15,7 +15,8 @@ from keras_struct.layers.alignment_f1_loss import AlignmentF1Loss
 from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.gap_penalties import GapPenalties
-from keras_struct.layers.packed_alignment import STRUCTURES, pack_alignment, unpack_alignment
+from keras_struct.layers.packed import pack, unpack
+from keras_struct.layers.potentials import ALIGNMENTS, AlignmentPotentials
 from keras_struct.layers.structured_attention_test import (
     needs_gradients,
     numpy,
@@ -45,7 +46,7 @@ def masked_model(aligner, features=4):
     return keras.Model([first, second, *masks], aligner(*states))
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALIGNMENTS)
 @pytest.mark.parametrize("gap_extend", [-0.3, None])
 @pytest.mark.parametrize("adjacent_gaps", [None, "none", "ordered"])
 def test_packing_is_lossless(structure, gap_extend, adjacent_gaps):
@@ -58,7 +59,7 @@ def test_packing_is_lossless(structure, gap_extend, adjacent_gaps):
     aligner = Aligner(structure, gaps=gaps, adjacent_gaps=adjacent_gaps, temperature=0.5)
     packed = aligner(**X, first_mask=MASKS["first"], second_mask=MASKS["second"])
     assert tuple(packed.shape) == tuple(aligner.compute_output_spec(**X).shape)
-    unpacked = unpack_alignment(packed)
+    unpacked = unpack(packed)
     options = (
         {}
         if adjacent_gaps is None or structure == "saigo_vert"
@@ -83,7 +84,7 @@ def test_output_modes_agree_with_the_decoder(structure):
     x = [np.where(MASKS[name][..., None], X[name], np.nan) for name in X]
     feed = [*x, *MASKS.values()]
     packed = model.predict_on_batch(feed)
-    expected = unpack_alignment(packed).distribution()
+    expected = unpack(packed).distribution()
     for mode, y in (
         ("path", expected.argmax()),
         ("map", expected.marginals()),
@@ -131,15 +132,17 @@ def test_keras_contract_of_the_other_modes(mode):
 
 @pytest.mark.parametrize("mode", ["map", "score", "path"])
 def test_keras_contract_of_the_decoder(mode):
-    packed = numpy(pack_alignment(random(2, 3, 4), -3.0, structure="saigo_vert"))
+    packed = numpy(pack(AlignmentPotentials(random(2, 3, 4), -3.0, structure="saigo_vert")))
     checks = ["config", "spec", "mixed_precision", "fit"]
-    report = check_layer(AlignmentDecoder(mode), packed, dynamic_axes=(4, 6), checks=checks)
+    report = check_layer(AlignmentDecoder(mode), packed, dynamic_axes=(9, 10), checks=checks)
     assert report["fit"].startswith("not applicable")
 
 
 def test_an_empty_sequence():
     """No local alignment: path of -1, map 0, score minus infinity, and an infinite loss."""
-    packed = pack_alignment(random(1, 3, 4), -3.0, lengths=(np.array([0]), np.array([4])))
+    packed = pack(
+        AlignmentPotentials(random(1, 3, 4), -3.0, lengths=(np.array([0]), np.array([4])))
+    )
     assert (numpy(AlignmentDecoder("path")(packed)) == -1).all()
     assert not numpy(AlignmentDecoder("map")(packed)).any()
     assert numpy(AlignmentDecoder("score")(packed)) == -np.inf
@@ -148,8 +151,10 @@ def test_an_empty_sequence():
 
 @pytest.mark.parametrize("structure", ["smith_waterman", "needleman_wunsch"])
 def test_path_loss_is_the_log_probability(structure):
-    packed = pack_alignment(random(1, 2, 2), -1.0, -0.5, structure=structure, temperature=0.7)
-    alignments = unpack_alignment(packed).distribution()
+    packed = pack(
+        AlignmentPotentials(random(1, 2, 2), -1.0, -0.5, structure=structure, temperature=0.7)
+    )
+    alignments = unpack(packed).distribution()
     paths = alignments.topk(20).events[:, 0]
     paths = numpy(paths)[numpy(paths)[:, 0, 0] >= 0]
     loss = AlignmentCrossEntropy(reduction=None)
@@ -159,8 +164,10 @@ def test_path_loss_is_the_log_probability(structure):
 
 
 def test_pair_loss_by_hand():
-    packed = pack_alignment(random(2, 5, 4), -1.0, lengths=(np.array([5, 2]), np.array([4, 3])))
-    p = numpy(unpack_alignment(packed).distribution().marginals()).astype("float64")
+    packed = pack(
+        AlignmentPotentials(random(2, 5, 4), -1.0, lengths=(np.array([5, 2]), np.array([4, 3])))
+    )
+    p = numpy(unpack(packed).distribution().marginals()).astype("float64")
     y = np.stack([pairs_of(path, 5, 4) for path in PATH])
     y[1, 3, 3] = 1  # in the padding
     valid = MASKS["first"][:, :, None] & MASKS["second"][:, None]
@@ -175,7 +182,7 @@ def test_f1_by_hand():
     scores = np.full((2, 3, 3), -9.0, "float32")
     scores[0, [0, 1, 2], [0, 1, 2]] = 1.0
     scores[1, [0, 1], [1, 2]] = 1.0
-    packed = pack_alignment(scores, -5.0)
+    packed = pack(AlignmentPotentials(scores, -5.0))
     paths = np.array([[(0, 0), (1, 1), (2, 2)], [(1, 1), (2, 2), (2, 2)]])
     paths[1, 2] = -1
     paths[1, :2] = [(1, 2), (2, 3)]
@@ -193,8 +200,8 @@ def test_f1_by_hand():
 
 def test_f1_loss_is_that_of_the_expected_pairs():
     scores, gap = random(2, 4, 3), -0.7
-    packed = pack_alignment(scores, gap, lengths=(np.array([4, 2]), np.array([3, 3])))
-    p = numpy(unpack_alignment(packed).distribution().marginals())
+    packed = pack(AlignmentPotentials(scores, gap, lengths=(np.array([4, 2]), np.array([3, 3]))))
+    p = numpy(unpack(packed).distribution().marginals())
     path = np.array([[(0, 0), (1, 1), (2, 1), (3, 2)], [(0, 1), (1, 2), (2, 3), (-1, -1)]])
     pairs = np.stack([pairs_of(nodes, 4, 3) for nodes in path])
     expected = [1 - 2 * (a * b).sum() / (a + b).sum() for a, b in zip(p, pairs, strict=True)]
@@ -202,7 +209,7 @@ def test_f1_loss_is_that_of_the_expected_pairs():
     for reference, y in (("path", path), ("pairs", pairs)):
         loss = AlignmentF1Loss(reference, reduction=None)(y, packed)
         np.testing.assert_allclose(numpy(loss), expected, rtol=1e-5)
-    nothing = pack_alignment(scores, gap, lengths=(np.array([0, 0]), np.array([3, 3])))
+    nothing = pack(AlignmentPotentials(scores, gap, lengths=(np.array([0, 0]), np.array([3, 3]))))
     assert float(AlignmentF1Loss("pairs")(np.zeros((2, 4, 3), "float32"), nothing)) == 0
 
 
@@ -266,7 +273,7 @@ def test_float16():
     packed = aligner(random(1, n, 4), random(1, 3, 4), first_mask=right_padded([2499], n))
     assert aligner.compute_dtype == "float16"
     assert keras.backend.standardize_dtype(packed.dtype) == "float32"
-    assert numpy(unpack_alignment(packed).lengths[0]).tolist() == [2499]
+    assert numpy(unpack(packed).lengths[0]).tolist() == [2499]
     with pytest.raises(ValueError, match="Received: dtype=float16"):
         AlignmentDecoder()(keras.ops.cast(packed, "float16"))
 
@@ -290,7 +297,7 @@ def test_the_map_goes_on_with_the_mask_of_the_first_sequence():
         (lambda: AlignmentF1("accuracy"), "measure='accuracy'"),
         (lambda: AlignmentF1Loss("matrix"), "reference='matrix'"),
         (lambda: AlignmentCrossEntropy()(np.ones((2, 5, 4)), np.ones((2, 7, 6))), "a path"),
-        (lambda: unpack_alignment(np.ones((2, 7), "float32")), r"shape=\(2, 7\)"),
+        (lambda: unpack(np.ones((2, 7), "float32")), r"shape=\(2, 7\)"),
     ],
 )
 def test_user_errors(call, message):

@@ -35,8 +35,9 @@ class AlignmentCrossEntropy(AlignmentLoss):
 
     >>> import numpy as np
     >>> from keras_struct import layers
-    >>> packed = layers.pack_alignment(
-    ...     np.zeros((1, 1, 1), "float32"), gap_open=0.0, structure="needleman_wunsch"
+    >>> scores = np.zeros((1, 1, 1), "float32")
+    >>> packed = layers.pack(
+    ...     layers.AlignmentPotentials(scores, gap_open=0.0, structure="needleman_wunsch")
     ... )
     >>> path = np.array([[[0, 0], [1, 1]]])  # one of three
     >>> print(round(float(layers.AlignmentCrossEntropy()(path, packed)), 3))

@@ -3,7 +3,8 @@
 import keras
 from keras import ops as K
 
-from keras_struct.layers.packed_alignment import unpack_alignment, wide_axes
+from keras_struct.layers.packed import scores_spec, unpack
+from keras_struct.layers.potentials import AlignmentPotentials, potential_dtype
 
 OUTPUT_MODES = ("path", "map", "score")
 
@@ -22,7 +23,7 @@ class AlignmentDecoder(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: Packed potentials, see `pack_alignment`.
+        inputs: Packed potentials, see `pack`.
 
     Returns:
         `"path"`: `(B, L1 + L2 + 1, 2)`, int32: how many tokens of the two sequences are consumed at
@@ -53,16 +54,15 @@ class AlignmentDecoder(keras.layers.Layer):
         self.temperature = temperature
 
     def call(self, inputs):
-        potentials = unpack_alignment(inputs)
+        potentials = unpack(inputs, AlignmentPotentials)
         return decode(potentials, self.output_mode, self.compute_dtype, self.temperature)
 
     def compute_mask(self, inputs, previous_mask=None):
         return None
 
     def compute_output_spec(self, inputs):
-        sizes = (inputs.shape[axis] for axis in wide_axes(inputs.shape))
-        rows, columns = (None if size is None else size - 2 for size in sizes)
-        return decoded_spec(self.output_mode, inputs.shape[0], rows, columns, self.compute_dtype)
+        shape = scores_spec(inputs, AlignmentPotentials)[0].shape
+        return decoded_spec(self.output_mode, *shape, self.compute_dtype)
 
     def get_config(self):
         return {
@@ -85,6 +85,6 @@ def decoded_spec(output_mode, batch, rows, columns, dtype):
     if output_mode == "map":
         return keras.KerasTensor((batch, rows, columns), dtype)
     if output_mode == "score":
-        return keras.KerasTensor((batch,), keras.backend.result_type(dtype, "float32"))
+        return keras.KerasTensor((batch,), potential_dtype(dtype))
     nodes = None if rows is None or columns is None else rows + columns + 1
     return keras.KerasTensor((batch, nodes, 2), "int32")

@@ -4,7 +4,8 @@ import keras
 from keras import ops as K
 
 from keras_struct.layers.alignment_loss import check_reference, reference_pairs
-from keras_struct.layers.packed_alignment import unpack_alignment
+from keras_struct.layers.packed import unpack
+from keras_struct.layers.potentials import AlignmentPotentials
 from keras_struct.layers.span_f1 import MEASURES, ratio
 
 
@@ -31,7 +32,8 @@ class AlignmentF1(keras.metrics.Metric):
 
     >>> import numpy as np
     >>> from keras_struct import layers
-    >>> packed = layers.pack_alignment(np.eye(3, dtype="float32")[None], gap_open=-1.0)
+    >>> scores = np.eye(3, dtype="float32")[None]
+    >>> packed = layers.pack(layers.AlignmentPotentials(scores, gap_open=-1.0))
     >>> metric = layers.AlignmentF1(reference="pairs")
     >>> metric.update_state(np.array([[[1, 0, 0], [0, 0, 0], [0, 0, 0]]]), packed)
     >>> float(metric.result())  # one of three predicted pairs, one of one found
@@ -51,7 +53,7 @@ class AlignmentF1(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.convert_to_tensor(y_true)
         check_reference(self.reference, y_true)
-        potentials = unpack_alignment(K.stop_gradient(K.convert_to_tensor(y_pred)))
+        potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), AlignmentPotentials)
         alignments = potentials.distribution(temperature=0)
         predicted = K.cast(alignments.marginals(), self.dtype)
         target = reference_pairs(self.reference, y_true, potentials, alignments)

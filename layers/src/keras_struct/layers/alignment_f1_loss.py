@@ -32,8 +32,9 @@ class AlignmentF1Loss(AlignmentLoss):
 
     >>> import numpy as np
     >>> from keras_struct import layers
-    >>> packed = layers.pack_alignment(
-    ...     np.zeros((1, 1, 1), "float32"), gap_open=0.0, structure="needleman_wunsch"
+    >>> scores = np.zeros((1, 1, 1), "float32")
+    >>> packed = layers.pack(
+    ...     layers.AlignmentPotentials(scores, gap_open=0.0, structure="needleman_wunsch")
     ... )
     >>> loss = layers.AlignmentF1Loss("pairs")  # the pair has probability 1/3
     >>> print(round(float(loss(np.ones((1, 1, 1)), packed)), 3))

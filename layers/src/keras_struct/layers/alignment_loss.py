@@ -3,7 +3,8 @@
 import keras
 from keras import ops as K
 
-from keras_struct.layers.packed_alignment import unpack_alignment
+from keras_struct.layers.packed import unpack
+from keras_struct.layers.potentials import AlignmentPotentials
 from keras_struct.layers.sequence_mask import mask_from_lengths
 
 REFERENCES = ("path", "pairs")
@@ -24,7 +25,7 @@ class AlignmentLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         check_reference(self.reference, y_true)
-        potentials = unpack_alignment(y_pred)
+        potentials = unpack(y_pred, AlignmentPotentials)
         return self.alignment_loss(y_true, potentials, potentials.distribution())
 
     def alignment_loss(self, y_true, potentials, alignments):

@@ -7,6 +7,7 @@ from keras import initializers
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.segments import token_marginals, window_sums
 from keras_struct.layers.sequence_mask import kept_first
 
@@ -212,7 +213,7 @@ class SemiMarkovMap(AttentionMap):
         )
 
     def marginals(self, scores, key_mask, temperature):
-        dtype = keras.backend.result_type(scores.dtype, "float32")
+        dtype = potential_dtype(scores.dtype)
         given, lengths = scores.dtype, None
         if key_mask is not None:  # a run goes on behind a key that is not there
             scores, lengths, back = kept_first(scores, key_mask)

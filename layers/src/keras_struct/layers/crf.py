@@ -5,7 +5,8 @@ import numpy as np
 from keras import initializers, regularizers
 from keras import ops as K
 
-from keras_struct.layers.packed_potentials import ChainPotentials, header_rows, pack_potentials
+from keras_struct.layers.packed import pack, packed_spec
+from keras_struct.layers.potentials import ChainPotentials, potential_dtype
 from keras_struct.layers.sequence_mask import lengths_from_mask
 from keras_struct.layers.structured_decoder import StructuredDecoder, decode, decoded_spec
 from keras_struct.layers.tag_scheme import TagConstraints
@@ -52,8 +53,8 @@ class CRF(keras.layers.Layer):
             inputs. What the padding holds, NaN included, never matters.
 
     Returns:
-        `"potentials"`: `(B, H + N, K)`, see `unpack_potentials`; float32 under every dtype policy
-        but float64. `"marginals"`: `(B, N, K)`. `"tags"`: `(B, N)`, int32.
+        `"potentials"`: `(B, H + N, K)`, see `unpack`; float32 under every dtype policy but float64.
+        `"marginals"`: `(B, N, K)`. `"tags"`: `(B, N)`, int32.
 
     Example:
 
@@ -75,6 +76,7 @@ class CRF(keras.layers.Layer):
 
     OUTPUT_MODES: tuple[str, ...] = ("potentials", "marginals", "tags")
     decoder = StructuredDecoder
+    structure = "linear_chain"
 
     def __init__(
         self,
@@ -172,7 +174,7 @@ class CRF(keras.layers.Layer):
     def call(self, inputs, mask=None):
         potentials = self._potentials(inputs, mask)
         if self.returns_potentials:
-            return pack_potentials(*potentials)
+            return pack(potentials)
         decoded = decode(potentials, self.output_mode)
         return K.cast(decoded, self.compute_dtype) if self.output_mode == "marginals" else decoded
 
@@ -207,7 +209,7 @@ class CRF(keras.layers.Layer):
         return scores if allowed is None else K.where(allowed, scores, -float("inf"))
 
     def _potential_dtype(self):
-        return keras.backend.result_type(self.compute_dtype, "float32")
+        return potential_dtype(self.compute_dtype)
 
     def compute_mask(self, inputs, previous_mask=None):
         # The packed potentials hold their lengths, and have rows that are not tokens.
@@ -217,9 +219,8 @@ class CRF(keras.layers.Layer):
         batch, n = inputs.shape[:2]
         if not self.returns_potentials:
             return decoded_spec(self.output_mode, (batch, n), self.num_tags, self.compute_dtype)
-        inner = self._inner_shape()
-        rows = None if n is None else n + header_rows((batch, n, *inner))
-        return keras.KerasTensor((batch, rows, *inner), self._potential_dtype())
+        shape = (batch, n, *self._inner_shape())
+        return packed_spec(self.structure, {}, shape, self._potential_dtype())
 
     def _inner_shape(self):
         return (self.num_tags,)

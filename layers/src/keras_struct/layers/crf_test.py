@@ -9,7 +9,7 @@ import pytest
 from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.crf import CRF
-from keras_struct.layers.packed_potentials import unpack_potentials
+from keras_struct.layers.packed import unpack
 from keras_struct.layers.span_f1 import SpanF1
 from keras_struct.layers.structured_decoder import StructuredDecoder, decoding_model
 from keras_struct.layers.structured_nll import StructuredNLL
@@ -79,7 +79,7 @@ def test_loss_marginals_and_tags_equal_enumeration(constraints):
     inputs = [x, padding_mask(lengths, 4)]
     model = masked_model(crf)
     packed = model(inputs)
-    potentials = [numpy(p).astype("float64") for p in unpack_potentials(packed)]
+    potentials = [numpy(p).astype("float64") for p in unpack(packed)]
     marginals = decoded("marginals", packed)
     tags = decoded("tags", packed)
     target = np.array([[0, 1, 2, 0], [1, 2, 7, 7], [1, 7, 7, 7]])

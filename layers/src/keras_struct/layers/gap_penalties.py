@@ -6,6 +6,7 @@ from keras import ops as K
 
 from keras_struct.layers.alignment_map import check_gaps
 from keras_struct.layers.crf import clone_initializer
+from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.sequence_mask import without_padding
 
 
@@ -113,7 +114,7 @@ class GapPenalties(keras.layers.Layer):
         )
 
     def _gap_dtype(self):
-        return keras.backend.result_type(self.compute_dtype, "float32")
+        return potential_dtype(self.compute_dtype)
 
     def compute_mask(self, first, previous_mask=None):
         return None

@@ -33,8 +33,9 @@ class SemiMarkovCRF(CRF):
         mask: Boolean `(B, N)`, right-padded, as in `CRF`.
 
     Returns:
-        `"potentials"`: `(B, H + N, D, K)`. `"marginals"`: `(B, N, K)`. `"tags"`: `(B, N)`, int32.
-        `"segments"`: `(B, N, 2)`, int32, label and length at the start of a segment, -1 elsewhere.
+        `"potentials"`: `(B, 1, H + N, D, K)`. `"marginals"`: `(B, N, K)`. `"tags"`: `(B, N)`,
+        int32. `"segments"`: `(B, N, 2)`, int32, label and length at the start of a segment, -1
+        elsewhere.
 
     Example:
 
@@ -51,6 +52,7 @@ class SemiMarkovCRF(CRF):
     """
 
     OUTPUT_MODES = ("potentials", "marginals", "tags", "segments")
+    structure = "semi_markov"
 
     def __init__(
         self,

@@ -8,7 +8,8 @@ import pytest
 
 from keras_struct.layers.check_layer import CHECKS, check_layer
 from keras_struct.layers.crf import CRF
-from keras_struct.layers.packed_potentials import pack_potentials, unpack_potentials
+from keras_struct.layers.packed import pack, unpack
+from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import segments_to_spans, spans_to_segments
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
 from keras_struct.layers.span_f1 import SpanF1
@@ -55,9 +56,7 @@ def test_loss_marginals_and_segments_equal_enumeration():
     n, longest, k = 4, 3, 2
     layer = SemiMarkovCRF(k, longest, transition_initializer="random_normal")
     packed = layer(random(1, n, 5))
-    scores, transitions, start, end, _ = (
-        numpy(p).astype("float64") for p in unpack_potentials(packed)
-    )
+    scores, transitions, start, end, _ = (numpy(p).astype("float64") for p in unpack(packed))
     every = list(segmentations(n, longest, k))
     totals = np.array(
         [
@@ -88,7 +87,7 @@ def test_scores_of_segments():
     n, longest, k = 5, 3, 2
     layer = SemiMarkovCRF(k, longest, transition_initializer="random_normal")
     x = random(1, n, 4)
-    scores = numpy(unpack_potentials(layer(x)).scores)[0]
+    scores = numpy(unpack(layer(x)).scores)[0]
     kernels = [numpy(w) for w in layer.weights if w.name == "kernel"]
     token, first, last = (x[0] @ kernel for kernel in kernels)
     for s in range(n):
@@ -164,7 +163,7 @@ def test_span_f1_of_segments():
         if d > 0:
             scores[0, n, d - 1, k] = 100.0
     metric = SpanF1(labels)
-    metric.update_state(target[None], pack_potentials(scores, np.zeros((3, 3))))
+    metric.update_state(target[None], pack(ChainPotentials(scores, np.zeros((3, 3)))))
     np.testing.assert_allclose(float(metric.result()), 0.5)
 
 

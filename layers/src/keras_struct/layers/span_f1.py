@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops as K
 
-from keras_struct.layers.packed_potentials import unpack_potentials
+from keras_struct.layers.packed import unpack
+from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import last_start
 from keras_struct.layers.sequence_mask import keras_mask, mask_from_lengths
 from keras_struct.layers.tag_scheme import span_tables
@@ -85,7 +86,7 @@ class SpanF1(keras.metrics.Metric):
     def _prediction(self, y_pred):
         """The best tags `(B, N)` or segments `(B, N, 2)`, and which tokens count, `(B, N)`."""
         if self.from_potentials:
-            potentials = unpack_potentials(K.stop_gradient(K.convert_to_tensor(y_pred)))
+            potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
             best = potentials.distribution().argmax()
             return best, mask_from_lengths(potentials.lengths, K.shape(best)[1])
         mask = keras_mask(y_pred)

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_struct.layers.packed_potentials import pack_potentials
+from keras_struct.layers.packed import pack
+from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.span_f1 import SpanF1
 from keras_struct.layers.tag_scheme import tag_constraints, tag_spans
 from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenceAccuracy
@@ -71,7 +72,9 @@ def test_f1_of_potentials_and_lengths():
     y_true, y_pred, lengths = *rng.integers(0, 3, (2, 8, 9)), rng.integers(0, 10, 8)
     scores = np.eye(3, dtype="float32")[y_pred]
     by_potentials, by_tags = SpanF1(BIO[:3]), SpanF1(BIO[:3], from_potentials=False)
-    by_potentials.update_state(y_true, pack_potentials(scores, np.zeros((3, 3)), lengths=lengths))
+    by_potentials.update_state(
+        y_true, pack(ChainPotentials(scores, np.zeros((3, 3)), lengths=lengths))
+    )
     for t, p, n in zip(y_true, y_pred, lengths, strict=True):
         by_tags.update_state(*(np.pad(y[:n], (0, 9 - n))[None] for y in (t, p)))
     np.testing.assert_allclose(float(by_potentials.result()), float(by_tags.result()), rtol=1e-6)
@@ -100,7 +103,7 @@ def test_f1_sees_the_mask_of_a_softmax_tagger():
 
 def test_sample_weights():
     scores = np.eye(2, dtype="float32")[np.array([[1, 0, 1], [1, 1, 1]])]
-    packed = pack_potentials(scores, np.zeros((2, 2)))
+    packed = pack(ChainPotentials(scores, np.zeros((2, 2))))
     y_true = np.array([[1, 0, 1], [0, 0, 0]])
     for metric in (ViterbiAccuracy(), ViterbiSequenceAccuracy(), SpanF1(["O", "B"])):
         metric.update_state(y_true, packed)
@@ -115,7 +118,7 @@ def test_sample_weights():
 
 def test_metrics_count_valid_tokens_only():
     scores = np.eye(2, dtype="float32")[np.array([[1, 0, 1]])]
-    packed = pack_potentials(scores, np.zeros((2, 2)), lengths=[2])
+    packed = pack(ChainPotentials(scores, np.zeros((2, 2)), lengths=[2]))
     token, sequence = ViterbiAccuracy(), ViterbiSequenceAccuracy()
     for metric in (token, sequence):
         metric.update_state([[1, 0, 0]], packed)

@@ -3,7 +3,8 @@
 import keras
 from keras import ops as K
 
-from keras_struct.layers.packed_potentials import header_rows, unpack_potentials
+from keras_struct.layers.packed import scores_spec, unpack
+from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import token_labels, token_marginals
 from keras_struct.layers.sequence_mask import mask_from_lengths
 
@@ -43,7 +44,7 @@ class StructuredDecoder(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: Packed potentials, `(B, H + N, K)` or `(B, H + N, D, K)`.
+        inputs: Packed potentials, see `pack`.
 
     Returns:
         `"tags"`: `(B, N)`, int32, -1 in the padding. `"segments"`: `(B, N, 2)`, int32, -1 where no
@@ -73,19 +74,18 @@ class StructuredDecoder(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs):
-        decoded = decode(unpack_potentials(inputs), self.output_mode, self.temperature)
+        decoded = decode(unpack(inputs, ChainPotentials), self.output_mode, self.temperature)
         return K.cast(decoded, self.compute_dtype) if self.output_mode == "marginals" else decoded
 
     def compute_mask(self, inputs, previous_mask=None):
         if isinstance(inputs, keras.KerasTensor):
             return None  # The lengths are values; Keras asks again when there are some.
-        potentials = unpack_potentials(inputs)
+        potentials = unpack(inputs, ChainPotentials)
         return mask_from_lengths(potentials.lengths, K.shape(potentials.scores)[1])
 
     def compute_output_spec(self, inputs):
-        batch, rows = inputs.shape[:2]
-        n = None if rows is None else rows - header_rows(inputs.shape)
-        return decoded_spec(self.output_mode, (batch, n), inputs.shape[-1], self.compute_dtype)
+        shape = scores_spec(inputs, ChainPotentials)[0].shape
+        return decoded_spec(self.output_mode, shape[:2], shape[-1], self.compute_dtype)
 
     def get_config(self):
         return {

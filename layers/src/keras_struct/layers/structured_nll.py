@@ -3,7 +3,8 @@
 import keras
 from keras import ops as K
 
-from keras_struct.layers.packed_potentials import unpack_potentials
+from keras_struct.layers.packed import unpack
+from keras_struct.layers.potentials import ChainPotentials
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -37,7 +38,7 @@ class StructuredNLL(keras.losses.Loss):
         )
 
     def call(self, y_true, y_pred):
-        return -unpack_potentials(y_pred).distribution().log_prob(K.cast(y_true, "int32"))
+        return -unpack(y_pred, ChainPotentials).distribution().log_prob(K.cast(y_true, "int32"))
 
     def get_config(self):
         return {**super().get_config(), "dtype": self.dtype}

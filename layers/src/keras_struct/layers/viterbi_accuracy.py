@@ -3,7 +3,8 @@
 import keras
 from keras import ops as K
 
-from keras_struct.layers.packed_potentials import unpack_potentials
+from keras_struct.layers.packed import unpack
+from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import token_labels
 from keras_struct.layers.sequence_mask import mask_from_lengths
 
@@ -30,8 +31,8 @@ class ViterbiAccuracy(keras.metrics.Mean):
     >>> import keras, numpy as np
     >>> from keras_struct import layers
     >>> metric = layers.ViterbiAccuracy()
-    >>> potentials = layers.pack_potentials(np.eye(3, dtype="float32")[None], np.zeros((3, 3)))
-    >>> metric.update_state([[0, 1, 0]], potentials)
+    >>> chain = layers.ChainPotentials(np.eye(3, dtype="float32")[None], np.zeros((3, 3)))
+    >>> metric.update_state([[0, 1, 0]], layers.pack(chain))
     >>> round(float(metric.result()), 3)
     0.667
     """
@@ -66,8 +67,8 @@ class ViterbiSequenceAccuracy(keras.metrics.Mean):
     >>> import keras, numpy as np
     >>> from keras_struct import layers
     >>> metric = layers.ViterbiSequenceAccuracy()
-    >>> potentials = layers.pack_potentials(np.eye(3, dtype="float32")[None], np.zeros((3, 3)))
-    >>> metric.update_state([[0, 1, 2]], potentials)
+    >>> chain = layers.ChainPotentials(np.eye(3, dtype="float32")[None], np.zeros((3, 3)))
+    >>> metric.update_state([[0, 1, 2]], layers.pack(chain))
     >>> float(metric.result())
     1.0
     """
@@ -89,7 +90,7 @@ def weight_of_tokens(sample_weight, dtype):
 
 def _right_tags(y_true, y_pred):
     """Whether each tag is right, and whether it counts, both `(B, N)`."""
-    potentials = unpack_potentials(K.stop_gradient(K.convert_to_tensor(y_pred)))
+    potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
     best, target = potentials.distribution().argmax(), K.cast(y_true, "int32")
     valid = mask_from_lengths(potentials.lengths, K.shape(best)[1])
     if len(best.shape) == 3:

@@ -24,7 +24,6 @@ from keras_struct.parsers.dependency_parser import (
 from keras_struct.parsers.greedy_spans import greedy_spans
 from keras_struct.parsers.label_vocabulary import LabelVocabulary
 from keras_struct.parsers.local_cross_entropy import LocalCrossEntropy
-from keras_struct.parsers.packed_tree import TreePotentials, pack_tree, unpack_tree
 from keras_struct.parsers.tree import Tree, read_trees
 from keras_struct.parsers.tree_decoder import TreeDecoder
 from keras_struct.parsers.tree_max_margin import TreeMaxMargin
@@ -49,7 +48,6 @@ __all__ = [
     "TreeDecoder",
     "TreeMaxMargin",
     "TreeNLL",
-    "TreePotentials",
     "arcs",
     "attachment_scores",
     "binarize",
@@ -61,7 +59,6 @@ __all__ = [
     "greedy_spans",
     "is_projective",
     "new_sentence",
-    "pack_tree",
     "read_conllu",
     "read_trees",
     "strip_functions",
@@ -70,7 +67,6 @@ __all__ = [
     "tree_from_spans",
     "tree_spans",
     "unbinarize",
-    "unpack_tree",
     "with_arcs",
     "words_of",
 ]

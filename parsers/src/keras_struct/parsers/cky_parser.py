@@ -36,8 +36,8 @@ class CKYParser(ParserHead):
             states. What the padding holds, NaN included, never matters.
 
     Returns:
-        `"potentials"`: `(B, 1 + N, N, K)`, see `unpack_tree`; float32 under every dtype policy but
-        float64. Else as `TreeDecoder`.
+        `"potentials"`: `(B, 1, 1, 2 + N, 1 + N, K)`, see `layers.unpack`; float32 under every dtype
+        policy but float64. Else as `TreeDecoder`.
 
     Raises:
         ValueError: For arguments, or a shape of the states, that do not fit.

@@ -36,7 +36,7 @@ class DependencyParser(ParserHead):
             states. What the padding holds, NaN included, never matters.
 
     Returns:
-        `"potentials"`: `(B, 1 + N, N, K)` with axes of size 1 after the batch, see `unpack_tree`;
+        `"potentials"`: `(B, 2 + N, 1 + N, K)` with axes of size 1, see `layers.unpack`;
         float32 under every dtype policy but float64. Else as `TreeDecoder`.
 
     Raises:
@@ -65,12 +65,6 @@ class DependencyParser(ParserHead):
         self.single_root = single_root
         self.arc_dim = check_size("arc_dim", arc_dim)
         self.relation_dim = check_size("relation_dim", relation_dim)
-
-    trees: str
-
-    @property
-    def structure(self):
-        return self.trees if self.single_root else f"{self.trees}_multi_root"
 
     def build_scores(self, states_shape):
         features = states_shape[-1]
@@ -150,7 +144,7 @@ class EisnerParser(DependencyParser):
     (1996), Three new probabilistic models for dependency parsing.
     """
 
-    trees = "eisner"
+    structure = "eisner"
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -183,4 +177,4 @@ class SpanningTreeParser(DependencyParser):
     theorem.
     """
 
-    trees = "spanning_tree"
+    structure = "spanning_tree"

@@ -8,7 +8,7 @@ def greedy_spans(scores, null=0):
 
     Args:
         scores: Array `(N, N, K)` of one sentence, [first word, last word, label], such as
-            `unpack_tree(packed).scores[b, :n, :n]`.
+            `layers.unpack(packed).scores[b, :n, :n]`.
         null: The label that stands for no constituent.
 
     Returns:

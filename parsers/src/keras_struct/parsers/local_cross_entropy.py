@@ -23,7 +23,7 @@ class LocalCrossEntropy(TreeLoss):
 
     Call arguments:
         y_true: Gold trees, see `TreeDecoder` for their form; spans may be those of any tree.
-        y_pred: The packed scores of a parser head, see `pack_tree`.
+        y_pred: The packed scores of a parser head, see `layers.pack`.
         sample_weight: Weights of the sentences, `(B,)`.
 
     Raises:
@@ -32,8 +32,9 @@ class LocalCrossEntropy(TreeLoss):
     Example:
 
     >>> import numpy as np
-    >>> from keras_struct import parsers
-    >>> packed = parsers.pack_tree(np.zeros((1, 3, 3, 1), "float32"), structure="eisner")
+    >>> from keras_struct import layers, parsers
+    >>> scores = np.zeros((1, 3, 3, 1), "float32")
+    >>> packed = layers.pack(layers.TreePotentials(scores, structure="eisner"))
     >>> heads = np.array([[[2, 0], [0, 0], [2, 0]]])  # each word one of three
     >>> print(round(float(parsers.LocalCrossEntropy()(heads, packed)), 3))
     3.296

@@ -5,16 +5,18 @@ from keras import initializers
 from keras import ops as K
 
 from keras_struct.layers.crf import clone_initializer
+from keras_struct.layers.packed import pack, packed_spec, tree_options
+from keras_struct.layers.potentials import TreePotentials, potential_dtype
 from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
-from keras_struct.parsers.packed_tree import TreePotentials, pack_tree, packed_spec
 from keras_struct.parsers.tree_decoder import OUTPUT_MODES, TreeDecoder, decode, decoded_spec
 
 
 class ParserHead(keras.layers.Layer):
     """Base class of the heads of parsers, see `CKYParser` and `DependencyParser`.
 
-    A subclass says its `structure`, builds layers in `build_scores(states_shape)` and implements
-    `scores(states, training)`, `(B, N, F) -> (B, N, N, K)`.
+    A subclass says its `structure` (and `single_root`, see `TreePotentials`), builds layers in
+    `build_scores(states_shape)` and implements `scores(states, training)`,
+    `(B, N, F) -> (B, N, N, K)`.
 
     Args:
         num_labels: Number of scores of a part, K.
@@ -27,6 +29,8 @@ class ParserHead(keras.layers.Layer):
 
     OUTPUT_MODES = ("potentials", *OUTPUT_MODES)
     decoder = TreeDecoder
+    structure: str
+    single_root = True
 
     def __init__(self, num_labels, output_mode, dropout, activation, kernel_initializer, **kwargs):
         super().__init__(**kwargs)
@@ -50,11 +54,6 @@ class ParserHead(keras.layers.Layer):
                 f"Expected token states (B, N, F). Received: states_shape={tuple(states_shape)}"
             )
         self.build_scores(tuple(states_shape))
-
-    @property
-    def structure(self):
-        """One of `packed_tree.STRUCTURES`."""
-        raise NotImplementedError
 
     def build_scores(self, states_shape):
         raise NotImplementedError
@@ -91,9 +90,9 @@ class ParserHead(keras.layers.Layer):
         else:
             lengths = lengths_from_mask(mask)
         scores = K.cast(self.scores(states, training), self._potential_dtype())
+        potentials = TreePotentials(scores, lengths, self.structure, self.single_root)
         if self.returns_potentials:
-            return pack_tree(scores, lengths, self.structure)
-        potentials = TreePotentials(scores, lengths, self.structure)
+            return pack(potentials)
         return decode(potentials, self.output_mode, self.compute_dtype)
 
     def compute_mask(self, states, previous_mask=None):
@@ -103,11 +102,12 @@ class ParserHead(keras.layers.Layer):
         batch, n = states.shape[:2]
         shape = (batch, n, n, self.num_labels)
         if self.returns_potentials:
-            return packed_spec(shape, self.structure, self._potential_dtype())
+            options = tree_options(self.structure, self.single_root)
+            return packed_spec(self.structure, options, shape, self._potential_dtype())
         return decoded_spec(self.output_mode, shape, self.structure, self.compute_dtype)
 
     def _potential_dtype(self):
-        return keras.backend.result_type(self.compute_dtype, "float32")
+        return potential_dtype(self.compute_dtype)
 
     def get_config(self):
         return {

@@ -6,11 +6,12 @@ from keras_struct import layers, parsers
 from keras_struct.layers import check_layer
 from keras_struct.ops.laws import enumeration
 from keras_struct.ops.testing import BACKEND, HAS_GRADIENTS, array, float64, tensor
-from keras_struct.parsers.packed_tree import STRUCTURES
 from keras_struct.parsers.random_tree import random_tree
 from keras_struct.parsers.tree_target import event_of, tree_of
 
 COMPILED = ("jax", "tensorflow")
+# Name of the structure, and whether a tree has a single root.
+STRUCTURES = ("cky", "eisner", "spanning_tree", "eisner_multi_root", "spanning_tree_multi_root")
 RNG = np.random.default_rng(0)
 LENGTHS = np.array([4, 1, 3], "int32")
 STATES = RNG.normal(size=(3, 4, 3)).astype("float32")
@@ -35,17 +36,22 @@ def target(structure):
     return SPANS if structure == "cky" else ARCS
 
 
+def pack(scores, lengths=None, structure="cky"):
+    name = structure.removesuffix("_multi_root")
+    return layers.pack(layers.TreePotentials(scores, lengths, name, name == structure))
+
+
 def potentials(structure, scale=1.0):
     """Random scores in float64 with NaN in the padding, and their packed tensor."""
     rng = np.random.default_rng(1)
     scores = scale * rng.normal(size=(3, 4, 4, 3 if structure == "cky" else 2))
     scores[~(MASK[:, :, None] & MASK[:, None])] = np.nan
-    return scores, parsers.pack_tree(tensor(scores), LENGTHS, structure)
+    return scores, pack(tensor(scores), LENGTHS, structure)
 
 
 def trees(packed):
     """All trees of each sentence: their events as bytes, scores and padded arrays."""
-    unpacked = parsers.unpack_tree(packed)
+    unpacked = layers.unpack(packed)
     found = []
     for b, objects in enumerate(enumeration(unpacked.distribution())):
         events = tensor(np.stack([event for event, *_ in objects]), "int32")
@@ -91,7 +97,7 @@ def test_losses_equal_enumeration(structure):
 @pytest.mark.parametrize("structure", STRUCTURES[:3])
 def test_max_margin_is_zero_where_the_gold_tree_wins_by_the_margin(structure):
     scores, _ = potentials(structure, scale=0.0)
-    event = array(event_of(target(structure), parsers.unpack_tree(potentials(structure, 0.0)[1])))
+    event = array(event_of(target(structure), layers.unpack(potentials(structure, 0.0)[1])))
     gold = np.zeros_like(scores)
     for b in range(3):
         if structure == "cky":
@@ -103,7 +109,7 @@ def test_max_margin_is_zero_where_the_gold_tree_wins_by_the_margin(structure):
                     gold[b, m, h, label] = 1
     loss = parsers.TreeMaxMargin(1.0, reduction=None)
     for factor, expected in ((1.0, 0.0), (0.9, None)):
-        packed = parsers.pack_tree((factor * gold).astype("float32"), LENGTHS, structure)
+        packed = pack((factor * gold).astype("float32"), LENGTHS, structure)
         value = array(loss(target(structure), packed))
         if expected is None:
             assert (value > 0.05).all()
@@ -137,8 +143,9 @@ def test_local_cross_entropy(structure):
 def test_decoded_trees(structure):
     with float64():
         scores, packed = potentials(structure)
-        unpacked = parsers.unpack_tree(packed)
-        assert unpacked.structure == structure
+        unpacked = layers.unpack(packed)
+        name = structure.removesuffix("_multi_root")
+        assert (unpacked.structure, unpacked.single_root) == (name, name == structure)
         np.testing.assert_array_equal(array(unpacked.lengths), LENGTHS)
         np.testing.assert_allclose(array(unpacked.scores), scores, rtol=1e-6)
         best = array(parsers.TreeDecoder(dtype="float64")(packed))
@@ -190,7 +197,7 @@ def test_a_target_that_is_no_tree_has_an_infinite_loss():
             loss(SPANS, packed)
         with pytest.raises(ValueError, match=r"Expected spans \(B, M, 3\)"):
             loss(ARCS, potentials("cky")[1])
-        with pytest.raises(ValueError, match="Expected packed scores"):
+        with pytest.raises(ValueError, match="Expected packed potentials"):
             loss(ARCS, np.zeros((1, 3, 3)))
 
 
@@ -200,7 +207,7 @@ def test_spans_of_any_tree_come_back():
     labels = parsers.LabelVocabulary.of([label for c in charts for *_, label in c])
     spans = np.stack([labels.encode_spans(chart, 23) for chart in charts])
     scores = np.zeros((4, 12, 12, len(labels)), "float32")
-    unpacked = parsers.unpack_tree(parsers.pack_tree(scores, [1, 2, 7, 12]))
+    unpacked = layers.unpack(pack(scores, [1, 2, 7, 12]))
     np.testing.assert_array_equal(array(tree_of(event_of(spans, unpacked), unpacked)), spans)
 
 
@@ -307,8 +314,8 @@ def test_arguments():
         "temperature=-1": lambda: parsers.TreeDecoder(temperature=-1),
         "threshold=1": lambda: parsers.TreeDecoder("minimum_risk", threshold=1),
         "null_label=9": lambda: parsers.TreeDecoder("minimum_risk", null_label=9)(packed),
-        "structure='dag'": lambda: parsers.pack_tree(np.zeros((1, 2, 2, 1)), structure="dag"),
-        "shape of scores": lambda: parsers.pack_tree(np.zeros((1, 2, 2))),
+        "structure='dag'": lambda: pack(np.zeros((1, 2, 2, 1)), structure="dag"),
+        r"Expected scores of shape \(B, N, N, K\)": lambda: pack(np.zeros((1, 2, 2))),
         "states_shape": lambda: parsers.CKYParser(2)(np.zeros((1, 2))),
     }.items():
         with pytest.raises(ValueError, match=message.replace(".", r"\.")):

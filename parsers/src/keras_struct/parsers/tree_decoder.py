@@ -3,7 +3,8 @@
 import keras
 from keras import ops as K
 
-from keras_struct.parsers.packed_tree import STRUCTURES, is_packed_tree, unpack_tree
+from keras_struct.layers.packed import scores_spec, unpack
+from keras_struct.layers.potentials import TreePotentials
 from keras_struct.parsers.tree_target import tree_of
 
 OUTPUT_MODES = ("tree", "marginals", "minimum_risk")
@@ -29,7 +30,7 @@ class TreeDecoder(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: Packed scores, see `pack_tree`.
+        inputs: Packed scores, see `layers.pack`.
 
     Returns:
         Constituency trees: `(B, 2N - 1, 3)`, int32, start, end (exclusive) and label of every
@@ -40,10 +41,10 @@ class TreeDecoder(keras.layers.Layer):
     Example:
 
     >>> import numpy as np
-    >>> from keras_struct import parsers
+    >>> from keras_struct import layers, parsers
     >>> scores = np.zeros((1, 3, 3, 1), "float32")  # [dependent, head, relation]
     >>> scores[0, [0, 1, 2], [1, 1, 0]] = 1
-    >>> packed = parsers.pack_tree(scores, structure="spanning_tree")
+    >>> packed = layers.pack(layers.TreePotentials(scores, structure="spanning_tree"))
     >>> keras.ops.convert_to_numpy(parsers.TreeDecoder()(packed))[0, :, 0].tolist()
     [2, 0, 1]
 
@@ -70,7 +71,7 @@ class TreeDecoder(keras.layers.Layer):
         self.null_label, self.threshold = null_label, threshold
 
     def call(self, inputs):
-        potentials = unpack_tree(inputs)
+        potentials = unpack(inputs, TreePotentials)
         k = potentials.scores.shape[-1]
         if self.null_label is not None and not 0 <= self.null_label < k:
             raise ValueError(
@@ -89,11 +90,8 @@ class TreeDecoder(keras.layers.Layer):
         return None
 
     def compute_output_spec(self, inputs):
-        kind = len(inputs.shape) - 4
-        batch, (n, k) = inputs.shape[0], inputs.shape[-2:]
-        return decoded_spec(
-            self.output_mode, (batch, n, n, k), STRUCTURES[kind], self.compute_dtype
-        )
+        scores, header = scores_spec(inputs, TreePotentials)
+        return decoded_spec(self.output_mode, scores.shape, header.structure, self.compute_dtype)
 
     def get_config(self):
         return {
@@ -131,6 +129,6 @@ def decoded_spec(output_mode, shape, structure, dtype):
 def best_tree(y_pred):
     """The padded array of the best trees of packed scores; any other array as it is."""
     y_pred = K.convert_to_tensor(y_pred)
-    if len(y_pred.shape) < 4 or not is_packed_tree(y_pred):
+    if len(y_pred.shape) < 4:
         return y_pred
-    return decode(unpack_tree(K.stop_gradient(y_pred)), "tree", None)
+    return decode(unpack(K.stop_gradient(y_pred), TreePotentials), "tree", None)

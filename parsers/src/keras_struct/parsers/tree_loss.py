@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_struct.parsers.packed_tree import unpack_tree
+from keras_struct.layers.packed import unpack
+from keras_struct.layers.potentials import TreePotentials
 from keras_struct.parsers.tree_target import event_of
 
 
@@ -21,7 +22,7 @@ class TreeLoss(keras.losses.Loss):
             of a binary tree, see `chart_spans`. Dependency trees: `(B, N, 2)`, head (0 for the
             root, else the number of the head from 1) and relation, or heads `(B, N)` where there is
             one relation only. -1 in the padding.
-        y_pred: The packed scores of a parser head, see `pack_tree`.
+        y_pred: The packed scores of a parser head, see `layers.pack`.
         sample_weight: Weights of the sentences, `(B,)`.
     """
 
@@ -31,7 +32,7 @@ class TreeLoss(keras.losses.Loss):
         )
 
     def call(self, y_true, y_pred):
-        potentials = unpack_tree(y_pred)
+        potentials = unpack(y_pred, TreePotentials)
         return self.tree_loss(event_of(y_true, potentials), potentials)
 
     def tree_loss(self, event, potentials):

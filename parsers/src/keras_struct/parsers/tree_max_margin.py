@@ -22,7 +22,7 @@ class TreeMaxMargin(TreeLoss):
 
     Call arguments:
         y_true: Gold trees, see `TreeDecoder` for their form.
-        y_pred: The packed scores of a parser head, see `pack_tree`.
+        y_pred: The packed scores of a parser head, see `layers.pack`.
         sample_weight: Weights of the sentences, `(B,)`.
 
     Raises:
@@ -31,8 +31,9 @@ class TreeMaxMargin(TreeLoss):
     Example:
 
     >>> import numpy as np
-    >>> from keras_struct import parsers
-    >>> packed = parsers.pack_tree(np.zeros((1, 3, 3, 1), "float32"), structure="eisner")
+    >>> from keras_struct import layers, parsers
+    >>> scores = np.zeros((1, 3, 3, 1), "float32")
+    >>> packed = layers.pack(layers.TreePotentials(scores, structure="eisner"))
     >>> heads = np.array([[[2, 0], [0, 0], [2, 0]]])
     >>> print(round(float(parsers.TreeMaxMargin()(heads, packed)), 3))  # three wrong arcs
     3.0

@@ -32,7 +32,7 @@ class AlignmentReadout(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: Packed potentials, see `layers.pack_alignment`.
+        inputs: Packed potentials, see `layers.pack`.
 
     Returns:
         Dictionary: `path` `(B, L1 + L2 + 1, 2)`, `map` `(B, L1, L2)`, `score` `(B,)`; see
@@ -43,7 +43,7 @@ class AlignmentReadout(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
 
     def call(self, inputs):
-        potentials = layers.unpack_alignment(inputs)
+        potentials = layers.unpack(inputs, layers.AlignmentPotentials)
         alignments = potentials.distribution()
         return {
             "path": potentials.distribution(temperature=0).argmax(),

@@ -1,0 +1,153 @@
+"""What the prediction heads return: all potentials of a batch of structures."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops as K
+
+from keras_struct import ops
+from keras_struct.ops.alignment.gapped import ADJACENT_GAPS
+
+ALIGNMENTS = ("smith_waterman", "needleman_wunsch", "overlap", "saigo_vert")
+TREES = ("cky", "eisner", "spanning_tree")
+
+
+class ChainPotentials(NamedTuple):
+    """Potentials of a batch of linear or semi-Markov chains.
+
+    Attributes:
+        scores: `(B, N, K)`, of tag k at position n, or `(B, N, D, K)`, of the segment that starts
+            at n, has length d + 1 and label k.
+        transitions: `(K, K)`, from the first tag to the second, shared by the batch.
+        start: `(K,)`, of the first tag; None for zeros.
+        end: `(K,)`, of the last tag; None for zeros.
+        lengths: `(B,)`, integers; None for N.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct.layers import ChainPotentials
+    >>> chain = ChainPotentials(np.ones((2, 5, 3), "float32"), np.eye(3, dtype="float32"))
+    >>> chain.structure, tuple(chain.distribution().value().shape)
+    ('linear_chain', (2,))
+    """
+
+    scores: Any
+    transitions: Any
+    start: Any = None
+    end: Any = None
+    lengths: Any = None
+
+    @property
+    def structure(self):
+        """`"linear_chain"` or `"semi_markov"`."""
+        return "linear_chain" if len(self.scores.shape) == 3 else "semi_markov"
+
+    def distribution(self, temperature=1.0):
+        """The `ops.linear_chain` or `ops.semi_markov` distribution of these potentials."""
+        return getattr(ops, self.structure)(*self, temperature=temperature)
+
+
+class AlignmentPotentials(NamedTuple):
+    """Potentials of a batch of alignments with gaps.
+
+    Attributes:
+        scores: `(B, L1, L2)`, of matching row i with column j.
+        gap_open: Score of the first skip of a gap: a number, `(B,)`, or a pair (a tuple) for
+            skipped rows and columns, of these or of `(B, L1, 1)` and `(B, 1, L2)`, such as
+            `GapPenalties` gives.
+        gap_extend: The same for every further skip; None for linear gaps.
+        lengths: Pair of integers `(B,)`; None for L1 or L2.
+        temperature: Positive number or `(B,)`.
+        structure: `"smith_waterman"`, `"needleman_wunsch"`, `"overlap"` or `"saigo_vert"`.
+        adjacent_gaps: `"any"`, `"none"` or `"ordered"`, see `ops.needleman_wunsch`; None for
+            `"any"`, of `saigo_vert` always `"ordered"`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct.layers import AlignmentPotentials
+    >>> alignment = AlignmentPotentials(np.ones((2, 4, 5), "float32"), gap_open=-3.0)
+    >>> tuple(alignment.distribution().marginals().shape)
+    (2, 4, 5)
+    """
+
+    scores: Any
+    gap_open: Any
+    gap_extend: Any = None
+    lengths: Any = None
+    temperature: Any = 1.0
+    structure: str = "smith_waterman"
+    adjacent_gaps: str | None = None
+
+    def distribution(self, temperature=1.0):
+        """The `ops` distribution of these potentials, at `temperature` times their own."""
+        adjacent_gaps = check_alignment(self.structure, self.adjacent_gaps)
+        temperature = self.temperature * temperature if temperature else 0
+        options = {} if self.structure == "saigo_vert" else {"adjacent_gaps": adjacent_gaps}
+        return getattr(ops, self.structure)(*self[:4], temperature=temperature, **options)
+
+
+class TreePotentials(NamedTuple):
+    """Scores of a batch of trees.
+
+    Attributes:
+        scores: `(B, N, N, K)`. Of a constituency tree (`"cky"`): [first word, last word, label] of
+            a span. Of a dependency tree: [dependent, head, relation] of an arc, on the diagonal of
+            an arc from the root.
+        lengths: `(B,)`, integers; None for N.
+        structure: `"cky"`, `"eisner"` or `"spanning_tree"`.
+        single_root: Whether a dependency tree has exactly one root; else one or more.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct.layers import TreePotentials
+    >>> trees = TreePotentials(np.ones((2, 4, 4, 3), "float32"), structure="eisner")
+    >>> tuple(trees.distribution().marginals("labels").shape)
+    (2, 4, 4, 3)
+    """
+
+    scores: Any
+    lengths: Any = None
+    structure: str = "cky"
+    single_root: bool = True
+
+    @property
+    def constituency(self):
+        """Whether the parts are spans, not arcs."""
+        return self.structure == "cky"
+
+    def distribution(self, temperature=1.0):
+        """The `ops.cky`, `ops.eisner` or `ops.spanning_tree` distribution of these scores.
+
+        Its labels are the last axis of the scores, also where there is only one.
+        """
+        options = {"lengths": self.lengths, "temperature": temperature}
+        if not self.constituency:
+            options["single_root"] = self.single_root
+        parts = K.zeros_like(self.scores[..., 0])
+        return getattr(ops, self.structure)(parts, labels=self.scores, **options)
+
+
+def potential_dtype(dtype):
+    """The dtype of potentials that come from scores or a layer with this dtype: not half precision.
+
+    `keras.backend.result_type` would make float32 of float64 on some backends.
+    """
+    return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
+
+
+def check_alignment(structure, adjacent_gaps):
+    """What `adjacent_gaps` stands for, or a `ValueError`."""
+    if structure not in ALIGNMENTS:
+        raise ValueError(
+            f"Expected a structure among {ALIGNMENTS}. Received: structure={structure!r}"
+        )
+    allowed = ("ordered",) if structure == "saigo_vert" else ADJACENT_GAPS
+    if adjacent_gaps is not None and adjacent_gaps not in allowed:
+        raise ValueError(
+            f"Expected adjacent_gaps among {allowed} for structure={structure!r}. "
+            f"Received: adjacent_gaps={adjacent_gaps!r}"
+        )
+    return allowed[0] if adjacent_gaps is None else adjacent_gaps
