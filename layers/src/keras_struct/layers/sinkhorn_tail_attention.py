@@ -8,6 +8,7 @@ from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.layers.sequence_mask import all_of, without_padding
+from keras_struct.layers.structured_attention import gate_of
 from keras_struct.ops.transport.problem import relaxations
 from keras_struct.ops.transport.sinkhorn import MODES
 
@@ -118,14 +119,14 @@ class SinkhornTailAttention(keras.layers.MultiHeadAttention):
                 f"Received: shapes of query={tuple(query_shape)}, value={tuple(value_shape)}"
             )
         super().build(query_shape, value_shape, key_shape)
-        heads = self._num_heads
+        heads = self.num_heads
         if self.learn_epsilon:
             start = initializers.Constant(math.log(self.epsilon))
             self.log_epsilon = self.add_weight(
                 name="log_epsilon", shape=(heads,), initializer=start, autocast=False
             )
         if self.dustbin is not None:
-            sizes = {"query": self._key_dim, "key": self._key_dim, "value": self._value_dim}
+            sizes = {"query": self.key_dim, "key": self.key_dim, "value": self.value_dim}
             self.dustbin_tokens = [
                 self.add_weight(
                     name=f"dustbin_{name}", shape=(heads, size), initializer="glorot_uniform"
@@ -149,16 +150,16 @@ class SinkhornTailAttention(keras.layers.MultiHeadAttention):
         q, k, v = (
             K.transpose(x, (0, 2, 1, 3))
             for x in (
-                self._query_dense(queries),
-                self._key_dense(keys),
-                self._value_dense(without_padding(value, value_mask)),
+                self.query_dense(queries),
+                self.key_dense(keys),
+                self.value_dense(without_padding(value, value_mask)),
             )
         )
         masks = self._masks(query_mask, value_mask, key_mask)
         output = K.transpose(self._transport(q, k, v, masks), (0, 2, 1, 3))
-        if getattr(self, "_use_gate", False):  # Keras 3.14 and newer
-            output = K.multiply(output, self._gate_dense(queries))
-        output = self._output_dense(output)
+        gate = gate_of(self)
+        output = output if gate is None else K.multiply(output, gate(queries))
+        output = self.output_dense(output)
         if not return_attention_scores:
             return output
         every = K.zeros_like(k[..., :1]) + K.eye(K.shape(k)[2], dtype=k.dtype)
@@ -209,7 +210,7 @@ class SinkhornTailAttention(keras.layers.MultiHeadAttention):
         output = keras.KerasTensor(shape, self.compute_dtype)
         if not return_attention_scores:
             return output
-        scores = (query.shape[0], self._num_heads, query.shape[1], value.shape[1])
+        scores = (query.shape[0], self.num_heads, query.shape[1], value.shape[1])
         return output, keras.KerasTensor(scores, self.compute_dtype)
 
     def get_config(self):

@@ -97,7 +97,9 @@ def test_plan_of_the_map_is_doubly_stochastic_and_masked():
     alone = numpy(SinkhornMap(base_steps=100)(scores[:1, :, :3, :2]))
     padded = numpy(
         SinkhornMap(base_steps=100)(
-            scores, lengths=np.array([[2], [0]]), query_lengths=np.array([[3], [4]])
+            scores,
+            key_mask=np.arange(scores.shape[3]) < np.array([[[2]], [[0]]]),
+            query_mask=np.arange(scores.shape[2]) < np.array([[[3]], [[4]]]),
         )
     )
     np.testing.assert_allclose(padded[:1, :, :3, :2], alone, atol=1e-5)

@@ -1,6 +1,7 @@
 """Multi-head attention whose map is the marginals of a structure."""
 
 import inspect
+import math
 
 import keras
 from keras import ops as K
@@ -146,13 +147,13 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
 
     def build(self, query_shape, value_shape, key_shape=None):
         super().build(query_shape, value_shape, key_shape)
-        if len(self._attention_axes) != 1 and not isinstance(self.structure, SoftmaxMap):
+        if len(self.attention_axes) != 1 and not isinstance(self.structure, SoftmaxMap):
             raise ValueError(
                 "Expected a single attention axis, for the keys of a structure form a sequence. "
-                f"Received: attention_axes={self._attention_axes}"
+                f"Received: attention_axes={self.attention_axes}"
             )
         if not self.structure.built:
-            self.structure.build((None, self._num_heads, None, None))
+            self.structure.build((None, self.num_heads, None, None))
 
     def __call__(self, query, value, key=None, **kwargs):
         # Keras converts each argument by itself: what was one object would be several.
@@ -191,7 +192,7 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             without_padding(value, value_mask),
             without_padding(*((value, value_mask) if key is None else (key, key_mask))),
         )
-        heads = (self._query_dense(query), self._key_dense(key), self._value_dense(value))
+        heads = (self.query_dense(query), self.key_dense(key), self.value_dense(value))
         if self._is_softmax():
             mask = self._compute_attention_mask(
                 query, value, query_mask, value_mask, key_mask, attention_mask, use_causal_mask
@@ -205,9 +206,9 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
                 query_mask, all_of(value_mask, key_mask), allowed, alike, use_causal_mask, query
             )
             output, scores = self._structured_attention(*heads, allowed, masks, training)
-        if getattr(self, "_use_gate", False):  # Keras 3.14 and newer
-            output = K.multiply(output, self._gate_dense(query))
-        output = self._output_dense(output)
+        gate = gate_of(self)
+        output = output if gate is None else K.multiply(output, gate(query))
+        output = self.output_dense(output)
         return (output, scores) if return_attention_scores else output
 
     def _is_softmax(self):
@@ -221,18 +222,29 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         query = K.cast(query / K.cast(temperature, query.dtype), query.dtype)
         # The fused attention of JAX fails for float16 on a CPU, and for values of another size.
         half = keras.backend.standardize_dtype(query.dtype) == "float16"
-        refused = half or self._value_dim != self._key_dim
+        refused = half or self.value_dim != self.key_dim
         plain = return_scores or (refused and keras.backend.backend() == "jax")
         return self._compute_attention(query, key, value, mask, training, plain)
 
     def _structured_attention(self, query, key, value, allowed, masks, training):
-        query = query * K.cast(self._inverse_sqrt_key_dim, query.dtype)
-        scores = K.einsum(self._dot_product_equation, key, query)
+        query, key, value = (self._heads_first(x) for x in (query, key, value))
+        query = query * K.cast(1 / math.sqrt(self.key_dim), query.dtype)
+        scores = K.matmul(query, K.swapaxes(key, -2, -1))
         if allowed is not None:
             scores = K.where(allowed, scores, K.cast(-float("inf"), scores.dtype))
         attention = K.cast(self.structure(scores, **masks), scores.dtype)
         dropped = self._dropout_layer(attention, training=training)
-        return K.einsum(self._combine_equation, dropped, value), attention
+        output = K.swapaxes(K.matmul(dropped, value), -3, -2)
+        return K.moveaxis(output, -3, self._attention_axis(output)), attention
+
+    def _heads_first(self, x):
+        """From `(B, ..., T, ..., H, D)` to `(B, ..., H, T, D)`."""
+        return K.swapaxes(K.moveaxis(x, self._attention_axis(x), -3), -3, -2)
+
+    def _attention_axis(self, x):
+        """The axis of the queries or keys in a projected sequence; from the end without heads."""
+        axis = self.attention_axes[0]
+        return axis if axis >= 0 else len(x.shape) - 2 + axis
 
     def _masks(self, query_mask, key_mask, allowed, alike, causal, query):
         """The masks that the map takes, as keyword arguments; None for all.
@@ -259,7 +271,7 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             return {"key_mask": keys, "query_mask": queries}
         keys = None if keys is None else keys[..., None, :]
         if causal:
-            size = K.shape(query)[self._attention_axes[0]]
+            size = K.shape(query)[self.attention_axes[0]]
             places = K.arange(size)
             keys = all_of(keys, places[:, None] >= places)
         return {"key_mask": keys}
@@ -283,12 +295,12 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         output = keras.KerasTensor(shape, self.compute_dtype)
         if not return_attention_scores:
             return output
-        axes = self._attention_axes
+        axes = self.attention_axes
         axes = tuple(range(1, len(query.shape) - 1)) if axes is None else axes
         axes = tuple(axis % len(query.shape) for axis in axes)
         batch = [n for axis, n in enumerate(query.shape[:-1]) if axis not in axes]
         queries, keys = ([x.shape[axis] for axis in axes] for x in (query, value))
-        scores = keras.KerasTensor((*batch, self._num_heads, *queries, *keys), self.compute_dtype)
+        scores = keras.KerasTensor((*batch, self.num_heads, *queries, *keys), self.compute_dtype)
         return output, scores
 
     def get_config(self):
@@ -298,6 +310,11 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             "temperature": None,
             "learn_temperature": None,
         }
+
+
+def gate_of(attention):
+    """The layer of the gate of a `MultiHeadAttention`, which Keras has from 3.14 on, or None."""
+    return getattr(attention, "_gate_dense", None)
 
 
 def _over_heads(attention_mask):

@@ -69,10 +69,12 @@ class DependencyParser(ParserHead):
     def build_scores(self, states_shape):
         features = states_shape[-1]
         self.root = self.add_weight(shape=(features,), initializer="zeros", name="root")
-        self.parts = [self._part("arc", self.arc_dim, 1, features)]
+        # Keras before 3.15 saves no weights of layers in a list of tuples.
+        self.arc_layers = self._part("arc", self.arc_dim, 1, features)
+        self.relation_layers = []
         if self.num_relations > 1:
-            self.parts.append(
-                self._part("relation", self.relation_dim, self.num_relations, features)
+            self.relation_layers = self._part(
+                "relation", self.relation_dim, self.num_relations, features
             )
 
     def _part(self, name, units, scores, features):
@@ -85,7 +87,7 @@ class DependencyParser(ParserHead):
             name=f"{name}_scores",
         )
         biaffine.build((None, None, units), (None, None, units))
-        return dependent, head, biaffine
+        return [dependent, head, biaffine]
 
     def scores(self, states, training):
         batch, n, features = K.shape(states)
@@ -95,7 +97,7 @@ class DependencyParser(ParserHead):
             biaffine(
                 self.projected(dependent, states, training), self.projected(head, heads, training)
             )
-            for dependent, head, biaffine in self.parts
+            for dependent, head, biaffine in filter(None, (self.arc_layers, self.relation_layers))
         ]
         total = scores[0] if len(scores) == 1 else scores[0] + scores[1]
         places = K.arange(n, dtype="int32")
