@@ -1,26 +1,27 @@
-"""All potentials of a batch in one tensor, so that they can be the output of a model.
+"""All potentials of a batch of structures in one tensor, so that they can be the output of a model.
 
-Keras gives a loss or a metric one `y_pred` tensor. A structure needs its scores, a few more numbers
-(transitions, gaps, the temperature), and the mask of its positions. All are in the packed tensor:
+Keras gives a loss or a metric one `y_pred` tensor. The packed tensor is the scores with a border,
+whose first number in every example, the header, says what they are:
 
-    chains       (B, H + N, D, K + 1)      scores (B, N, D, K); D = 1 for tags
-    alignments   (B, 3 + L1, 3 + L2, 1)    scores (B, L1, L2)
-    trees        (B, 2 + N, N, K)          scores (B, N, N, K)
+    chains        (B, H + N, K) or        the border, read row by row, holds header, length,
+                  (B, H + N, D, K)        transitions, start and end, then zeros; H is about K + 3
+                                          for linear chains, a D-th of it, at least 2, for segments
+    alignments    (B, 2 + L1, 2 + L2)     header, temperature    gap_open of each skipped column
+                                          len1, len2             gap_extend of each skipped column
+                                          gap_open, gap_extend   scores
+                                          of each skipped row
+    trees         (B, 2 + N, 1 + N, K)    header 0 ...
+                                          length 0 ...
+                                          0        scores
 
-- Chains: the last column of a position is its mask. The header, read row by row, is the code, the
-  transitions (K·K), the start scores (K), the end scores (K), and zeros. Transitions, start and end
-  scores are shared by the batch: they are read from the first example.
-- Alignments: above the scores stand the first and the further skips of a gap of each column, and
-  its mask, left of them those of each row; the code and the temperature are in the corner.
-- Trees: the first row is the code, the second the mask.
+What a loss must know while its graph is traced, before there are values, is also in the shape, in
+axes of size 1, the only ones that cost no memory where lengths are unknown: as many after the batch
+as the code of the structure, its place in `LAYOUTS`, and as many at the end as the code of its
+options there. No first axis of the scores has size 1, thanks to the border. Where there are values,
+they are compared with the shape.
 
-**What is packed is named by a code, the place in `CODES`, which is append-only.** The header says
-it, and is checked where there are values. A loss must know it while its graph is traced, where only
-shapes are known: `code // 4` axes of size 1 stand after the batch, and `code % 4` at the end. (The
-first axis of what they enclose is its header and more, so never of size 1.)
-
-Positions stay where they are, whatever the mask. The tensor is float32 or float64, never half
-precision, which would round the scores of a confident model.
+The tensor is float32 or float64, never half precision: a float16 counts to 2,048, and sequences are
+longer.
 """
 
 import math
@@ -28,545 +29,420 @@ from typing import Any, NamedTuple
 
 import keras
 from keras import ops as K
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
-from keras_struct import ops
-from keras_struct.layers.sequence_mask import mask_from_lengths
-from keras_struct.ops.alignment.gapped import ADJACENT_GAPS
-from keras_struct.ops.validation import readable
-
-ALIGNMENTS = ("smith_waterman", "needleman_wunsch", "overlap", "saigo_vert")
-TREES = ("cky", "eisner", "spanning_tree", "eisner_multi_root", "spanning_tree_multi_root")
-
-# Saved outputs hold these places: new names go to the end.
-CODES = (
-    "linear_chain",
-    "semi_markov",
-    "smith_waterman",
-    "smith_waterman linear",
-    "cky",
-    "eisner",
-    "spanning_tree",
-    "eisner_multi_root",
-    "spanning_tree_multi_root",
-    "needleman_wunsch",
-    "needleman_wunsch linear",
-    "overlap",
-    "overlap linear",
-    "saigo_vert ordered",
-    "saigo_vert linear ordered",
-    "smith_waterman none",
-    "smith_waterman linear none",
-    "smith_waterman ordered",
-    "smith_waterman linear ordered",
-    "needleman_wunsch none",
-    "needleman_wunsch linear none",
-    "needleman_wunsch ordered",
-    "needleman_wunsch linear ordered",
-    "overlap none",
-    "overlap linear none",
-    "overlap ordered",
-    "overlap linear ordered",
+from keras_struct.layers.potentials import (
+    AlignmentPotentials,
+    ChainPotentials,
+    TreePotentials,
+    check_alignment,
+    potential_dtype,
 )
-BORDER = 3  # of an alignment
-TREE_HEADER = 2
-WHAT = {
-    "chain": "potentials of a CRF or a SemiMarkovCRF",
-    "alignment": "potentials of an Aligner",
-    "tree": "scores of a parser head",
-}
+from keras_struct.ops.validation import concrete, readable
+
+VERSION = 1
 
 
-class ChainPotentials(NamedTuple):
-    """Potentials of a batch of linear or semi-Markov chains.
+class Header(NamedTuple):
+    """What a packed tensor says about itself.
 
     Attributes:
-        scores: `(B, N, K)`, of tag k at position n, or `(B, N, D, K)`, of the segment that starts
-            at n, has length d + 1 and label k.
-        transitions: `(K, K)`, from the first tag to the second.
-        start: `(K,)`, of the first tag.
-        end: `(K,)`, of the last tag.
-        mask: `(B, N)`, True for the positions of the sequence.
+        version: Of the format.
+        structure: Name of the structure, as in `keras_struct.ops`.
+        options: Dict of what else is known while a graph is traced, such as `{"gaps": "affine",
+            "adjacent_gaps": "any"}` of alignments.
     """
 
-    scores: Any
-    transitions: Any
-    start: Any
-    end: Any
-    mask: Any
-
-    @property
-    def lengths(self):
-        """How many positions there are, `(B,)`, int32."""
-        return count(self.mask)
-
-    def distribution(self, temperature=1.0):
-        """The `ops.linear_chain` or `ops.semi_markov` distribution of these potentials."""
-        structure = ops.linear_chain if len(self.scores.shape) == 3 else ops.semi_markov
-        return structure(*self[:4], mask=self.mask, temperature=temperature)
-
-
-class AlignmentPotentials(NamedTuple):
-    """Potentials of a batch of alignments with gaps.
-
-    Attributes:
-        scores: `(B, L1, L2)`, of matching row i with column j.
-        gap_open: Pair `(B, L1, 1)` and `(B, 1, L2)`, of the first skip of a gap, which skips a row
-            or a column.
-        gap_extend: The same for every further skip; None for linear gaps.
-        mask: Pair of `(B, L1)` and `(B, L2)`, True for the positions of the sequences.
-        temperature: `(B,)`.
-        structure: `"smith_waterman"`, `"needleman_wunsch"`, `"overlap"` or `"saigo_vert"`.
-        adjacent_gaps: `"any"`, `"none"` or `"ordered"`, see `ops.needleman_wunsch`.
-    """
-
-    scores: Any
-    gap_open: Any
-    gap_extend: Any
-    mask: Any
-    temperature: Any
+    version: int
     structure: str
-    adjacent_gaps: str
-
-    @property
-    def lengths(self):
-        """How many positions there are: a pair of `(B,)`, int32."""
-        return tuple(count(mask) for mask in self.mask)
-
-    def distribution(self, temperature=1.0):
-        """The `ops` distribution of these potentials, at `temperature` times their own."""
-        temperature = self.temperature * temperature if temperature else 0
-        options = {} if self.structure == "saigo_vert" else {"adjacent_gaps": self.adjacent_gaps}
-        structure = getattr(ops, self.structure)
-        return structure(*self[:3], mask=self.mask, temperature=temperature, **options)
+    options: dict
 
 
-class TreePotentials(NamedTuple):
-    """Scores of a batch of trees.
+class Layout(NamedTuple):
+    """How a structure is packed: the class of its potentials, their axes, and its options."""
 
-    Attributes:
-        scores: `(B, N, N, K)`. Of a constituency tree (`"cky"`): [first word, last word, label] of
-            a span. Of a dependency tree: [dependent, head, relation] of an arc, on the diagonal of
-            an arc from the root.
-        mask: `(B, N)`, True for the words.
-        structure: `"cky"`, `"eisner"`, `"spanning_tree"`, or one of the last two with
-            `"_multi_root"` after it.
-    """
-
-    scores: Any
-    mask: Any
     structure: str
-
-    @property
-    def lengths(self):
-        """How many words there are, `(B,)`, int32."""
-        return count(self.mask)
-
-    @property
-    def constituency(self):
-        """Whether the parts are spans, not arcs."""
-        return self.structure == "cky"
-
-    def distribution(self, temperature=1.0):
-        """The `ops.cky`, `ops.eisner` or `ops.spanning_tree` distribution of these scores.
-
-        Its labels are the last axis of the scores, also where there is only one.
-        """
-        options = {"mask": self.mask, "temperature": temperature}
-        parts = K.zeros_like(self.scores[..., 0])
-        if self.constituency:
-            return ops.cky(parts, labels=self.scores, **options)
-        structure = self.structure.removesuffix("_multi_root")
-        options["single_root"] = structure == self.structure
-        return getattr(ops, structure)(parts, labels=self.scores, **options)
+    kind: Any
+    axes: int
+    options: tuple = ({},)
 
 
-# Chains ------------------------------------------------------------------------------------------
+_ORDERED = tuple({"gaps": gaps, "adjacent_gaps": "ordered"} for gaps in ("affine", "linear"))
+_GAPS = (
+    *({"gaps": gaps, "adjacent_gaps": "any"} for gaps in ("affine", "linear")),
+    *({"gaps": gaps, "adjacent_gaps": "none"} for gaps in ("affine", "linear")),
+    *_ORDERED,
+)
+_ROOTS = ({"single_root": True}, {"single_root": False})
+
+# Codes are places, in this tuple and in the options of a row: only append, saved outputs hold them.
+LAYOUTS = (
+    Layout("linear_chain", ChainPotentials, 2),
+    Layout("semi_markov", ChainPotentials, 3),
+    Layout("cky", TreePotentials, 3),
+    Layout("eisner", TreePotentials, 3, _ROOTS),
+    Layout("spanning_tree", TreePotentials, 3, _ROOTS),
+    Layout("smith_waterman", AlignmentPotentials, 2, _GAPS),
+    Layout("needleman_wunsch", AlignmentPotentials, 2, _GAPS),
+    Layout("overlap", AlignmentPotentials, 2, _GAPS),
+    Layout("saigo_vert", AlignmentPotentials, 2, _ORDERED),
+)
 
 
-def pack_potentials(scores, transitions, start=None, end=None, lengths=None, mask=None):
-    """Pack the potentials of a batch of chains in one tensor (see the module's docstring).
+def pack(potentials):
+    """Pack the potentials of a batch in one tensor (see the module's docstring).
 
     Args:
-        scores: `(B, N, K)` or `(B, N, D, K)`; D and K static.
-        transitions: `(K, K)`, shared by the batch.
-        start: `(K,)`, or None for zeros.
-        end: `(K,)`, or None for zeros.
-        lengths: Integers `(B,)`, or None for N.
-        mask: Booleans `(B, N)`, instead of lengths: where the positions of the sequence are.
+        potentials: `ChainPotentials`, `AlignmentPotentials` or `TreePotentials`. Their labels and
+            durations, K and D, are static.
 
     Returns:
-        `(B, H + N, 1, K + 1)`, or for `(B, N, D, K)` `(B, H + N, D, K + 1, 1)`; float32 at least.
+        The scores with a border, and axes of size 1 that name the structure; float32 at least.
+
+    Raises:
+        ValueError: For a structure, options or shapes that do not fit.
 
     Example:
 
     >>> import numpy as np
-    >>> from keras_struct.layers import pack_potentials, unpack_potentials
-    >>> packed = pack_potentials(np.ones((2, 5, 3), "float32"), np.eye(3), lengths=[5, 2])
-    >>> tuple(packed.shape), np.asarray(unpack_potentials(packed).lengths).tolist()
-    ((2, 9, 1, 4), [5, 2])
+    >>> from keras_struct import layers
+    >>> chain = layers.ChainPotentials(np.ones((2, 5, 3), "float32"), np.eye(3), lengths=[5, 2])
+    >>> packed = layers.pack(chain)
+    >>> tuple(packed.shape), np.asarray(layers.unpack(packed).lengths).tolist()
+    ((2, 11, 3), [5, 2])
+    >>> alignment = layers.AlignmentPotentials(np.ones((2, 4, 5), "float32"), gap_open=-3.0)
+    >>> layers.header(layers.pack(alignment)).structure
+    'smith_waterman'
     """
-    scores = K.convert_to_tensor(scores)
-    rows = chain_header(scores.shape)
-    name = "linear_chain" if len(scores.shape) == 3 else "semi_markov"
-    scores = K.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
-    scores = K.expand_dims(scores, 2) if len(scores.shape) == 3 else scores
-    batch, n, d, k = K.shape(scores)
-    dtype = scores.dtype
-    given = ((code_value(name), 1), (transitions, k * k), (start, k), (end, k))
-    parts = [K.zeros(m) if x is None else K.reshape(x, (m,)) for x, m in given]
-    filler = K.zeros(rows * d * (k + 1) - sum(m for _, m in given))
-    header = K.concatenate([K.cast(x, dtype) for x in (*parts, filler)])
-    header = K.broadcast_to(K.reshape(header, (1, rows, d, k + 1)), (batch, rows, d, k + 1))
-    mask = K.cast(given_mask(mask, lengths, (batch, n)), dtype)
-    mask = K.broadcast_to(mask[:, :, None, None], (batch, n, d, 1))
-    packed = K.concatenate([header, K.concatenate([scores, mask], axis=-1)], axis=1)
-    return named(packed, name)
+    scores = _tensor(potentials.scores)
+    code, option = _codes(potentials.structure, _options(potentials))
+    _check_scores(LAYOUTS[code], scores.shape)
+    dtype = potential_dtype(scores.dtype)
+    potentials = potentials._replace(scores=K.cast(scores, dtype))
+    packed = _BORDERS[LAYOUTS[code].kind].add(potentials, _number(code, option))
+    for axis in [1] * code + [-1] * option:
+        packed = K.expand_dims(packed, axis)
+    return packed
 
 
-def unpack_potentials(packed):
-    """The `ChainPotentials` in a packed tensor.
+def unpack(packed, kind=None):
+    """The potentials in a packed tensor.
 
     Args:
-        packed: As `pack_potentials`, a `CRF` or a `SemiMarkovCRF` returns it.
+        packed: As `pack` and the prediction heads return it.
+        kind: `ChainPotentials`, `AlignmentPotentials` or `TreePotentials`, if only these will do.
+
+    Returns:
+        One of the three.
 
     Raises:
-        ValueError: If it is something else, or not float32 or float64.
+        ValueError: If it is not float32 or float64, or no packed tensor (of this kind).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> trees = layers.TreePotentials(np.ones((2, 5, 5, 3), "float32"), structure="eisner")
+    >>> potentials = layers.unpack(layers.pack(trees))
+    >>> potentials.structure, np.asarray(potentials.lengths).tolist()
+    ('eisner', [5, 5])
     """
-    packed, name = unnamed(packed, "chain")
-    d, k = packed.shape[2], packed.shape[3] - 1
-    rows = chain_header((None, None, d, k))
-    size = rows * d * (k + 1)
-    header = K.reshape(packed[:, :rows], (-1, size))
-    check_code(header[:, 0], name)
-    shared = K.sum(header[:1], axis=0)[1:]
-    scores = packed[:, rows:, :, :k]
-    return ChainPotentials(
-        scores=scores[:, :, 0] if name == "linear_chain" else scores,
-        transitions=K.reshape(shared[: k * k], (k, k)),
-        start=shared[k * k : k * k + k],
-        end=shared[k * k + k : k * k + 2 * k],
-        mask=packed[:, rows:, 0, k] > 0.5,
+    packed = _tensor(packed)
+    layout, options, body, first = _opened(packed, kind)
+    if readable(first) and not in_symbolic_scope():  # there Keras invents the values
+        _check_number(layout, options, K.convert_to_numpy(K.stop_gradient(first)))
+    return _BORDERS[layout.kind].remove(body, layout.structure, options)
+
+
+def header(packed):
+    """What a packed tensor says about itself, such as a saved prediction.
+
+    Args:
+        packed: As `pack` and the prediction heads return it.
+
+    Returns:
+        `Header`.
+
+    Raises:
+        ValueError: If it is no packed tensor.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct import layers
+    >>> head = layers.Aligner("overlap", gaps=layers.GapPenalties(gap_extend=None))
+    >>> states = np.ones((2, 5, 8), "float32")
+    >>> layers.header(head(states, states))
+    Header(version=1, structure='overlap', options={'gaps': 'linear', 'adjacent_gaps': 'any'})
+    """
+    layout, options, _, first = _opened(_tensor(packed), None)
+    found = concrete(first)
+    if found is not None:
+        _check_number(layout, options, found)
+    return Header(VERSION, layout.structure, dict(options))
+
+
+def packed_spec(structure, options, shape, dtype):
+    """The `KerasTensor` of `pack` for scores of this shape; options as in a `Header`."""
+    code, option = _codes(structure, options)
+    border = _border(LAYOUTS[code], shape)
+    sizes = [None if n is None else n + wide for n, wide in zip(shape[1:], border, strict=True)]
+    return keras.KerasTensor((shape[0], *[1] * code, *sizes, *[1] * option), dtype)
+
+
+def scores_spec(packed, kind):
+    """The `KerasTensor` of the scores that `unpack` gives, and the `Header`, by shape alone."""
+    layout, options, shape = _parsed(packed, kind)
+    border = _border(layout, shape)
+    sizes = [None if n is None else n - wide for n, wide in zip(shape[1:], border, strict=True)]
+    scores = keras.KerasTensor((shape[0], *sizes), packed.dtype)
+    return scores, Header(VERSION, layout.structure, dict(options))
+
+
+def _options(potentials):
+    """The static options of potentials, as `LAYOUTS` writes them."""
+    if isinstance(potentials, AlignmentPotentials):
+        adjacent_gaps = check_alignment(potentials.structure, potentials.adjacent_gaps)
+        return alignment_options(potentials.gap_extend is None, adjacent_gaps)
+    if isinstance(potentials, TreePotentials):
+        return tree_options(potentials.structure, potentials.single_root)
+    return {}
+
+
+def alignment_options(linear, adjacent_gaps):
+    """The options of an alignment in `LAYOUTS`."""
+    return {"gaps": "linear" if linear else "affine", "adjacent_gaps": adjacent_gaps}
+
+
+def tree_options(structure, single_root):
+    """The options of a tree in `LAYOUTS`."""
+    return {} if structure == "cky" else {"single_root": single_root}
+
+
+def _codes(structure, options):
+    names = [layout.structure for layout in LAYOUTS]
+    if structure not in names:
+        raise ValueError(f"Expected a structure among {names}. Received: structure={structure!r}")
+    code = names.index(structure)
+    allowed = LAYOUTS[code].options
+    if options not in allowed:
+        raise ValueError(
+            f"Expected options among {allowed} for structure={structure!r}. "
+            f"Received: options={options}"
+        )
+    return code, allowed.index(options)
+
+
+def _number(code, option):
+    return VERSION * 10_000 + code * 100 + option
+
+
+def _check_scores(layout, shape):
+    if len(shape) != 1 + layout.axes or None in _static(layout, shape):
+        raise ValueError(
+            f"Expected scores of shape {_SHAPES[layout.kind]} for structure="
+            f"{layout.structure!r}, with D and K known. Received: shape={tuple(shape)}"
+        )
+
+
+def _static(layout, shape):
+    """The sizes of the axes of labels and durations, which must be known."""
+    return shape[2:] if layout.kind is ChainPotentials else shape[3:]
+
+
+def _parsed(packed, kind):
+    """The layout and the options that a shape stands for, and the shape without axes of size 1."""
+    shape = tuple(packed.shape)
+    code = next((axis for axis, n in enumerate(shape[1:]) if n != 1), len(shape))
+    if code < len(LAYOUTS):
+        layout = LAYOUTS[code]
+        end = 1 + code + layout.axes
+        option = len(shape) - end
+        named = 0 <= option < len(layout.options) and all(n == 1 for n in shape[end:])
+        inner = (shape[0], *shape[1 + code : end])
+        if named and kind in (None, layout.kind) and _fits(layout, inner):
+            return layout, layout.options[option], inner
+    names = [layout.structure for layout in LAYOUTS if kind in (None, layout.kind)]
+    raise ValueError(
+        f"Expected packed potentials, as pack and the heads give them, of a structure among "
+        f"{names}. Received: shape={shape}"
     )
 
 
-def chain_header(shape):
-    """Number of rows of the header for scores of this shape."""
-    inner = tuple(shape[2:])
-    if len(shape) not in (3, 4) or None in inner:
-        raise ValueError(
-            "Expected potentials of shape (B, N, K) or (B, N, D, K), with K and D known. "
-            f"Received: shape={tuple(shape)}"
-        )
-    k = inner[-1]
-    return math.ceil((k + 1) / math.prod(inner[:-1]))
+def _fits(layout, shape):
+    if None in _static(layout, shape):
+        return False
+    border = _border(layout, shape)
+    return all(n is None or n >= wide for n, wide in zip(shape[1:], border, strict=True))
 
 
-def chain_spec(shape, dtype):
-    """The `KerasTensor` of `pack_potentials` for scores of this shape."""
-    batch, n, *inner = shape
-    rows = None if n is None else n + chain_header(shape)
-    name = "linear_chain" if len(inner) == 1 else "semi_markov"
-    return named_spec((batch, rows, math.prod(inner[:-1]), inner[-1] + 1), name, dtype)
-
-
-def unpacked_chain(shape):
-    """Batch, N and K of the scores in packed potentials of this shape."""
-    core, _ = core_shape(shape, "chain")
-    batch, rows, d, columns = core
-    n = None if rows is None else rows - chain_header((None, None, d, columns - 1))
-    return batch, n, columns - 1
-
-
-# Alignments --------------------------------------------------------------------------------------
-
-
-def pack_alignment(
-    scores,
-    gap_open,
-    gap_extend=None,
-    lengths=None,
-    temperature=1.0,
-    structure="smith_waterman",
-    adjacent_gaps=None,
-    mask=None,
-):
-    """Pack the potentials of a batch of alignments in one tensor (see the module's docstring).
-
-    Args:
-        scores: `(B, L1, L2)`, of matching row i with column j.
-        gap_open: Score of the first skip of a gap: a number, `(B,)`, or a pair for skipped rows and
-            columns, of these or of `(B, L1, 1)` and `(B, 1, L2)`, such as `GapPenalties` gives.
-        gap_extend: The same for every further skip; None for linear gaps.
-        lengths: Pair of integers `(B,)`; None for L1 or L2.
-        temperature: Positive number or `(B,)`.
-        structure: `"smith_waterman"`, `"needleman_wunsch"`, `"overlap"` or `"saigo_vert"`.
-        adjacent_gaps: `"any"`, `"none"` or `"ordered"`, see `ops.needleman_wunsch`; None for
-            `"any"`, of `saigo_vert` always `"ordered"`.
-        mask: Pair of booleans `(B, L1)` and `(B, L2)`, or None, instead of lengths: where the
-            positions of the sequences are.
-
-    Returns:
-        `(B, 3 + L1, 3 + L2, 1)`, with as many axes of size 1 as the code says; float32 at least.
-
-    Raises:
-        ValueError: For a structure, adjacent gaps or shapes that do not fit.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_struct.layers import pack_alignment, unpack_alignment
-    >>> packed = pack_alignment(np.ones((2, 4, 5), "float32"), gap_open=-3.0, gap_extend=-0.3)
-    >>> tuple(packed.shape), unpack_alignment(packed).structure
-    ((2, 7, 8, 1, 1, 1), 'smith_waterman')
-    """
-    name = alignment_name(structure, gap_extend is None, adjacent_gaps)
-    scores = K.convert_to_tensor(scores)
-    if len(scores.shape) != 3:
-        raise ValueError(
-            f"Expected scores of shape (B, L1, L2). Received: shape={tuple(scores.shape)}"
-        )
-    dtype = keras.backend.result_type(scores.dtype, "float32")
-    batch, *sizes = K.shape(scores)
-
-    def wide(x, *shape):
-        x = K.cast(K.convert_to_tensor(x), dtype)
-        return K.broadcast_to(x[:, None, None] if len(x.shape) == 1 else x, (batch, *shape))
-
-    gaps = [gap_open, 0.0 if gap_extend is None else gap_extend]
-    gaps = [gap if isinstance(gap, tuple | list) else (gap, gap) for gap in gaps]
-    lengths, mask = ((None, None) if x is None else x for x in (lengths, mask))
-    masks = [
-        given_mask(m, length, (batch, n)) for m, length, n in zip(mask, lengths, sizes, strict=True)
-    ]
-    gaps.append((K.expand_dims(masks[0], 2), K.expand_dims(masks[1], 1)))
-    corner = [wide(code_value(name), 1, 1), wide(temperature, 1, 1), wide(0.0, 1, 1)]
-    corner = K.concatenate([K.concatenate(corner, axis=2), wide(0.0, BORDER - 1, BORDER)], axis=1)
-    above = K.concatenate([wide(gap[1], 1, sizes[1]) for gap in gaps], axis=1)
-    left = K.concatenate([wide(gap[0], sizes[0], 1) for gap in gaps], axis=2)
-    rows = [[corner, above], [left, K.cast(scores, dtype)]]
-    packed = K.concatenate([K.concatenate(row, axis=2) for row in rows], axis=1)
-    return named(K.expand_dims(packed, -1), name)
-
-
-def unpack_alignment(packed):
-    """The `AlignmentPotentials` in a packed tensor.
-
-    Args:
-        packed: As `pack_alignment` and `Aligner` return it.
-
-    Raises:
-        ValueError: If it is something else, or not float32 or float64.
-    """
-    packed, name = unnamed(packed, "alignment")
-    packed = packed[..., 0]
-    check_code(packed[:, 0, 0], name)
-    structure, linear, adjacent_gaps = alignment_options(name)
-    *gaps, masks = [
-        (packed[:, BORDER:, k : k + 1], packed[:, k : k + 1, BORDER:]) for k in range(BORDER)
-    ]
-    return AlignmentPotentials(
-        scores=packed[:, BORDER:, BORDER:],
-        gap_open=gaps[0],
-        gap_extend=None if linear else gaps[1],
-        mask=(masks[0][:, :, 0] > 0.5, masks[1][:, 0] > 0.5),
-        temperature=packed[:, 0, 1],
-        structure=structure,
-        adjacent_gaps=adjacent_gaps,
-    )
-
-
-def check_structure(structure, adjacent_gaps):
-    """What `adjacent_gaps` stands for, or a `ValueError`."""
-    if structure not in ALIGNMENTS:
-        raise ValueError(
-            f"Expected a structure among {ALIGNMENTS}. Received: structure={structure!r}"
-        )
-    local_kernel = structure == "saigo_vert"
-    allowed = ("ordered",) if local_kernel else ADJACENT_GAPS
-    if adjacent_gaps is not None and adjacent_gaps not in allowed:
-        raise ValueError(
-            f"Expected adjacent_gaps among {allowed} for structure={structure!r}. "
-            f"Received: adjacent_gaps={adjacent_gaps!r}"
-        )
-    return allowed[0] if adjacent_gaps is None else adjacent_gaps
-
-
-def alignment_name(structure, linear, adjacent_gaps):
-    """The entry of `CODES` of an alignment."""
-    adjacent_gaps = check_structure(structure, adjacent_gaps)
-    words = [structure, "linear" if linear else "", adjacent_gaps.replace("any", "")]
-    return " ".join(word for word in words if word)
-
-
-def alignment_options(name):
-    """Structure, whether gaps are linear, and adjacent gaps: the inverse of `alignment_name`."""
-    structure, *words = name.split()
-    adjacent_gaps = [word for word in words if word in ADJACENT_GAPS]
-    return structure, "linear" in words, adjacent_gaps[0] if adjacent_gaps else "any"
-
-
-def alignment_spec(shape, structure, linear, adjacent_gaps, dtype):
-    """The `KerasTensor` of `pack_alignment` for scores of this shape."""
-    batch, *sizes = shape
-    sizes = (None if n is None else n + BORDER for n in sizes)
-    return named_spec((batch, *sizes, 1), alignment_name(structure, linear, adjacent_gaps), dtype)
-
-
-def unpacked_alignment(shape):
-    """Shape of the scores in a packed alignment of this shape."""
-    (batch, *sizes, _), _ = core_shape(shape, "alignment")
-    return batch, *(None if size is None else size - BORDER for size in sizes)
-
-
-# Trees -------------------------------------------------------------------------------------------
-
-
-def pack_tree(scores, lengths=None, structure="cky", mask=None):
-    """Pack the scores of a batch of trees in one tensor (see `keras_struct.layers.packed`).
-
-    Args:
-        scores: `(B, N, N, K)`, see `TreePotentials`; K static.
-        lengths: Integers `(B,)`, or None for N.
-        structure: `"cky"`, `"eisner"`, `"spanning_tree"`, or one of the last two with
-            `"_multi_root"` after it.
-        mask: Booleans `(B, N)`, instead of lengths: where the words are.
-
-    Returns:
-        `(B, 2 + N, N, K)`, with as many axes of size 1 as the code says; float32 at least.
-
-    Raises:
-        ValueError: For a structure or a shape that does not fit.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_struct.parsers import pack_tree, unpack_tree
-    >>> packed = pack_tree(np.ones((2, 5, 5, 3), "float32"), lengths=[5, 2], structure="eisner")
-    >>> tuple(packed.shape), unpack_tree(packed).structure
-    ((2, 1, 7, 5, 3, 1), 'eisner')
-    """
-    if structure not in TREES:
-        raise ValueError(f"Expected a structure among {TREES}. Received: structure={structure!r}")
-    scores = K.convert_to_tensor(scores)
-    if len(scores.shape) != 4 or scores.shape[-1] is None:
-        raise ValueError(
-            "Expected scores (B, N, N, K) with a static K. "
-            f"Received: shape of scores={tuple(scores.shape)}"
-        )
-    scores = K.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
-    batch, n, _, k = K.shape(scores)
-    mask = K.cast(given_mask(mask, lengths, (batch, n)), scores.dtype)
-    code = K.convert_to_tensor(code_value(structure), scores.dtype)
-    header = [
-        K.broadcast_to(code, (batch, 1, n, k)),
-        K.broadcast_to(mask[:, None, :, None], (batch, 1, n, k)),
-    ]
-    return named(K.concatenate([*header, scores], axis=1), structure)
-
-
-def unpack_tree(packed):
-    """The `TreePotentials` in a packed tensor.
-
-    Args:
-        packed: As `pack_tree` and the heads of parsers return it.
-
-    Raises:
-        ValueError: If it is something else, or not float32 or float64.
-    """
-    packed, structure = unnamed(packed, "tree")
-    check_code(packed[:, 0, 0, 0], structure)
-    return TreePotentials(packed[:, TREE_HEADER:], packed[:, 1, :, 0] > 0.5, structure)
-
-
-def tree_spec(shape, structure, dtype):
-    """The `KerasTensor` of `pack_tree` for scores of this shape."""
-    batch, n, _, k = shape
-    rows = None if n is None else n + TREE_HEADER
-    return named_spec((batch, rows, n, k), structure, dtype)
-
-
-def unpacked_tree(shape):
-    """Shape of the scores in packed trees of this shape, and the structure."""
-    (batch, _, n, k), structure = core_shape(shape, "tree")
-    return (batch, n, n, k), structure
-
-
-# Codes -------------------------------------------------------------------------------------------
-
-
-def kind_of(name):
-    """`"chain"`, `"alignment"` or `"tree"`: which layout this entry of `CODES` has."""
-    structure = name.split()[0]
-    return "alignment" if structure in ALIGNMENTS else "tree" if structure in TREES else "chain"
-
-
-def code_value(name):
-    """The number in the header."""
-    return float(1 + CODES.index(name))
-
-
-def named_shape(shape, name):
-    """The shape (batch, three axes) with the axes of size 1 that say what is packed."""
-    code = CODES.index(name)
-    return (shape[0], *[1] * (code // 4), *shape[1:], *[1] * (code % 4))
-
-
-def named(packed, name):
-    return K.reshape(packed, named_shape(K.shape(packed), name))
-
-
-def named_spec(shape, name, dtype):
-    return keras.KerasTensor(named_shape(shape, name), dtype)
-
-
-def core_shape(shape, kind):
-    """The shape without the axes that say what is packed, and its name in `CODES`."""
-    shape = tuple(shape)
-    before = next((i for i, size in enumerate(shape[1:]) if size != 1), len(shape))
-    after = len(shape) - 4 - before
-    code = 4 * before + after
-    if not 0 <= after < 4 or code >= len(CODES) or kind_of(CODES[code]) != kind:
-        raise ValueError(f"Expected the packed {WHAT[kind]}. Received: shape={shape}")
-    return (shape[0], *shape[1 + before : 4 + before]), CODES[code]
-
-
-def unnamed(packed, kind):
-    """The tensor (batch, three axes) of a layout, and its name in `CODES`."""
-    packed = K.convert_to_tensor(packed)
+def _opened(packed, kind):
+    """The layout, the options, the tensor without axes of size 1, and its first numbers `(B,)`."""
     dtype = keras.backend.standardize_dtype(packed.dtype)
     if dtype not in ("float32", "float64"):
         raise ValueError(
-            f"Expected the packed {WHAT[kind]} in float32 or float64, which do not round them. "
+            "Expected packed potentials in float32 or float64, which count beyond 2,048. "
             f"Received: dtype={dtype}"
         )
-    _, name = core_shape(packed.shape, kind)
-    code, rank = CODES.index(name), len(packed.shape)
-    single = (*range(1, 1 + code // 4), *range(rank - code % 4, rank))
-    return (K.squeeze(packed, single) if single else packed), name
+    layout, options, _ = _parsed(packed, kind)
+    code = LAYOUTS.index(layout)
+    single = (*range(1, 1 + code), *range(1 + code + layout.axes, len(packed.shape)))
+    body = K.squeeze(packed, single) if single else packed
+    return layout, options, body, body[(slice(None), *[0] * layout.axes)]
 
 
-def check_code(values, name):
-    """Raises unless the numbers in the header are the code that the shape says."""
-    if readable(values):
-        values = K.convert_to_numpy(values)
-        if (values != code_value(name)).any():
-            raise ValueError(
-                f"Expected potentials that were packed as {name!r}, with {code_value(name)} in "
-                f"their header. Received: header={values}"
-            )
+def _check_number(layout, options, found):
+    """Compare what the shape says with the first number of every example."""
+    expected = _number(LAYOUTS.index(layout), layout.options.index(options))
+    if (found != expected).any():
+        raise ValueError(
+            f"Expected packed potentials of {layout.structure!r}, as pack and the heads give them, "
+            f"whose examples all begin with {expected}. Received: {found.tolist()}"
+        )
 
 
-def given_mask(mask, lengths, shape):
-    """Boolean `(B, N)` from a mask, or from lengths, or True everywhere."""
-    if mask is not None and lengths is not None:
-        raise ValueError(f"Expected lengths or a mask, not both. Received: lengths={lengths}")
-    if mask is None and lengths is None:
-        return K.ones(shape, "bool")
-    if mask is None:
-        return K.broadcast_to(mask_from_lengths(K.convert_to_tensor(lengths), shape[1]), shape)
-    return K.broadcast_to(K.cast(mask, "bool"), shape)
+def _border(layout, shape):
+    """How many rows, columns, ... stand before the scores, for a shape with the same last axes."""
+    return _BORDERS[layout.kind].sizes(shape)
 
 
-def count(mask):
-    """How many positions there are."""
-    return K.sum(K.cast(mask, "int32"), axis=-1)
+def _lengths(lengths, batch, n, dtype):
+    lengths = n if lengths is None else lengths
+    return K.broadcast_to(_tensor(lengths, dtype), (batch,))
+
+
+def _tensor(x, dtype=None):
+    """A tensor that keeps its values: conversion may round float64 to float32."""
+    x = x if K.is_tensor(x) else K.convert_to_tensor(x, dtype)
+    return x if dtype is None else K.cast(x, dtype)
+
+
+def _integers(x):
+    return K.cast(K.round(x), "int32")
+
+
+class _ChainBorder:
+    """Rows before the positions, whose numbers stand one after the other."""
+
+    @staticmethod
+    def sizes(shape):
+        inner = tuple(shape[2:])
+        k = inner[-1]
+        rows = max(2, math.ceil((2 + k * k + 2 * k) / math.prod(inner)))
+        return (rows, *[0] * len(inner))
+
+    @classmethod
+    def add(cls, potentials, number):
+        scores = potentials.scores
+        dtype, inner = scores.dtype, tuple(scores.shape[2:])
+        rows, k = cls.sizes(scores.shape)[0], inner[-1]
+        batch, n = K.shape(scores)[:2]
+        given = ((potentials.transitions, k * k), (potentials.start, k), (potentials.end, k))
+        parts = [
+            K.zeros(m, dtype) if x is None else K.reshape(_tensor(x, dtype), (m,)) for x, m in given
+        ]
+        shared = K.concatenate(
+            [*parts, K.zeros(rows * math.prod(inner) - 2 - k * k - 2 * k, dtype)]
+        )
+        first = K.broadcast_to(K.cast(number, dtype), (batch, 1))
+        lengths = K.expand_dims(_lengths(potentials.lengths, batch, n, dtype), -1)
+        shared = K.broadcast_to(shared, (batch, shared.shape[0]))
+        border = K.reshape(K.concatenate([first, lengths, shared], axis=1), (batch, rows, *inner))
+        return K.concatenate([border, scores], axis=1)
+
+    @classmethod
+    def remove(cls, body, structure, options):
+        rows, k = cls.sizes(body.shape)[0], body.shape[-1]
+        border = K.reshape(body[:, :rows], (-1, rows * math.prod(body.shape[2:])))
+        # Shared by the batch: those of the first example, zeros where there is none.
+        shared = K.sum(border[:1, 2:], axis=0)
+        return ChainPotentials(
+            scores=body[:, rows:],
+            transitions=K.reshape(shared[: k * k], (k, k)),
+            start=shared[k * k : k * k + k],
+            end=shared[k * k + k : k * k + 2 * k],
+            lengths=_integers(border[:, 1]),
+        )
+
+
+class _AlignmentBorder:
+    """Two rows before the rows, and two columns before the columns, of the gap scores."""
+
+    @staticmethod
+    def sizes(shape):
+        return 2, 2
+
+    @staticmethod
+    def add(potentials, number):
+        scores = potentials.scores
+        dtype = scores.dtype
+        batch, rows, columns = K.shape(scores)
+
+        def wide(x, *shape):
+            x = _tensor(x, dtype)
+            return K.broadcast_to(x[:, None, None] if len(x.shape) == 1 else x, (batch, *shape))
+
+        extend = potentials.gap_extend
+        gaps = [potentials.gap_open, 0.0 if extend is None else extend]
+        gaps = [gap if isinstance(gap, tuple) else (gap, gap) for gap in gaps]
+        first, second = (None, None) if potentials.lengths is None else potentials.lengths
+        first, second = (
+            _lengths(lengths, batch, n, dtype) for lengths, n in ((first, rows), (second, columns))
+        )
+        corner = [[number, potentials.temperature], [first, second]]
+        corner = [K.concatenate([wide(x, 1, 1) for x in row], axis=2) for row in corner]
+        above = [wide(gap[1], 1, columns) for gap in gaps]
+        top = [K.concatenate(row, axis=2) for row in zip(corner, above, strict=True)]
+        left = [wide(gap[0], rows, 1) for gap in gaps]
+        return K.concatenate([*top, K.concatenate([*left, scores], axis=2)], axis=1)
+
+    @staticmethod
+    def remove(body, structure, options):
+        gaps = [(body[:, 2:, k : k + 1], body[:, k : k + 1, 2:]) for k in range(2)]
+        return AlignmentPotentials(
+            scores=body[:, 2:, 2:],
+            gap_open=gaps[0],
+            gap_extend=None if options["gaps"] == "linear" else gaps[1],
+            lengths=tuple(_integers(body[:, 1, k]) for k in range(2)),
+            temperature=body[:, 0, 1],
+            structure=structure,
+            adjacent_gaps=options["adjacent_gaps"],
+        )
+
+
+class _TreeBorder:
+    """Two rows and a column, all zeros but for the first of either row."""
+
+    @staticmethod
+    def sizes(shape):
+        return 2, 1, 0
+
+    @staticmethod
+    def add(potentials, number):
+        scores = potentials.scores
+        batch, n, _, k = K.shape(scores)
+        lengths = _lengths(potentials.lengths, batch, n, scores.dtype)
+        corner = K.stack([K.full_like(lengths, number), lengths], axis=1)[:, :, None, None]
+        top = K.pad(corner, [(0, 0), (0, 0), (0, n), (0, k - 1)])
+        return K.concatenate([top, K.pad(scores, [(0, 0), (0, 0), (1, 0), (0, 0)])], axis=1)
+
+    @staticmethod
+    def remove(body, structure, options):
+        return TreePotentials(
+            scores=body[:, 2:, 1:],
+            lengths=_integers(body[:, 1, 0, 0]),
+            structure=structure,
+            **options,
+        )
+
+
+_BORDERS: dict[type, Any] = {
+    ChainPotentials: _ChainBorder,
+    AlignmentPotentials: _AlignmentBorder,
+    TreePotentials: _TreeBorder,
+}
+_SHAPES = {
+    ChainPotentials: "(B, N, K) or (B, N, D, K)",
+    AlignmentPotentials: "(B, L1, L2)",
+    TreePotentials: "(B, N, N, K)",
+}
