@@ -61,8 +61,8 @@ class AlignmentDecoder(keras.layers.Layer):
         return None
 
     def compute_output_spec(self, inputs):
-        shape = scores_spec(inputs, AlignmentPotentials)[0].shape
-        return decoded_spec(self.output_mode, *shape, self.compute_dtype)
+        batch, rows, columns = scores_spec(inputs, AlignmentPotentials)[0].shape
+        return decoded_spec(self.output_mode, batch, rows, columns, self.compute_dtype)
 
     def get_config(self):
         return {

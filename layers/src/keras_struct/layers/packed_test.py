@@ -20,7 +20,7 @@ from keras_struct.layers.structured_nll import StructuredNLL
 from keras_struct.ops.testing import float64, tensor
 
 # The codes of saved outputs: rows may be added, none may change.
-CODES = [
+CODES: list[tuple[str, list[dict]]] = [
     ("linear_chain", [{}]),
     ("semi_markov", [{}]),
     ("cky", [{}]),

@@ -172,7 +172,6 @@ def _curvature_transpose(cotangents, *args, sweep):
 
 
 def _curvature_batch(args, axes, *, sweep):
-    axes = tuple(None if axis is batching.not_mapped else axis for axis in axes)
     count = sweep.count
     size = next(x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None)
     # Results are as wide as the tangents: these are mapped, whatever is mapped.

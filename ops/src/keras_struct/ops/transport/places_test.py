@@ -186,7 +186,7 @@ def test_compiles_with_unknown_sizes(how):
 def test_errors():
     x = [a.astype("float32") for a in (QUERY, KEY, VALUE)]
     for mask, message in (
-        ((ROWS.astype("int32"), None), "booleans as mask of query"),
+        ((ROWS.astype("int32"), None), "boolean mask of query"),
         ((None, COLUMNS[:, :3]), "mask of key of shape"),
         ((ROWS,), "Expected a pair"),
     ):

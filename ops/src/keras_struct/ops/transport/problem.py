@@ -113,8 +113,9 @@ class Problem:
         value = self.places[1].features(ops.cast(flatten_batch(value, 2), self.dtype))
         if self.dustbin is None:
             return value
-        first = self.dustbin.value
-        return self._before(np.zeros(value.shape[-1]) if first is None else first, value)
+        if self.dustbin.value is None:
+            return ops.pad(value, ((0, 0), (1, 0), (0, 0)))
+        return self._before(self.dustbin.value, value)
 
     def cotangent(self, cotangent, size):
         """(..., L1, V), without padding, with zeros for the dustbin."""
