@@ -139,6 +139,15 @@ def test_presets_of_kerashub(parser, tmp_path):
     assert again(sentences) == parser(sentences)
 
 
+def read_spans(parser, trees):
+    """What is read from padded trees: of binary ones the spans with a label, since the same tree
+    has several binary forms, which score the same."""
+    trees = np.asarray(trees)
+    if not isinstance(parser, treebank.ConstituencyParser):
+        return trees.tolist()
+    return [sorted(span for span in tree.tolist() if span[2] > 0) for tree in trees]
+
+
 @pytest.mark.skipif(
     BACKEND not in ("tensorflow", "jax"),
     reason="TensorFlow exports for them from a .keras file as it does for JAX, see export_test",
@@ -162,8 +171,8 @@ def test_saved_model_parses_in_plain_tensorflow(parser, tmp_path):
     subprocess.run([sys.executable, "-c", program, *files], check=True, env=os.environ)
     expected = parser.inference_model().predict_on_batch(arrays)
     with np.load(tmp_path / "found.npz") as found:
-        for name in ("tree", "tags"):
-            np.testing.assert_array_equal(found[name], np.asarray(expected[name]))
+        np.testing.assert_array_equal(found["tags"], expected["tags"])
+        assert read_spans(parser, found["tree"]) == read_spans(parser, expected["tree"])
     names = json.loads((folder / "assets.extra" / "names.json").read_text())
     assert names == {"labels": parser.labels, "tags": parser.tags}
 
