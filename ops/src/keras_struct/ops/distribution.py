@@ -457,7 +457,7 @@ def _tile(x, n):
 
 def _untile(x, n):
     shape = ops.shape(x)
-    return ops.reshape(x, (n, -1, *shape[1:]))
+    return ops.reshape(x, (n, shape[0] // n, *shape[1:]))
 
 
 if keras.backend.backend() == "jax":

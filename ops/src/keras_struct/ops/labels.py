@@ -68,12 +68,12 @@ class LabelledSweeps:
     def backward(self, problem, tape):
         parts, tape = tape
         marginals, *rest = self.plain.backward(_plain(problem, parts), tape)
-        return (marginals[..., None] * _shares(problem.potentials[0], parts), *rest)
+        return (marginals[..., None] * _shares(problem.potentials[0]), *rest)
 
     def curvature(self, problem, tape, tangents):
         parts, tape = tape
         plain, (rates, *other_rates) = _plain(problem, parts), tangents
-        shares = _shares(problem.potentials[0], parts)
+        shares = _shares(problem.potentials[0])
         rate = array.sum(shares * rates, -1)
         marginals = self.plain.backward(plain, tape)[0]
         hessian, *rest = self.plain.curvature(plain, tape, (rate, *other_rates))
@@ -162,9 +162,11 @@ def _plain(problem, parts):
     return problem.replace(potentials=(parts, *problem.potentials[1:]), labels=None)
 
 
-def _shares(scores, parts):
-    """Probability of every label, given the part."""
-    return array.exp(scores - parts[..., None])
+def _shares(scores):
+    """Probability of every label, given the part. They sum to 1 even where the log-sum of the
+    scores has lost the logarithm of their number."""
+    weights = array.exp(scores - array.max(scores, -1, keepdims=True))
+    return weights / array.sum(weights, -1, keepdims=True)
 
 
 def _best_labellings(scores, valid, k):

@@ -69,6 +69,7 @@ CASES = [
     _case("per_example_forbidden_scaled", (2, 3, 5), (3, 2), batched=True, forbid=True),
     _case("forbidden", (2, 4, 3), (4, 3), forbid=True),
     _case("holes", (3, 4, 3), mask=HOLES, ends=True),
+    _case("one_position_over_time", (2, 1, 2), over_time=True, ends=True),
     _case("holes_over_time", (3, 4, 2), mask=HOLES, over_time=True, ends=True),
     _case("one_position", (2, 1, 3)),
     _case("one_tag", (2, 4, 1), (4, 2)),

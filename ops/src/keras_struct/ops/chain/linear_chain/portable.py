@@ -95,7 +95,7 @@ class Sequential(Implementation):
         times = ops.arange(steps, dtype="int32")
         inside = ops.cast(times[:, None] < lengths[None] - 1, unary.dtype)[..., None, None]
         shared, single = transitions.shape[1] == 1, transitions.shape[0] == 1
-        columns = ops.swapaxes(transitions[:, 0], 1, 2)  # [to, from]
+        columns = ops.swapaxes(_pad_time(transitions)[:, 0], 1, 2)  # [to, from]
         tags = ops.arange(k, dtype="int32")[None, None]
 
         def step(carry, x):
@@ -185,7 +185,7 @@ def _next(x):
 
 def _pad_time(transitions):
     """Transitions over time with an unused last step, so that every loop has N steps."""
-    return ops.concatenate([transitions, ops.zeros_like(transitions[:, :1])], axis=1)
+    return array.pad(transitions, ((0, 0), (0, 1), (0, 0), (0, 0)), 0.0)
 
 
 def _at_last(x, lengths):
