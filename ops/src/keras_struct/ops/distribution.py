@@ -221,7 +221,7 @@ class Distribution:
             best = self.argmax()
             return best if n is None else ops.stack([best] * n)
         (high, _), tape = self._soft
-        noise = Noise.of(key, ops.shape(high)[0], count)
+        noise = autodiff.run(Noise, "of", key, high, static=(count,))
         events = autodiff.run(self._sweeps, "sample", autodiff.constant(self._problem), tape, noise)
         events = self._as_given_event(_keep(high > INFEASIBLE, events, 1), 1)
         return self._restore(events[0]) if n is None else self._restore(events, prefix=1)

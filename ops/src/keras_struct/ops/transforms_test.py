@@ -86,8 +86,7 @@ def test_second_derivatives_in_all_orders_of_modes(case):
     """Of the value along a direction, at temperature 1: all are the curvature sweep."""
     with float64():
         loss = Loss(case, marginals=False)
-        (*potentials, _), (*directions, _) = map(list, loss.tensors())
-        potentials, directions = tuple(potentials), tuple(directions)
+        potentials, directions = (x[:-1] for x in loss.tensors())
 
         def value(*potentials):
             return loss(*potentials, 1.0)
@@ -150,6 +149,6 @@ def test_vmap_equals_a_loop(case):
             mapped = torch.func.vmap(readouts, in_dims=(1, 0))
         single = compiled(readouts)
         rows = [single(stack[:, i], temperatures[i]) for i in range(3)]
-        for found, *expected in zip(compiled(mapped)(stack, temperatures), *rows, strict=True):
-            expected = np.stack([array(x) for x in expected])
+        for found, *each in zip(compiled(mapped)(stack, temperatures), *rows, strict=True):
+            expected = np.stack([array(x) for x in each])
             np.testing.assert_allclose(array(found), expected, rtol=1e-9, atol=1e-11)
