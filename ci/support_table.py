@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keras_struct import ops
 from keras_struct.ops import dispatch
-from keras_struct.ops.structure_cases import smallest
+from keras_struct.ops.structure_cases import every_case
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (ROOT / "README.md", ROOT / "ops" / "README.md")
@@ -24,16 +24,18 @@ BACKENDS = ("jax", "tensorflow", "torch", "numpy")
 def table():
     header = ["structure", "what", "potentials", *BACKENDS, "on request"]
     rows = [header, ["---"] * len(header)]
-    calls = {op: case.distribution(dtype="float32").choice.call for op, case in smallest().items()}
+    every = every_case()
     for op, family in dispatch.structures().items():
         if family == "transport":
             continue
         function = getattr(ops, op)
         summary = str(inspect.getdoc(function)).splitlines()[0].rstrip(".")
         potentials = ", ".join(f"`{name}`" for name in _potentials(function))
-        first = [_choice(calls[op], backend) for backend in BACKENDS]
-        others = [name for name in _takers(calls[op]) if name not in first]
-        rows.append([f"`{op}`", summary, potentials, *first, ", ".join(others)])
+        calls = [case.distribution(dtype="float32").choice.call for case in every[op]]
+        chosen = [_chosen(calls, backend) for backend in BACKENDS]
+        others = [name for name in _takers(family, calls) if not any(name in x for x in chosen)]
+        cells = [" or ".join(names) for names in chosen]
+        rows.append([f"`{op}`", summary, potentials, *cells, ", ".join(others)])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines += [
         "",
@@ -70,18 +72,18 @@ def _on(call, backend):
     return dataclasses.replace(call, backend=backend, xla=backend == "jax", **facts)
 
 
-def _choice(call, backend):
-    """The implementation that a small float32 call on the CPU gets."""
-    return dispatch.choose(_on(call, backend)).name
+def _chosen(calls, backend):
+    """The implementations that small float32 calls on the CPU get, most calls first."""
+    names = [dispatch.choose(_on(call, backend)).name for call in calls]
+    return sorted(set(names), key=lambda name: (-names.count(name), name))
 
 
-def _takers(call):
+def _takers(family, calls):
     """Names of the implementations that some backend may ask for."""
-    entries = dispatch.candidates(call.family)
     return [
         name
-        for name, x in entries.items()
-        if any(x.rejects(_on(call, backend)) is None for backend in BACKENDS)
+        for name, x in dispatch.candidates(family).items()
+        if any(x.rejects(_on(call, backend)) is None for call in calls for backend in BACKENDS)
     ]
 
 

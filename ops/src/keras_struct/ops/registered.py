@@ -42,6 +42,7 @@ from keras_struct.ops.transport.stored import Stored
 from keras_struct.ops.transport.tiled import Tiled
 
 FAMILIES = {
+    "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
     "alignment": (
         "needleman_wunsch",
         "overlap",
@@ -54,11 +55,10 @@ FAMILIES = {
         "damerau",
         "lcs",
     ),
-    "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
     "chart": ("cky", "nussinov", "eisner"),
-    "transport": ("sinkhorn", "sinkhorn_tail"),
     "pcfg": ("pcfg",),
     "spanning_tree": ("spanning_tree",),
+    "transport": ("sinkhorn", "sinkhorn_tail"),
 }
 for family, names in FAMILIES.items():
     for name in names:

@@ -15,11 +15,19 @@ from keras_struct.ops.testing import tensor
 
 def smallest():
     """The first core case of every structure that has cases, by name of the structure."""
-    found: dict[str, Case] = {}
+    return {
+        op: next((case for case in cases if case.core), cases[0])
+        for op, cases in every_case().items()
+    }
+
+
+def every_case():
+    """All cases of every structure that has any, by name of the structure."""
+    found: dict[str, list[Case]] = {}
     for op in sorted(dispatch.structures()):
         cases = [case for case in _nearest(getattr(ops, op).__module__) if _is_of(op, case)]
         if cases:
-            found[op] = next((case for case in cases if case.core), cases[0])
+            found[op] = cases
     return found
 
 

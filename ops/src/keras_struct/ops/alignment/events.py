@@ -162,13 +162,9 @@ def _scatter(layout, i, j, weights):
     """Weights at their nodes: (B, 1 + rows, 1 + columns). No node twice."""
     batch = ops.shape(i)[0]
     rows, columns = layout.rows + 1, layout.columns + 1
-    example = ops.arange(batch, dtype="int32")[:, None]
-    total = batch * rows * columns
+    total = rows * columns
     legal = ops.logical_and(ops.logical_and(i >= 0, i < rows), ops.logical_and(j >= 0, j < columns))
-    index = array.where(legal, (example * rows + i) * columns + j, total)
-    flat = ops.scatter(
-        ops.reshape(index, (-1, 1)),
-        ops.reshape(array.where(legal, weights, ops.zeros_like(weights)), (-1,)),
-        (total + 1,),
-    )
-    return ops.cast(ops.reshape(flat[:total], (batch, rows, columns)), weights.dtype)
+    index = array.where(legal, i * columns + j, total)
+    table = array.pad(array.zeros_like(weights[:, :1]), ((0, 0), (0, total)), 0)
+    table = array.add_at(table, index, weights)
+    return ops.reshape(table[:, :total], (batch, rows, columns))

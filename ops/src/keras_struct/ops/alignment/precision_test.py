@@ -122,3 +122,25 @@ def test_a_damerau_distance_in_the_cold():
         with float64():
             exact = marginals(temperature, "float64")
         np.testing.assert_allclose(marginals(temperature, "float32"), exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_ties_of_sums_that_float32_cannot_hold(implementation):
+    """A substitution of 8,000 or a deletion and an insertion of 4,000, near ties of path after
+    path: what decides is below the last digit of their sums."""
+    rng = np.random.default_rng(4)
+    costs = (8000 + rng.random((1, 40, 35))).astype("float32")
+    given = {
+        "deletion": (4000 + rng.random((1, 40))).astype("float32"),
+        "insertion": (4000 + rng.random((1, 35))).astype("float32"),
+    }
+
+    def marginals(dtype, implementation):
+        wide = {key: tensor(x, dtype) for key, x in given.items()}
+        d = ops.levenshtein(tensor(costs, dtype), **wide, implementation=implementation)
+        return array(d.marginals())
+
+    with float64():
+        expected = marginals("float64", "portable")
+    found = marginals("float32", implementation)
+    np.testing.assert_allclose(found, expected, atol=2e-6)

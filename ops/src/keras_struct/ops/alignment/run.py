@@ -14,6 +14,7 @@ from keras import ops
 from keras_struct.ops import array
 from keras_struct.ops.alignment.layout import Layout
 from keras_struct.ops.alignment.spec import START
+from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.messages import join, log_sum
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
@@ -384,10 +385,14 @@ def sum_of(terms, op):
     """Log-sum (or maximum) of terms `(high, low, score)`, as a pair, and their weights."""
     if len(terms) == 1:
         ((high, low, score),) = terms
-        total = high + score
-        return (total, ((high - total) + score) + low), [1.0]
-    peak = largest([high + score for high, _, score in terms])
-    logits = [((high - peak) + score) + low for high, low, score in terms]
+        high, error = two_sum(high, score)
+        return (high, error + low), [1.0]
+    sums = [two_sum(high, score) for high, _, score in terms]
+    peak = largest([high for high, _ in sums])
+    logits = [
+        (high - peak) + (error + low)
+        for (high, error), (_, low, _) in zip(sums, terms, strict=True)
+    ]
     top = largest(logits)
     if op == "max":
         return join(peak, top), [None] * len(terms)
