@@ -156,7 +156,7 @@ def test_metrics_count_words_and_not_places(where):
     scores = np.random.default_rng(11).normal(size=(2, N, N, 4)).astype("float32")
     spans = layers.TreePotentials(scores)
     arcs = layers.TreePotentials(scores, structure="eisner")
-    bracket, attachment = parsers.BracketF1(LABELS), parsers.AttachmentScore()
+    metrics: tuple = parsers.BracketF1(LABELS), parsers.AttachmentScore()
     results = []
     for places in (None, kept):
         targets = SPANS, ARCS
@@ -167,7 +167,7 @@ def test_metrics_count_words_and_not_places(where):
             potentials = [p._replace(scores=moved, mask=mask) for p in potentials]
             targets = spans_by_place(SPANS, kept), targets_of(kept)["margin"]
         found = []
-        for metric, target, given in zip((bracket, attachment), targets, potentials, strict=True):
+        for metric, target, given in zip(metrics, targets, potentials, strict=True):
             metric.reset_state()
             metric.update_state(target, layers.pack(given))
             found.append([float(x) for x in (metric.right, metric.predicted, metric.target)])
