@@ -11,7 +11,7 @@ from keras_struct.layers.crf import clone_initializer
 from keras_struct.layers.gap_penalties import GapPenalties
 from keras_struct.layers.packed import alignment_options, pack, packed_spec
 from keras_struct.layers.potentials import AlignmentPotentials, check_alignment, potential_dtype
-from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
+from keras_struct.layers.sequence_mask import extent, without_padding
 
 SCORINGS = ("dot_product", "bilinear")
 
@@ -49,8 +49,9 @@ class Aligner(keras.layers.Layer):
     Call arguments:
         first: `(B, L1, F1)` token states, the rows of the alignment.
         second: `(B, L2, F2)` token states, the columns; `F1 = F2` for the dot product.
-        first_mask: Boolean `(B, L1)`, True for tokens, right-padded; by default the Keras mask of
-            `first`. What the padding holds, NaN included, never matters.
+        first_mask: Boolean `(B, L1)`, True for tokens, wherever they stand; by default the Keras
+            mask of `first`. A position where it is False is no part of the sequence, and what it
+            holds, NaN included, never matters.
         second_mask: The same for `second`.
 
     Returns:
@@ -170,12 +171,8 @@ class Aligner(keras.layers.Layer):
             temperature = K.exp(K.cast(self.log_temperature, dtype))
         else:
             temperature = K.convert_to_tensor(self.temperature, dtype)
-        lengths = tuple(
-            K.broadcast_to(K.convert_to_tensor(K.shape(x)[1], "int32"), batch)
-            if mask is None
-            else lengths_from_mask(mask)
-            for x, mask in ((first, first_mask), (second, second_mask))
-        )
+        which = [extent(mask) for mask in masks.values()]
+        lengths, mask = (tuple(x.get(name) for x in which) for name in ("lengths", "mask"))
         return AlignmentPotentials(
             self._scores(first, second),
             gap_open,
@@ -184,6 +181,7 @@ class Aligner(keras.layers.Layer):
             K.broadcast_to(temperature, batch),
             self.structure,
             check_alignment(self.structure, self.adjacent_gaps),
+            mask,
         )
 
     def _scores(self, first, second):

@@ -22,7 +22,8 @@ class AlignmentCrossEntropy(AlignmentLoss):
 
     Call arguments:
         y_true: A path: the nodes `(B, N, 2)` as `argmax` of `ops.smith_waterman` and its like gives
-            them, then -1; an impossible one has an infinite loss and no gradient. Or pairs:
+            them, then -1, where a token counts by its place, also behind padding; an impossible one
+            has an infinite loss and no gradient. Or pairs:
             `(B, L1, L2)`, 1 (or a probability) where two tokens are matched, else 0; what it holds
             in the padding is ignored.
         y_pred: The packed potentials that an `Aligner` returns.

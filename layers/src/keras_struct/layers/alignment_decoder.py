@@ -27,7 +27,8 @@ class AlignmentDecoder(keras.layers.Layer):
 
     Returns:
         `"path"`: `(B, L1 + L2 + 1, 2)`, int32: how many tokens of the two sequences are consumed at
-        each node, in order, then -1. `"map"`: `(B, L1, L2)`, 0 in the padding. `"score"`: `(B,)`,
+        each node, in order, then -1; under a mask with padding before tokens, the place after the
+        last of them. `"map"`: `(B, L1, L2)`, 0 in the padding. `"score"`: `(B,)`,
         float32 at least. Without any alignment, such as a local one of an empty sequence, path and
         score are -1 everywhere and minus infinity, the map is 0.
 

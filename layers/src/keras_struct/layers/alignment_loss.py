@@ -5,7 +5,6 @@ from keras import ops as K
 
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import AlignmentPotentials
-from keras_struct.layers.sequence_mask import mask_from_lengths
 
 REFERENCES = ("path", "pairs")
 
@@ -59,9 +58,6 @@ def check_reference(reference, y_true=None):
 
 
 def pair_mask(potentials):
-    """Booleans `(B, L1, L2)`: the pairs of tokens within the lengths."""
-    rows, columns = (
-        mask_from_lengths(n, K.shape(potentials.scores)[k + 1])
-        for k, n in enumerate(potentials.lengths)
-    )
+    """Booleans `(B, L1, L2)`: the pairs of tokens that there are."""
+    rows, columns = potentials.positions()
     return K.logical_and(K.expand_dims(rows, 2), K.expand_dims(columns, 1))

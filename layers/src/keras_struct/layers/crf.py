@@ -7,7 +7,7 @@ from keras import ops as K
 
 from keras_struct.layers.packed import pack, packed_spec
 from keras_struct.layers.potentials import ChainPotentials, potential_dtype
-from keras_struct.layers.sequence_mask import lengths_from_mask
+from keras_struct.layers.sequence_mask import extent, without_padding
 from keras_struct.layers.structured_decoder import StructuredDecoder, decode, decoded_spec
 from keras_struct.layers.tag_scheme import TagConstraints
 
@@ -49,8 +49,9 @@ class CRF(keras.layers.Layer):
 
     Call arguments:
         inputs: `(B, N, F)` features.
-        mask: Boolean `(B, N)`, True for tokens, right-padded; by default the Keras mask of the
-            inputs. What the padding holds, NaN included, never matters.
+        mask: Boolean `(B, N)`, True for tokens, wherever they stand; by default the Keras mask of
+            the inputs. A position where it is False is no part of the sequence: the tokens around
+            it are neighbours, and what it holds, NaN included, never matters.
 
     Returns:
         `"potentials"`: `(B, H + N, K)`, see `unpack`; float32 under every dtype policy but float64.
@@ -179,24 +180,16 @@ class CRF(keras.layers.Layer):
         return K.cast(decoded, self.compute_dtype) if self.output_mode == "marginals" else decoded
 
     def _potentials(self, inputs, mask):
-        batch, n = K.shape(inputs)[:2]
-        if mask is None:
-            lengths = K.broadcast_to(K.convert_to_tensor(n, "int32"), (batch,))
-        else:
-            lengths = lengths_from_mask(mask)
-            # A product with NaN would poison the gradients of the weights.
-            valid = K.reshape(K.cast(mask, "bool"), (batch, n, *[1] * (len(inputs.shape) - 2)))
-            inputs = K.where(valid, inputs, K.zeros_like(inputs))
-        allowed = self.constraints
+        inputs, which, allowed = without_padding(inputs, mask), extent(mask), self.constraints
         return ChainPotentials(
-            self._tempered(self._scores(inputs)),
+            self._tempered(self._scores(inputs, which.get("mask"))),
             self._tempered(self.transitions, allowed and allowed.transitions),
             self._tempered(self.start, allowed and allowed.start),
             self._tempered(self.end, allowed and allowed.end),
-            lengths,
+            **which,
         )
 
-    def _scores(self, inputs):
+    def _scores(self, inputs, mask):
         return self.projection(inputs) if self.use_projection else inputs
 
     def _tempered(self, scores, allowed=None):

@@ -10,6 +10,7 @@ from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.crf import CRF
 from keras_struct.layers.packed import unpack
+from keras_struct.layers.sequence_mask import lengths_from_mask
 from keras_struct.layers.span_f1 import SpanF1
 from keras_struct.layers.structured_decoder import StructuredDecoder, decoding_model
 from keras_struct.layers.structured_nll import StructuredNLL
@@ -199,9 +200,9 @@ def test_mask_from_an_embedding_reaches_the_loss():
     np.testing.assert_allclose(numpy(long), numpy(short), rtol=1e-6)
 
 
-def test_a_mask_that_is_not_right_padded():
+def test_lengths_of_a_mask_that_is_not_right_padded():
     with pytest.raises(ValueError, match="right-padded"):
-        CRF(3)(random(1, 3, 4), mask=np.array([[False, True, True]]))
+        lengths_from_mask(np.array([[False, True, True]]))
 
 
 def test_float16():

@@ -10,9 +10,13 @@ whose first number in every example, the header, says what they are:
                                           len1, len2             gap_extend of each skipped column
                                           gap_open, gap_extend   scores
                                           of each skipped row
-    trees         (B, 2 + N, 1 + N, K)    header 0 ...
+    trees         (B, 2 + N, 1 + N, K)    header 0, or HIDDEN ...
                                           length 0 ...
-                                          0        scores
+                                          0      scores
+
+Positions from the lengths on are padding. One before that is not there, since a mask said so, has
+`HIDDEN` in a place that does not count for it: its first score (chains), its score to open a gap
+(alignments), the zero above its column (trees).
 
 What a loss must know while its graph is traced, before there are values, is also in the shape, in
 axes of size 1, the only ones that cost no memory where lengths are unknown: as many after the batch
@@ -36,11 +40,14 @@ from keras_struct.layers.potentials import (
     ChainPotentials,
     TreePotentials,
     check_alignment,
+    positions_of,
     potential_dtype,
 )
+from keras_struct.layers.sequence_mask import mask_from_lengths
 from keras_struct.ops.validation import concrete, readable
 
 VERSION = 1
+HIDDEN = -(2.0**127)  # exact in every dtype that a packed tensor has, and no score of any model
 
 
 class Header(NamedTuple):
@@ -306,9 +313,52 @@ def _border(layout, shape):
     return _BORDERS[layout.kind].sizes(shape)
 
 
-def _lengths(lengths, batch, n, dtype):
-    lengths = n if lengths is None else lengths
-    return K.broadcast_to(_tensor(lengths, dtype), (batch,))
+def _extent(lengths, mask, batch, n, dtype):
+    """Lengths `(B,)`, and which positions `(B, N)` before them there are not, or None."""
+    if mask is None:
+        return K.broadcast_to(_tensor(n if lengths is None else lengths, dtype), (batch,)), None
+    valid = positions_of(lengths, K.cast(_tensor(mask), "bool"), (batch, n))
+    places = K.arange(n, dtype="int32")
+    ends = K.max(K.where(valid, places + 1, 0), axis=1, initial=0)
+    hidden = K.logical_and(places < ends[:, None], K.logical_not(valid))
+    return K.cast(ends, dtype), hidden
+
+
+def _hide(hidden, x, axis=1):
+    """`x` with `HIDDEN` at the positions along an axis that are not there."""
+    return x if hidden is None else K.where(_along(hidden, x, axis), K.cast(HIDDEN, x.dtype), x)
+
+
+def _shown(found, lengths, x, axis=1):
+    """The mask of the positions, and `x` with zeros for those that are hidden.
+
+    Args:
+        found: `(B, N)` numbers, `HIDDEN` where a position is.
+        lengths: `(B,)` integers.
+        x: `(B, ..., N, ...)`.
+        axis: Of the positions in `x`.
+
+    Returns:
+        Booleans `(B, N)`, or None where nothing is known to be hidden, and `x`.
+    """
+    mask, hidden = _mask(found, lengths)
+    return mask, x if mask is None else K.where(_along(hidden, x, axis), K.zeros_like(x), x)
+
+
+def _mask(found, lengths):
+    """The mask `(B, N)`, or None where nothing is known to be hidden, and what is hidden."""
+    hidden = K.equal(found, HIDDEN)
+    if readable(hidden) and not in_symbolic_scope() and not K.convert_to_numpy(hidden).any():
+        return None, hidden
+    valid = K.logical_and(mask_from_lengths(lengths, K.shape(found)[1]), K.logical_not(hidden))
+    return valid, hidden
+
+
+def _along(mask, x, axis):
+    """Booleans `(B, N)` as they broadcast against `x`, whose positions are along an axis."""
+    shape = [1] * len(x.shape)
+    shape[0], shape[axis] = K.shape(mask)
+    return K.reshape(mask, shape)
 
 
 def _tensor(x, dtype=None):
@@ -345,10 +395,11 @@ class _ChainBorder:
             [*parts, K.zeros(rows * math.prod(inner) - 2 - k * k - 2 * k, dtype)]
         )
         first = K.broadcast_to(K.cast(number, dtype), (batch, 1))
-        lengths = K.expand_dims(_lengths(potentials.lengths, batch, n, dtype), -1)
+        lengths, hidden = _extent(potentials.lengths, potentials.mask, batch, n, dtype)
         shared = K.broadcast_to(shared, (batch, shared.shape[0]))
-        border = K.reshape(K.concatenate([first, lengths, shared], axis=1), (batch, rows, *inner))
-        return K.concatenate([border, scores], axis=1)
+        border = K.concatenate([first, lengths[:, None], shared], axis=1)
+        border = K.reshape(border, (batch, rows, *inner))
+        return K.concatenate([border, _hide(hidden, scores)], axis=1)
 
     @classmethod
     def remove(cls, body, structure, options):
@@ -356,12 +407,15 @@ class _ChainBorder:
         border = K.reshape(body[:, :rows], (-1, rows * math.prod(body.shape[2:])))
         # Shared by the batch: those of the first example, zeros where there is none.
         shared = K.sum(border[:1, 2:], axis=0)
+        lengths, scores = _integers(border[:, 1]), body[:, rows:]
+        mask, scores = _shown(scores[(..., *[0] * (len(body.shape) - 2))], lengths, scores)
         return ChainPotentials(
-            scores=body[:, rows:],
+            scores=scores,
             transitions=K.reshape(shared[: k * k], (k, k)),
             start=shared[k * k : k * k + k],
             end=shared[k * k + k : k * k + 2 * k],
-            lengths=_integers(border[:, 1]),
+            lengths=lengths,
+            mask=mask,
         )
 
 
@@ -385,33 +439,45 @@ class _AlignmentBorder:
         extend = potentials.gap_extend
         gaps = [potentials.gap_open, 0.0 if extend is None else extend]
         gaps = [gap if isinstance(gap, tuple) else (gap, gap) for gap in gaps]
-        first, second = (None, None) if potentials.lengths is None else potentials.lengths
-        first, second = (
-            _lengths(lengths, batch, n, dtype) for lengths, n in ((first, rows), (second, columns))
+        (first, no_row), (second, no_column) = (
+            _extent(length, mask, batch, n, dtype)
+            for length, mask, n in zip(
+                potentials.lengths or (None, None),
+                potentials.mask or (None, None),
+                (rows, columns),
+                strict=True,
+            )
         )
         corner = [[number, potentials.temperature], [first, second]]
         corner = [K.concatenate([wide(x, 1, 1) for x in row], axis=2) for row in corner]
         above = [wide(gap[1], 1, columns) for gap in gaps]
+        above[0] = _hide(no_column, above[0], 2)
         top = [K.concatenate(row, axis=2) for row in zip(corner, above, strict=True)]
         left = [wide(gap[0], rows, 1) for gap in gaps]
+        left[0] = _hide(no_row, left[0])
         return K.concatenate([*top, K.concatenate([*left, scores], axis=2)], axis=1)
 
     @staticmethod
     def remove(body, structure, options):
-        gaps = [(body[:, 2:, k : k + 1], body[:, k : k + 1, 2:]) for k in range(2)]
+        # Of one element also where sizes are unknown.
+        (row, column), extend = ((body[:, 2:, k, None], body[:, None, k, 2:]) for k in range(2))
+        lengths = tuple(_integers(body[:, 1, k]) for k in range(2))
+        rows, row = _shown(row[:, :, 0], lengths[0], row)
+        columns, column = _shown(column[:, 0], lengths[1], column, 2)
         return AlignmentPotentials(
             scores=body[:, 2:, 2:],
-            gap_open=gaps[0],
-            gap_extend=None if options["gaps"] == "linear" else gaps[1],
-            lengths=tuple(_integers(body[:, 1, k]) for k in range(2)),
+            gap_open=(row, column),
+            gap_extend=None if options["gaps"] == "linear" else extend,
+            lengths=lengths,
             temperature=body[:, 0, 1],
             structure=structure,
             adjacent_gaps=options["adjacent_gaps"],
+            mask=None if rows is None and columns is None else (rows, columns),
         )
 
 
 class _TreeBorder:
-    """Two rows and a column, all zeros but for the first of either row."""
+    """Two rows and a column: zeros, but for the first of either row and what says `HIDDEN`."""
 
     @staticmethod
     def sizes(shape):
@@ -421,17 +487,23 @@ class _TreeBorder:
     def add(potentials, number):
         scores = potentials.scores
         batch, n, _, k = K.shape(scores)
-        lengths = _lengths(potentials.lengths, batch, n, scores.dtype)
-        corner = K.stack([K.full_like(lengths, number), lengths], axis=1)[:, :, None, None]
-        top = K.pad(corner, [(0, 0), (0, 0), (0, n), (0, k - 1)])
+        lengths, hidden = _extent(potentials.lengths, potentials.mask, batch, n, scores.dtype)
+        corner = K.stack([K.full_like(lengths, number), lengths], axis=1)
+        top = K.pad(corner[:, :, None], [(0, 0), (0, 0), (0, n)])
+        if hidden is not None:
+            hidden = K.pad(hidden[:, None], [(0, 0), (0, 1), (1, 0)])
+            top = K.where(hidden, K.cast(HIDDEN, top.dtype), top)
+        top = K.pad(top[..., None], [(0, 0), (0, 0), (0, 0), (0, k - 1)])
         return K.concatenate([top, K.pad(scores, [(0, 0), (0, 0), (1, 0), (0, 0)])], axis=1)
 
     @staticmethod
     def remove(body, structure, options):
+        lengths = _integers(body[:, 1, 0, 0])
         return TreePotentials(
             scores=body[:, 2:, 1:],
-            lengths=_integers(body[:, 1, 0, 0]),
+            lengths=lengths,
             structure=structure,
+            mask=_mask(body[:, 0, 1:, 0], lengths)[0],
             **options,
         )
 

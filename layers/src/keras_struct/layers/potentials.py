@@ -6,6 +6,7 @@ import keras
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.sequence_mask import all_of, mask_from_lengths
 from keras_struct.ops.alignment.gapped import ADJACENT_GAPS
 
 ALIGNMENTS = ("smith_waterman", "needleman_wunsch", "overlap", "saigo_vert")
@@ -21,7 +22,8 @@ class ChainPotentials(NamedTuple):
         transitions: `(K, K)`, from the first tag to the second, shared by the batch.
         start: `(K,)`, of the first tag; None for zeros.
         end: `(K,)`, of the last tag; None for zeros.
-        lengths: `(B,)`, integers; None for N.
+        lengths: `(B,)`, integers: what comes after them is padding; None for N.
+        mask: `(B, N)`, booleans: where False, there is no position; None for all up to the lengths.
 
     Example:
 
@@ -37,15 +39,21 @@ class ChainPotentials(NamedTuple):
     start: Any = None
     end: Any = None
     lengths: Any = None
+    mask: Any = None
 
     @property
     def structure(self):
         """`"linear_chain"` or `"semi_markov"`."""
         return "linear_chain" if len(self.scores.shape) == 3 else "semi_markov"
 
+    def positions(self):
+        """Booleans `(B, N)`: which positions there are, wherever they stand."""
+        return positions_of(self.lengths, self.mask, K.shape(self.scores)[:2])
+
     def distribution(self, temperature=1.0):
         """The `ops.linear_chain` or `ops.semi_markov` distribution of these potentials."""
-        return getattr(ops, self.structure)(*self, temperature=temperature)
+        which = _extent(self.lengths, self.mask)
+        return getattr(ops, self.structure)(*self[:4], temperature=temperature, **which)
 
 
 class AlignmentPotentials(NamedTuple):
@@ -57,11 +65,13 @@ class AlignmentPotentials(NamedTuple):
             skipped rows and columns, of these or of `(B, L1, 1)` and `(B, 1, L2)`, such as
             `GapPenalties` gives.
         gap_extend: The same for every further skip; None for linear gaps.
-        lengths: Pair of integers `(B,)`; None for L1 or L2.
+        lengths: Pair of integers `(B,)`: what comes after them is padding; None for L1 or L2.
         temperature: Positive number or `(B,)`.
         structure: `"smith_waterman"`, `"needleman_wunsch"`, `"overlap"` or `"saigo_vert"`.
         adjacent_gaps: `"any"`, `"none"` or `"ordered"`, see `ops.needleman_wunsch`; None for
             `"any"`, of `saigo_vert` always `"ordered"`.
+        mask: Pair of booleans `(B, L1)` and `(B, L2)`: where False, there is no row or column; None
+            for all up to the lengths.
 
     Example:
 
@@ -79,13 +89,27 @@ class AlignmentPotentials(NamedTuple):
     temperature: Any = 1.0
     structure: str = "smith_waterman"
     adjacent_gaps: str | None = None
+    mask: Any = None
+
+    def positions(self):
+        """Pair of booleans `(B, L1)` and `(B, L2)`: which rows and columns there are."""
+        batch, *sizes = K.shape(self.scores)
+        lengths, masks = self.lengths or (None, None), self.mask or (None, None)
+        return tuple(
+            positions_of(length, mask, (batch, n))
+            for length, mask, n in zip(lengths, masks, sizes, strict=True)
+        )
 
     def distribution(self, temperature=1.0):
         """The `ops` distribution of these potentials, at `temperature` times their own."""
         adjacent_gaps = check_alignment(self.structure, self.adjacent_gaps)
         temperature = self.temperature * temperature if temperature else 0
         options = {} if self.structure == "saigo_vert" else {"adjacent_gaps": adjacent_gaps}
-        return getattr(ops, self.structure)(*self[:4], temperature=temperature, **options)
+        lengths, masks = self.lengths or (None, None), self.mask or (None, None)
+        which = [_extent(*given) for given in zip(lengths, masks, strict=True)]
+        for name in ("lengths", "mask"):
+            options[name] = tuple(given.get(name) for given in which)
+        return getattr(ops, self.structure)(*self[:3], temperature=temperature, **options)
 
 
 class TreePotentials(NamedTuple):
@@ -95,9 +119,10 @@ class TreePotentials(NamedTuple):
         scores: `(B, N, N, K)`. Of a constituency tree (`"cky"`): [first word, last word, label] of
             a span. Of a dependency tree: [dependent, head, relation] of an arc, on the diagonal of
             an arc from the root.
-        lengths: `(B,)`, integers; None for N.
+        lengths: `(B,)`, integers: what comes after them is padding; None for N.
         structure: `"cky"`, `"eisner"` or `"spanning_tree"`.
         single_root: Whether a dependency tree has exactly one root; else one or more.
+        mask: `(B, N)`, booleans: where False, there is no word; None for all up to the lengths.
 
     Example:
 
@@ -112,6 +137,11 @@ class TreePotentials(NamedTuple):
     lengths: Any = None
     structure: str = "cky"
     single_root: bool = True
+    mask: Any = None
+
+    def positions(self):
+        """Booleans `(B, N)`: which words there are, wherever they stand."""
+        return positions_of(self.lengths, self.mask, K.shape(self.scores)[:2])
 
     @property
     def constituency(self):
@@ -123,11 +153,28 @@ class TreePotentials(NamedTuple):
 
         Its labels are the last axis of the scores, also where there is only one.
         """
-        options = {"lengths": self.lengths, "temperature": temperature}
+        options = {"temperature": temperature, **_extent(self.lengths, self.mask)}
         if not self.constituency:
             options["single_root"] = self.single_root
         parts = K.zeros_like(self.scores[..., 0])
         return getattr(ops, self.structure)(parts, labels=self.scores, **options)
+
+
+def positions_of(lengths, mask, shape):
+    """Booleans of this shape, `(B, N)`: which positions there are."""
+    if lengths is not None:
+        lengths = mask_from_lengths(K.convert_to_tensor(lengths), shape[1])
+    found = all_of(lengths, mask)
+    return K.ones(shape, "bool") if found is None else K.broadcast_to(found, shape)
+
+
+def _extent(lengths, mask):
+    """What `ops` takes of lengths and a mask, as keyword arguments: not both."""
+    if mask is None:
+        return {"lengths": lengths}
+    if lengths is None:
+        return {"mask": mask}
+    return {"mask": positions_of(lengths, mask, K.shape(mask))}
 
 
 def potential_dtype(dtype):

@@ -5,6 +5,7 @@ from keras import ops as K
 
 from keras_struct.layers.crf import CRF
 from keras_struct.layers.segments import window_sums, windows
+from keras_struct.layers.sequence_mask import in_order
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -30,7 +31,7 @@ class SemiMarkovCRF(CRF):
 
     Call arguments:
         inputs: `(B, N, F)` features.
-        mask: Boolean `(B, N)`, right-padded, as in `CRF`.
+        mask: Boolean `(B, N)`, as in `CRF`. Segments go on behind what is masked out.
 
     Returns:
         `"potentials"`: `(B, 1, H + N, D, K)`. `"marginals"`: `(B, N, K)`. `"tags"`: `(B, N)`,
@@ -79,15 +80,20 @@ class SemiMarkovCRF(CRF):
         if self.use_projection and self.use_lengths:
             self.length_scores = self._add_scores("length_scores", self._inner_shape())
 
-    def _scores(self, inputs):
+    def _scores(self, inputs, mask):
         if not self.use_projection:
             return inputs
-        dtype = self._potential_dtype()
-        scores = window_sums(K.cast(self.projection(inputs), dtype), self.max_length)
+        layers = (self.projection, self.last) if self.use_boundaries else (self.projection,)
+        tokens = (K.cast(layer(inputs), self._potential_dtype()) for layer in layers)
+        scores = in_order(self._windows, mask, *tokens)
         if self.use_boundaries:
-            first = K.expand_dims(K.cast(self.first(inputs), dtype), 2)
-            scores = scores + first + windows(K.cast(self.last(inputs), dtype), self.max_length)
+            scores = scores + K.cast(self.first(inputs), scores.dtype)[:, :, None]
         return scores + self.length_scores if self.use_lengths else scores
+
+    def _windows(self, tokens, last=None):
+        """Scores of segments `(B, N, D, K)` from those of their tokens, and of their last ones."""
+        scores = window_sums(tokens, self.max_length)
+        return scores if last is None else scores + windows(last, self.max_length)
 
     def _inner_shape(self):
         return (self.max_length, self.num_tags)

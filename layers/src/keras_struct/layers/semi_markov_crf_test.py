@@ -56,7 +56,7 @@ def test_loss_marginals_and_segments_equal_enumeration():
     n, longest, k = 4, 3, 2
     layer = SemiMarkovCRF(k, longest, transition_initializer="random_normal")
     packed = layer(random(1, n, 5))
-    scores, transitions, start, end, _ = (numpy(p).astype("float64") for p in unpack(packed))
+    scores, transitions, start, end = (numpy(p).astype("float64") for p in unpack(packed)[:4])
     every = list(segmentations(n, longest, k))
     totals = np.array(
         [

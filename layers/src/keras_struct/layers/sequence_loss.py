@@ -1,16 +1,16 @@
-"""Losses of whole sequences: the Keras mask of the predictions says how long they are."""
+"""Losses of whole sequences: the Keras mask of the predictions says what belongs to them."""
 
 import keras
 from keras import ops as K
 
-from keras_struct.layers.sequence_mask import keras_mask, lengths_from_mask
+from keras_struct.layers.sequence_mask import extent, keras_mask, without_padding
 
 
 class SequenceLoss(keras.losses.Loss):
     """Base class of losses that give one number for a sequence of predictions.
 
-    A subclass implements `sequence_loss(y_true, y_pred, lengths)`, with the predictions
-    `(B, N, F)`, zero in the padding, their lengths `(B,)`, and returns `(B,)`.
+    A subclass implements `sequence_loss(y_true, y_pred, mask)`, with the predictions `(B, N, F)`,
+    zero in the padding, their mask `(B, N)` or None, and returns `(B,)`.
     """
 
     def __init__(self, reduction, name, dtype):
@@ -21,25 +21,30 @@ class SequenceLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras would multiply the losses of the sequences by the mask of the positions.
         mask = keras_mask(y_pred)
-        mask = K.ones(K.shape(y_pred)[:2], "bool") if mask is None else mask
-        return super().__call__(y_true, (y_pred, mask), sample_weight)
+        given = (y_pred,) if mask is None else (y_pred, mask)
+        return super().__call__(y_true, given, sample_weight)
 
     def call(self, y_true, y_pred):
-        y_pred, mask = y_pred
+        y_pred, mask = (*y_pred, None)[:2]
         if len(y_pred.shape) != 3:
             raise ValueError(
                 f"Expected predictions (B, N, F). Received: shape of y_pred={tuple(y_pred.shape)}"
             )
-        mask = K.cast(mask, "bool")
-        y_pred = K.where(K.expand_dims(mask, -1), y_pred, K.zeros_like(y_pred))
-        return self.sequence_loss(y_true, y_pred, lengths_from_mask(mask))
+        mask = None if mask is None else K.cast(mask, "bool")
+        return self.sequence_loss(y_true, without_padding(y_pred, mask), mask)
 
-    def sequence_loss(self, y_true, y_pred, lengths):
+    def sequence_loss(self, y_true, y_pred, mask):
         """The losses `(B,)`, see the class."""
         raise NotImplementedError
 
     def get_config(self):
         return {**super().get_config(), "dtype": self.dtype}
+
+
+def pair_extent(first, second):
+    """What `ops` takes of the masks of two sequences, or None, as keyword arguments."""
+    which = extent(first), extent(second)
+    return {name: tuple(x.get(name) for x in which) for name in ("lengths", "mask")}
 
 
 def check_temperature(temperature):

@@ -6,10 +6,12 @@ from keras import ops as K
 from keras.src.backend.common.masking import get_keras_mask as keras_mask
 
 from keras_struct.ops.masks import places_of
-from keras_struct.ops.validation import concrete
+from keras_struct.ops.validation import concrete, readable
 
 __all__ = [
     "all_of",
+    "extent",
+    "in_order",
     "kept_first",
     "keras_mask",
     "lengths_from_mask",
@@ -50,6 +52,35 @@ def lengths_from_mask(mask):
 def mask_from_lengths(lengths, n):
     """Boolean mask `(..., n)` of right-padded sequences of the given integer lengths `(...,)`."""
     return K.arange(n) < K.expand_dims(lengths, -1)
+
+
+def extent(mask):
+    """What `ops` takes of a mask `(..., N)` or None, as keyword arguments.
+
+    Lengths where positions are known to stand in front, which is faster; else the mask.
+    """
+    if mask is None:
+        return {}
+    mask = K.cast(K.convert_to_tensor(mask), "bool")
+    if readable(mask):
+        values = K.convert_to_numpy(mask)
+        if not (values[..., 1:] > values[..., :-1]).any():
+            return {"lengths": K.sum(K.cast(mask, "int32"), axis=-1)}
+    return {"mask": mask}
+
+
+def in_order(function, mask, *xs):
+    """`function` of tensors (B, N, ...) as if only what the mask keeps were there.
+
+    Args:
+        function: From tensors (B, N, ...), what is kept in front, to one (B, N, ...).
+        mask: Booleans (B, N), or None for all.
+        *xs: The tensors.
+    """
+    if mask is None:
+        return function(*xs)
+    places = places_of(mask)
+    return places.scatter(function(*(places.gather(x, 1) for x in xs)), 1)
 
 
 def without_padding(x, mask):

@@ -5,8 +5,8 @@ from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.layers.alignment_map import check_band
-from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature
-from keras_struct.layers.sequence_mask import lengths_from_mask
+from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature, pair_extent
+from keras_struct.layers.sequence_mask import without_padding
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -27,8 +27,8 @@ class SoftDTW(SequenceLoss):
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
 
     Call arguments:
-        y_true: `(B, L1, F)`, right-padded with NaN where series are shorter.
-        y_pred: `(B, L2, F)`, with the Keras mask they carry, right-padded.
+        y_true: `(B, L1, F)`; a point with a NaN is missing, wherever it stands.
+        y_pred: `(B, L2, F)`, with the Keras mask they carry, whatever it is.
         sample_weight: Weights of the series, `(B,)`.
 
     Raises:
@@ -62,15 +62,14 @@ class SoftDTW(SequenceLoss):
         self.band = check_band(band)
         self.divergence = divergence
 
-    def sequence_loss(self, y_true, y_pred, lengths):
+    def sequence_loss(self, y_true, y_pred, mask):
         if len(y_true.shape) != 3 or y_true.shape[-1] != y_pred.shape[-1]:
             raise ValueError(
                 "Expected series (B, L1, F) and (B, L2, F). Received: shape of "
                 f"y_true={tuple(y_true.shape)}, shape of y_pred={tuple(y_pred.shape)}"
             )
         known = K.logical_not(K.any(K.isnan(y_true), axis=-1))
-        y_true = K.where(K.expand_dims(known, -1), y_true, K.zeros_like(y_true))
-        x, y = (y_true, lengths_from_mask(known)), (y_pred, lengths)
+        x, y = (without_padding(y_true, known), known), (y_pred, mask)
         if not self.divergence:
             return self._soft_dtw(x, y)
         return self._soft_dtw(x, y) - (self._soft_dtw(x, x) + self._soft_dtw(y, y)) / 2
@@ -78,7 +77,8 @@ class SoftDTW(SequenceLoss):
     def _soft_dtw(self, x, y):
         (x, first), (y, second) = x, y
         costs = K.sum(K.square(K.expand_dims(x, 2) - K.expand_dims(y, 1)), axis=-1)
-        return ops.dtw(costs, self.band, (first, second), self.temperature).value()
+        which = pair_extent(first, second)
+        return ops.dtw(costs, self.band, temperature=self.temperature, **which).value()
 
     def get_config(self):
         return {

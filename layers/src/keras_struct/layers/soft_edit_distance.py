@@ -6,8 +6,7 @@ import keras
 from keras import ops as K
 
 from keras_struct import ops
-from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature
-from keras_struct.layers.sequence_mask import lengths_from_mask, mask_from_lengths
+from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature, pair_extent
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -25,14 +24,14 @@ class SoftEditDistance(SequenceLoss):
         insertion: Cost of a predicted position that the target lacks, a number >= 0.
         temperature: Number >= 0, in the unit of the costs.
         from_logits: Whether predictions are logits; by default they are probabilities.
-        padding: Token that right-pads `y_true`.
+        padding: Token that is none: padding of `y_true`, wherever it stands.
         reduction: How Keras reduces the losses of the sequences.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
 
     Call arguments:
-        y_true: Integer tokens `(B, L1)`, from 0 to K - 1, right-padded with `padding`.
-        y_pred: `(B, L2, K)`, with the Keras mask they carry, right-padded.
+        y_true: Integer tokens `(B, L1)`, from 0 to K - 1, or `padding`.
+        y_pred: `(B, L2, K)`, with the Keras mask they carry, whatever it is.
         sample_weight: Weights of the sequences, `(B,)`.
 
     Raises:
@@ -71,14 +70,13 @@ class SoftEditDistance(SequenceLoss):
         self.from_logits = from_logits
         self.padding = padding
 
-    def sequence_loss(self, y_true, y_pred, lengths):
+    def sequence_loss(self, y_true, y_pred, mask):
         if len(y_true.shape) != 2:
             raise ValueError(
                 f"Expected tokens (B, L1). Received: shape of y_true={tuple(y_true.shape)}"
             )
         y_true = K.cast(y_true, "int32")
-        target_lengths = lengths_from_mask(y_true != self.padding)
-        valid = mask_from_lengths(target_lengths, K.shape(y_true)[1])
+        valid = K.not_equal(y_true, self.padding)
         tokens = K.expand_dims(K.where(valid, y_true, 0), 1)
         tokens = K.broadcast_to(tokens, (*K.shape(y_pred)[:2], K.shape(y_true)[1]))
         probabilities = K.softmax(y_pred) if self.from_logits else y_pred
@@ -87,8 +85,8 @@ class SoftEditDistance(SequenceLoss):
             self.costs["substitution"] * (1 - hits),
             self.costs["deletion"],
             self.costs["insertion"],
-            (target_lengths, lengths),
-            self.temperature,
+            temperature=self.temperature,
+            **pair_extent(valid, mask),
         ).value()
 
     def get_config(self):

@@ -9,9 +9,10 @@ from keras import ops as K
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import last_start
-from keras_struct.layers.sequence_mask import keras_mask, mask_from_lengths
+from keras_struct.layers.sequence_mask import extent, keras_mask
 from keras_struct.layers.tag_scheme import span_tables
 from keras_struct.layers.viterbi_accuracy import weight_of_tokens
+from keras_struct.ops.masks import places_of
 
 MEASURES = ("f1", "precision", "recall")
 
@@ -65,14 +66,19 @@ class SpanF1(keras.metrics.Metric):
         self.target = self.add_variable((), "zeros", name="target")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        best, valid = self._prediction(y_pred)
-        spans = self._spans_of_segments if len(best.shape) == 3 else self._spans_of_tags
-        predicted, target = spans(best, valid), spans(K.cast(y_true, "int32"), valid)
-        ends = K.logical_and(predicted[0], target[0])
-        same = K.logical_and(K.equal(predicted[1], target[1]), K.equal(predicted[2], target[2]))
-        weight = K.cast(valid, self.dtype)
+        best, valid, holes = self._prediction(y_pred)
+        weight, y_true = K.cast(valid, self.dtype), K.cast(y_true, "int32")
         if sample_weight is not None:
             weight = weight * weight_of_tokens(sample_weight, self.dtype)
+        if holes:  # neighbours are those that are left
+            places = places_of(valid)
+            best, y_true, valid, weight = (
+                places.gather(x, 1) for x in (best, y_true, valid, weight)
+            )
+        spans = self._spans_of_segments if len(best.shape) == 3 else self._spans_of_tags
+        predicted, target = spans(best, valid), spans(y_true, valid)
+        ends = K.logical_and(predicted[0], target[0])
+        same = K.logical_and(K.equal(predicted[1], target[1]), K.equal(predicted[2], target[2]))
         for variable, spans in (
             (self.right, K.logical_and(ends, same)),
             (self.predicted, predicted[0]),
@@ -84,15 +90,17 @@ class SpanF1(keras.metrics.Metric):
         return ratio(self.measure, self.right, self.predicted, self.target)
 
     def _prediction(self, y_pred):
-        """The best tags `(B, N)` or segments `(B, N, 2)`, and which tokens count, `(B, N)`."""
+        """The best tags `(B, N)` or segments `(B, N, 2)`; which tokens count, `(B, N)`; and whether
+        others may stand before them."""
         if self.from_potentials:
             potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
             best = potentials.distribution().argmax()
-            return best, mask_from_lengths(potentials.lengths, K.shape(best)[1])
+            return best, potentials.positions(), potentials.mask is not None
         mask = keras_mask(y_pred)
         tags = K.convert_to_tensor(y_pred)
         tags = K.cast(K.argmax(tags, axis=-1) if len(tags.shape) == 3 else tags, "int32")
-        return tags, K.ones_like(tags, dtype="bool") if mask is None else K.cast(mask, "bool")
+        valid = K.ones_like(tags, dtype="bool") if mask is None else K.cast(mask, "bool")
+        return tags, valid, "mask" in extent(mask)
 
     def _spans_of_tags(self, tags, valid):
         """For each token: whether a span ends at it, where that span starts, and its type."""

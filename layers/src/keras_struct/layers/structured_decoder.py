@@ -6,17 +6,19 @@ from keras import ops as K
 from keras_struct.layers.packed import scores_spec, unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import token_labels, token_marginals
-from keras_struct.layers.sequence_mask import mask_from_lengths
+from keras_struct.layers.sequence_mask import in_order
 
 OUTPUT_MODES = ("tags", "segments", "marginals")
 
 
 def decode(potentials, output_mode, temperature=1.0):
-    """Tags, segments or token marginals of `ChainPotentials` with lengths."""
+    """Tags, segments or token marginals of `ChainPotentials`."""
     semi_markov = len(potentials.scores.shape) == 4
     if output_mode == "marginals":
         marginals = potentials.distribution(temperature).marginals()
-        return token_marginals(marginals) if semi_markov else marginals
+        if not semi_markov:
+            return marginals
+        return in_order(token_marginals, potentials.mask, marginals)
     best = potentials.distribution().argmax()
     if output_mode == "segments" and not semi_markov:
         raise ValueError(
@@ -25,7 +27,7 @@ def decode(potentials, output_mode, temperature=1.0):
         )
     if output_mode == "segments" or not semi_markov:
         return best
-    return token_labels(best, mask_from_lengths(potentials.lengths, K.shape(best)[1]))
+    return token_labels(best, potentials.positions())
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -47,8 +49,9 @@ class StructuredDecoder(keras.layers.Layer):
         inputs: Packed potentials, see `pack`.
 
     Returns:
-        `"tags"`: `(B, N)`, int32, -1 in the padding. `"segments"`: `(B, N, 2)`, int32, -1 where no
-        segment starts. `"marginals"`: `(B, N, K)`, 0 in the padding.
+        `"tags"`: `(B, N)`, int32, -1 in the padding, which is wherever the mask of the head is
+        False. `"segments"`: `(B, N, 2)`, int32, -1 where no segment starts. `"marginals"`:
+        `(B, N, K)`, 0 in the padding.
 
     Example:
 
@@ -79,9 +82,8 @@ class StructuredDecoder(keras.layers.Layer):
 
     def compute_mask(self, inputs, previous_mask=None):
         if isinstance(inputs, keras.KerasTensor):
-            return None  # The lengths are values; Keras asks again when there are some.
-        potentials = unpack(inputs, ChainPotentials)
-        return mask_from_lengths(potentials.lengths, K.shape(potentials.scores)[1])
+            return None  # The mask is values; Keras asks again when there are some.
+        return unpack(inputs, ChainPotentials).positions()
 
     def compute_output_spec(self, inputs):
         shape = scores_spec(inputs, ChainPotentials)[0].shape

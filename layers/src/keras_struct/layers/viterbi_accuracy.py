@@ -6,7 +6,6 @@ from keras import ops as K
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import token_labels
-from keras_struct.layers.sequence_mask import mask_from_lengths
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -92,7 +91,7 @@ def _right_tags(y_true, y_pred):
     """Whether each tag is right, and whether it counts, both `(B, N)`."""
     potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
     best, target = potentials.distribution().argmax(), K.cast(y_true, "int32")
-    valid = mask_from_lengths(potentials.lengths, K.shape(best)[1])
+    valid = potentials.positions()
     if len(best.shape) == 3:
         best, target = token_labels(best, valid), token_labels(target, valid)
     return K.equal(best, target), valid

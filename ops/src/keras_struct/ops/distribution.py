@@ -13,10 +13,10 @@ import keras
 from keras import ops
 
 from keras_struct.ops import array, autodiff, dispatch
-from keras_struct.ops.exact_sum import exact_sum
+from keras_struct.ops.exact_sum import cancelling_sum
 from keras_struct.ops.labels import with_labels
 from keras_struct.ops.noise import Noise, key_of
-from keras_struct.ops.numerics import INFEASIBLE, inner, per_example, scale_rows
+from keras_struct.ops.numerics import INFEASIBLE, per_example, scale_rows
 from keras_struct.ops.structure import as_temperature, restore_batch, size_of
 
 
@@ -221,7 +221,7 @@ class Distribution:
             best = self.argmax()
             return best if n is None else ops.stack([best] * n)
         (high, _), tape = self._soft
-        noise = Noise.of(key, ops.shape(high)[0], count)
+        noise = autodiff.run(Noise, "of", key, high, static=(count,))
         events = autodiff.run(self._sweeps, "sample", autodiff.constant(self._problem), tape, noise)
         events = self._as_given_event(_keep(high > INFEASIBLE, events, 1), 1)
         return self._restore(events[0]) if n is None else self._restore(events, prefix=1)
@@ -268,10 +268,7 @@ class Distribution:
         event, count = self._flat_event(event)
         score, log_partition = self._score(event, count), self._log_partition
         possible = ops.logical_and(score > INFEASIBLE, log_partition > INFEASIBLE)
-        # Both are large sums that cancel: the difference of their exact pairs has no such error.
-        high, low = self._soft[0]
-        score_high, score_low = exact_sum(*self._products(event, count))
-        exact = (score_high - high) + (score_low - low)
+        exact = self._less_log_partition(self._products(event, count))
         exact = array.where(exact < 0, exact, ops.zeros_like(exact))
         moves = (score - ops.stop_gradient(score)) - (
             log_partition - ops.stop_gradient(log_partition)
@@ -286,9 +283,7 @@ class Distribution:
         """Entropy in nats, (...,); 0 where there is one structure or none."""
         if self._hard:
             return self._restore(ops.zeros_like(self._log_partition))
-        exists = self._log_partition > INFEASIBLE
-        expected = inner(self._problem.potentials, self._marginals)
-        return self._restore(array.where(exists, self._log_partition, 0.0) - expected)
+        return self._restore(self._log_loss(self._marginals))
 
     def cross_entropy(self, other):
         """`-E_self[log p_other(Y)]` in nats, (...,).
@@ -307,18 +302,18 @@ class Distribution:
                 f"Received: other={getattr(other.structure, 'op', other)}"
             )
         marginals = self._like(other)._marginals
-        theta = other._problem.potentials
         impossible = 0.0
-        for t, p in zip(theta, marginals, strict=True):
+        for t, p in zip(other._problem.potentials, marginals, strict=True):
             hit = ops.logical_and(t <= INFEASIBLE, p > 0)
             impossible = impossible + per_example(ops.cast(hit, p.dtype))
         impossible = ops.logical_or(impossible > 0, other._log_partition <= INFEASIBLE)
-        cross = array.where(impossible, 0.0, other._log_partition) - inner(theta, marginals)
-        return self._restore(array.where(impossible, float("inf"), cross))
+        cross = array.where(impossible, float("inf"), other._log_loss(marginals))
+        return self._restore(cross)
 
     def kl_divergence(self, other):
         """`KL(self || other)` in nats, (...,), at least 0; see `cross_entropy`."""
-        return self.cross_entropy(other) - self.entropy()
+        difference = self.cross_entropy(other) - self.entropy()
+        return array.where(difference < 0, difference - ops.stop_gradient(difference), difference)
 
     def parts(self, event=None):
         """Indicator of an event: how often it uses each part, by name of potential.
@@ -350,7 +345,7 @@ class Distribution:
         return array.map_samples(lambda i: self.structure.restore(event[i], places), event.shape[0])
 
     def _products(self, event, count):
-        """Potentials of the parts of an event as one array, and its axis: (B, P) or (n, B, P)."""
+        """Potentials of the parts of an event as one array: (B, P) or (n, B, P)."""
         structure = self.structure
         flat = event if count is None else ops.reshape(event, (-1, *ops.shape(event)[2:]))
         context = tuple(_tile(x, 1 if count is None else count) for x in structure.context)
@@ -361,15 +356,40 @@ class Distribution:
             shape = ops.shape(product)
             rows.append(ops.reshape(product, (*shape[:2], size_of(shape[2:]))))
         product = rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=2)
-        return (product[0], 1) if count is None else (product, 2)
+        return product[0] if count is None else product
+
+    def _log_loss(self, marginals):
+        """Expected `-log p(Y)` under marginals, flat (B,), at least 0; 0 where nothing exists."""
+        rows = []
+        for theta, p in zip(self._problem.potentials, marginals, strict=True):
+            product = array.where(theta <= INFEASIBLE, ops.zeros_like(theta), theta) * p
+            shape = ops.shape(product)
+            rows.append(ops.reshape(product, (shape[0], size_of(shape[1:]))))
+        product = rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=1)
+        exists = self._log_partition > INFEASIBLE
+        exact = -self._less_log_partition(product)
+        zeros = ops.zeros_like(exact)
+        exact = array.where(ops.logical_and(exists, exact > 0), exact, zeros)
+        moves = array.where(exists, self._log_partition, zeros) - ops.sum(product, axis=1)
+        return ops.stop_gradient(exact) + (moves - ops.stop_gradient(moves))
+
+    def _less_log_partition(self, products):
+        """Sum of products (B, P) or (n, B, P) minus the log-partition.
+
+        Both are large sums that cancel: the sum of all terms and of the exact pair does not lose
+        what is left of them.
+        """
+        ends = [-x[:, None] for x in self._soft[0]]
+        if len(products.shape) == 3:
+            ends = [ops.broadcast_to(x[None], (*ops.shape(products)[:2], 1)) for x in ends]
+        return cancelling_sum(ops.concatenate([products, *ends], axis=-1), len(products.shape) - 1)
 
     def _score(self, event, count=None):
         """Sum of canonical potentials of an event, flat: (B,) or (count, B)."""
         structure = self.structure
         flat = event if count is None else ops.reshape(event, (-1, *ops.shape(event)[2:]))
         context = tuple(_tile(x, 1 if count is None else count) for x in structure.context)
-        product, axis = self._products(event, count)
-        total = ops.sum(product, axis=axis)
+        total = ops.sum(self._products(event, count), axis=-1)
         possible = structure.possible(flat, context)
         possible = possible if count is None else _untile(possible, count)
         return array.where(possible, total, ops.full_like(total, 2 * INFEASIBLE))

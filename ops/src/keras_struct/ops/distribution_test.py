@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_struct import ops
-from keras_struct.ops.testing import BACKEND, array
+from keras_struct.ops.structure_cases import smallest
+from keras_struct.ops.testing import BACKEND, array, fast, float64, tensor
 
 RNG = np.random.default_rng(0)
 
@@ -294,3 +295,37 @@ def test_log_prob_of_a_confident_chain_is_at_most_zero_and_exact():
         assert (log_prob <= 0).all()
         if BACKEND != "jax":  # float64 is off there
             np.testing.assert_allclose(log_prob, array(wide.log_prob(tags)), atol=1e-4)
+
+
+COMPILED = ("linear_chain", "smith_waterman", "eisner")  # where each takes seconds
+
+
+@pytest.mark.parametrize("op", COMPILED if BACKEND in ("jax", "tensorflow") else smallest())
+def test_entropies_of_large_scores_at_every_temperature(op):
+    """Log-partition and expected score are up to 1e10 here, and cancel to nothing."""
+    case = smallest()[op]
+    names = list(case.arrays())
+    scores = [(1e4 * x).astype("float32") for x in case.arrays().values()]
+
+    def readouts(temperature, *scores):
+        d, other = (
+            case.make(
+                {k: x * y for k, x in zip(names, scores, strict=True)}, temperature=temperature
+            )
+            for y in (1.0, 1.001)
+        )
+        sizes = d.log_partition(), other.log_partition()
+        return (*sizes, d.entropy(), d.cross_entropy(other), d.kl_divergence(other))
+
+    single = fast(readouts)
+    for temperature in (1e-6, 1e-2, 1.0, 10.0):
+        found = single(*(tensor(x, "float32") for x in (np.array(temperature), *scores)))
+        with float64():
+            wide = single(*(tensor(x) for x in (np.array(temperature), *scores)))
+        *sizes, entropy, cross, divergence = (np.float64(array(x)) for x in found)
+        digit = np.where(np.isfinite(sizes[0]), np.abs(sizes).max(0) * 2.0**-23, 0.0)
+        for x, y in zip((entropy, cross, divergence), map(array, wide[2:]), strict=True):
+            assert (x >= 0).all()
+            np.testing.assert_array_less(
+                np.abs(np.where(x == y, 0, x - y)), digit + 1e-5 * y + 1e-6
+            )

@@ -34,9 +34,18 @@ def exact_sum(x, axis):
     if any(x.shape[a] == 0 for a in axes):
         total = array.sum(x, axis)
         return total, total
-    unit = ops.stop_gradient(_unit(x, axes))
-    upper = ops.stop_gradient(array.round(x / unit) * unit)
+    upper = _upper(x, axes)
     return array.sum(upper, axis), array.sum(x - upper, axis)
+
+
+def cancelling_sum(x, axis):
+    """Sum over an axis, of size 1 at least, of numbers that cancel: as precise as what is left.
+
+    As `exact_sum`, whose lower parts are split once more. The gradient is that of the sum.
+    """
+    upper = _upper(x, (axis,))
+    high, low = exact_sum(x - upper, axis)
+    return array.sum(upper, axis) + (high + low)
 
 
 def two_sum(x, y):
@@ -50,6 +59,12 @@ def add_pairs(x, y):
     """Sum of two pairs."""
     high, low = two_sum(x[0], y[0])
     return high, low + (x[1] + y[1])
+
+
+def _upper(x, axes):
+    """The upper parts of the entries, whose sum over the axes has no rounding error; constant."""
+    unit = ops.stop_gradient(_unit(x, axes))
+    return ops.stop_gradient(array.round(x / unit) * unit)
 
 
 def _unit(x, axes):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops as K
 
-from keras_struct.ops.exact_sum import add_pairs, exact_sum, two_sum
+from keras_struct.ops.exact_sum import add_pairs, cancelling_sum, exact_sum, two_sum
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.testing import HAS_GRADIENTS, array, fast, float64, grad, tensor
 
@@ -31,6 +31,15 @@ def test_what_remains_of_a_long_sum_is_exact():
     high, low = exact_sum(tensor(x, "float32"), 1)
     rest = array((high - 40600.0) + low)
     assert abs(rest[0] - (2000 * float(np.float32(20.3)) - 40600.0)) < 1e-6
+
+
+def test_what_is_left_of_numbers_that_cancel():
+    rng = np.random.default_rng(2)
+    x = (1e10 * rng.normal(size=(4, 300))).astype("float32")
+    x = np.concatenate([x, -x[:, ::-1], rng.normal(size=(4, 3)).astype("float32")], axis=1)
+    x = rng.permuted(x, axis=1)
+    found = fast(lambda x: cancelling_sum(x, 1))(tensor(x, "float32"))
+    np.testing.assert_allclose(array(found), [math.fsum(row) for row in x.tolist()], rtol=2e-3)
 
 
 def test_zeros_forbidden_entries_and_axes():

@@ -52,9 +52,9 @@ class Noise:
     count: int
 
     @classmethod
-    def of(cls, key, batch, count):
-        """From a key (2,) int32."""
-        examples = array.arange(batch)
+    def of(cls, key, examples, count):
+        """From a key (2,) int32, for a tensor whose first axis is that of the examples (B, ...)."""
+        examples = array.arange(ops.shape(examples)[0])
         words = threefry((key[:1], key[1:]), (array.zeros_like(examples), examples))
         return cls(array.stack(words, 1), count)
 

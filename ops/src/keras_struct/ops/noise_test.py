@@ -31,7 +31,7 @@ def test_compiled_noise_is_the_same():
     compiled = pytest.importorskip("keras_struct.ops.compiled")
     for key, counter, expected in KNOWN:
         assert compiled.threefry(*key, *counter) == expected
-    noise = Noise.of(key_of(11), 2, 3)
+    noise = Noise.of(key_of(11), np.zeros(2), 3)
     keys = array(noise.keys)
     for dtype in ("float32",) if BACKEND == "jax" else ("float32", "float64"):
         drawn = array(noise.every().gumbel(4, flat_places((1, 50)), dtype))
@@ -46,7 +46,7 @@ def test_noise_is_finite_at_both_ends_and_standard_gumbel():
     for dtype in ("float32", "float64"):
         with float64():
             assert np.isfinite(array(_gumbel(ends, ends, dtype))).all()
-    noise = Noise.of(key_of(3), 4, 5).every()
+    noise = Noise.of(key_of(3), np.zeros(4), 5).every()
     x = array(noise.gumbel(0, flat_places((1, 2000)), "float32"))
     assert x.shape == (4, 5, 2000)
     assert abs(x.mean() - np.euler_gamma) < 5 * np.pi / np.sqrt(6 * x.size)
@@ -55,7 +55,7 @@ def test_noise_is_finite_at_both_ends_and_standard_gumbel():
 
 def test_noise_is_a_function_of_key_example_sample_stream_and_place():
     places = flat_places((7,))
-    noise = Noise.of(key_of(3), 3, 4)
+    noise = Noise.of(key_of(3), np.zeros(3), 4)
     every = array(noise.every().gumbel(1, places[:, None], "float32"))
     for i in range(4):
         np.testing.assert_allclose(  # TensorFlow's logarithm depends on the shape

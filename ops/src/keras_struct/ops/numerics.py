@@ -40,15 +40,6 @@ def compute_dtype(dtype):
     return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
 
 
-def inner(potentials, marginals):
-    """Sum of `potentials * marginals` per example; forbidden parts count nothing."""
-    total = 0.0
-    for theta, p in zip(potentials, marginals, strict=True):
-        theta = array.where(theta <= INFEASIBLE, ops.zeros_like(theta), theta)
-        total = total + per_example(theta * p)
-    return total
-
-
 def per_example(x):
     """Sum over all axes but the first."""
     return ops.sum(x, axis=tuple(range(1, len(x.shape)))) if len(x.shape) > 1 else x

@@ -132,6 +132,18 @@ def test_batches_of_unknown_size():
         np.testing.assert_allclose(array(found), array(eager), rtol=1e-9)
 
 
+def test_tapes_differ_from_length_to_length():
+    """The parallel chain keeps an array for each level of its tree."""
+
+    def loss(scores, transitions):
+        return K.sum(ops.linear_chain(scores, transitions).marginals() ** 2)
+
+    for n in (4, 9, 4):
+        torch._dynamo.reset()
+        args = chain(n)
+        np.testing.assert_allclose(array(compiled(loss)(*args)), array(loss(*args)), rtol=1e-6)
+
+
 class NativeSoftmax(native.NativeImplementation, CategoricalPortable):
     """In NumPy, which sees concrete arrays only."""
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.sequence_mask import all_of
 from keras_struct.layers.viterbi_accuracy import weight_of_tokens
 from keras_struct.parsers.attachment_scores import CONTENT_RELATIONS, universal_relation
 from keras_struct.parsers.tree_decoder import best_tree
@@ -29,7 +30,8 @@ class AttachmentScore(keras.metrics.Metric):
         y_true: Integers `(B, N, 2)`, head and relation of N words, or for `"uas"` heads `(B, N)`;
             -1 in the padding.
         y_pred: The same, or the packed scores of a `DependencyParser`, of which the best trees
-            count; what it holds in the padding is ignored.
+            count, and of both what is no padding of the parser; what it holds in the padding is
+            ignored.
         sample_weight: Weights of the sentences, `(B,)`, or of the words, `(B, N)`.
 
     Example:
@@ -59,9 +61,10 @@ class AttachmentScore(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.cast(K.convert_to_tensor(y_true), "int32")
-        y_pred = K.cast(best_tree(y_pred), "int32")
+        y_pred, words = best_tree(y_pred)
+        y_pred = K.cast(y_pred, "int32")
         heads, found_heads = (y[..., 0] if len(y.shape) == 3 else y for y in (y_true, y_pred))
-        valid = heads >= 0
+        valid = all_of(heads >= 0, words)
         right, predicted, target = K.logical_and(valid, heads == found_heads), valid, valid
         if self.measure != "uas":
             universal, content = _relation_tables(self.labels)
@@ -76,12 +79,12 @@ class AttachmentScore(keras.metrics.Metric):
         weight = K.ones_like(heads, dtype=self.dtype)
         if sample_weight is not None:
             weight = weight * weight_of_tokens(sample_weight, self.dtype)
-        for variable, words in (
+        for variable, counted in (
             (self.right, right),
             (self.predicted, predicted),
             (self.target, target),
         ):
-            variable.assign_add(K.sum(K.cast(words, self.dtype) * weight))
+            variable.assign_add(K.sum(K.cast(counted, self.dtype) * weight))
 
     def result(self):
         return K.divide_no_nan(2 * self.right, self.predicted + self.target)

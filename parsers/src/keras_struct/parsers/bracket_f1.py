@@ -61,7 +61,10 @@ class BracketF1(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.cast(K.convert_to_tensor(y_true), "int32")
-        y_pred = K.cast(best_tree(y_pred), "int32")
+        y_pred, words = best_tree(y_pred)
+        y_pred = K.cast(y_pred, "int32")
+        if words is not None:
+            y_true, y_pred = (_renumbered(spans, words) for spans in (y_true, y_pred))
         base = K.maximum(K.max(y_true), K.max(y_pred)) + 2
         removed = K.take(self._is_tag, K.maximum(y_true[..., 2], 0)) * K.cast(
             y_true[..., 2] >= 0, "int32"
@@ -106,6 +109,16 @@ class BracketF1(keras.metrics.Metric):
 
     def get_config(self):
         return {**super().get_config(), "labels": self.labels, "measure": self.measure}
+
+
+def _renumbered(spans, words):
+    """Spans `(B, M, 3)` by the numbers of the words `(B, N)` that there are, not their places."""
+    before = K.cumsum(K.cast(words, "int32"), axis=1)
+    before = K.cast(K.pad(before, [(0, 0), (1, 0)]), "int32")
+    places = K.clip(K.reshape(spans[..., :2], (K.shape(spans)[0], -1)), 0, K.shape(words)[1])
+    numbers = K.reshape(K.take_along_axis(before, places, axis=1), K.shape(spans[..., :2]))
+    numbers = K.where(spans[..., :2] < 0, spans[..., :2], numbers)
+    return K.concatenate([numbers, spans[..., 2:]], axis=-1)
 
 
 def _label_tables(labels):

@@ -4,6 +4,7 @@ import keras
 from keras import ops as K
 
 from keras_struct.layers.crf import clone_initializer
+from keras_struct.layers.sequence_mask import in_order
 from keras_struct.parsers.biaffine import Biaffine
 from keras_struct.parsers.parser_head import ParserHead, check_size
 
@@ -32,8 +33,9 @@ class CKYParser(ParserHead):
 
     Call arguments:
         states: `(B, N, F)` token states.
-        mask: Boolean `(B, N)`, True for tokens, right-padded; by default the Keras mask of the
-            states. What the padding holds, NaN included, never matters.
+        mask: Boolean `(B, N)`, True for tokens, wherever they stand; by default the Keras mask of
+            the states. A position where it is False is no part of the sentence, and what it holds,
+            NaN included, never matters.
 
     Returns:
         `"potentials"`: `(B, 1, 1, 2 + N, 1 + N, K)`, see `layers.unpack`; float32 under every dtype
@@ -90,10 +92,9 @@ class CKYParser(ParserHead):
         )
         self.biaffine.build((None, None, d), (None, None, d))
 
-    def scores(self, states, training):
-        around = [K.pad(states, [(0, 0), edges, (0, 0)]) for edges in ((1, 0), (0, 1))]
-        before = K.concatenate([around[0][:, :-1], states], axis=-1)
-        after = K.concatenate([states, around[1][:, 1:]], axis=-1)
+    def scores(self, states, mask, training):
+        before = K.concatenate([in_order(_previous, mask, states), states], axis=-1)
+        after = K.concatenate([states, in_order(_next, mask, states)], axis=-1)
         left = self.projected(self.left, before, training)
         right = self.projected(self.right, after, training)
         return self.biaffine(left, right)
@@ -104,3 +105,13 @@ class CKYParser(ParserHead):
             "num_labels": self.num_labels,
             "boundary_dim": self.boundary_dim,
         }
+
+
+def _previous(states):
+    """The states of the token before each one, zeros for the first."""
+    return K.pad(states, [(0, 0), (1, 0), (0, 0)])[:, :-1]
+
+
+def _next(states):
+    """The states of the token after each one, zeros for the last."""
+    return K.pad(states, [(0, 0), (0, 1), (0, 0)])[:, 1:]

@@ -32,8 +32,9 @@ class DependencyParser(ParserHead):
 
     Call arguments:
         states: `(B, N, F)` token states.
-        mask: Boolean `(B, N)`, True for tokens, right-padded; by default the Keras mask of the
-            states. What the padding holds, NaN included, never matters.
+        mask: Boolean `(B, N)`, True for tokens, wherever they stand; by default the Keras mask of
+            the states. A position where it is False is no part of the sentence, and what it holds,
+            NaN included, never matters.
 
     Returns:
         `"potentials"`: `(B, 2 + N, 1 + N, K)` with axes of size 1, see `layers.unpack`;
@@ -89,7 +90,7 @@ class DependencyParser(ParserHead):
         biaffine.build((None, None, units), (None, None, units))
         return [dependent, head, biaffine]
 
-    def scores(self, states, training):
+    def scores(self, states, mask, training):
         batch, n, features = K.shape(states)
         root = K.broadcast_to(K.cast(self.root, states.dtype), (batch, 1, features))
         heads = K.concatenate([states, root], axis=1)

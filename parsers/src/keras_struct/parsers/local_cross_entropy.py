@@ -3,7 +3,6 @@
 import keras
 from keras import ops as K
 
-from keras_struct.ops.structure import time_mask
 from keras_struct.parsers.tree_loss import TreeLoss
 
 
@@ -49,10 +48,11 @@ class LocalCrossEntropy(TreeLoss):
     def tree_loss(self, event, potentials):
         scores = potentials.scores
         batch, n, _, k = K.shape(scores)
-        word = time_mask(potentials.lengths, n)
+        word = potentials.positions()
         if potentials.constituency:
             places = K.arange(n, dtype="int32")
-            valid = K.logical_and(word[:, None], places[:, None] <= places)
+            both = K.logical_and(word[:, :, None], word[:, None])
+            valid = K.logical_and(both, places[:, None] <= places)
             target, logits = K.maximum(event, 0), scores
         else:
             valid, heads = word, K.maximum(event[..., 0], 0)

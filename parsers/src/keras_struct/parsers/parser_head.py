@@ -7,7 +7,7 @@ from keras import ops as K
 from keras_struct.layers.crf import clone_initializer
 from keras_struct.layers.packed import pack, packed_spec, tree_options
 from keras_struct.layers.potentials import TreePotentials, potential_dtype
-from keras_struct.layers.sequence_mask import lengths_from_mask, without_padding
+from keras_struct.layers.sequence_mask import extent, without_padding
 from keras_struct.parsers.tree_decoder import OUTPUT_MODES, TreeDecoder, decode, decoded_spec
 
 
@@ -15,8 +15,8 @@ class ParserHead(keras.layers.Layer):
     """Base class of the heads of parsers, see `CKYParser` and `DependencyParser`.
 
     A subclass says its `structure` (and `single_root`, see `TreePotentials`), builds layers in
-    `build_scores(states_shape)` and implements `scores(states, training)`,
-    `(B, N, F) -> (B, N, N, K)`.
+    `build_scores(states_shape)` and implements `scores(states, mask, training)`,
+    `(B, N, F) -> (B, N, N, K)`, where a mask `(B, N)` is None if positions stand in front.
 
     Args:
         num_labels: Number of scores of a part, K.
@@ -58,7 +58,7 @@ class ParserHead(keras.layers.Layer):
     def build_scores(self, states_shape):
         raise NotImplementedError
 
-    def scores(self, states, training):
+    def scores(self, states, mask, training):
         raise NotImplementedError
 
     def projection(self, name, units, features):
@@ -83,14 +83,14 @@ class ParserHead(keras.layers.Layer):
 
     def call(self, states, mask=None, training=False):
         # A product with NaN would poison the gradients of the weights.
-        states = without_padding(states, mask)
-        batch, n = K.shape(states)[:2]
-        if mask is None:
-            lengths = K.broadcast_to(K.convert_to_tensor(n, "int32"), (batch,))
-        else:
-            lengths = lengths_from_mask(mask)
-        scores = K.cast(self.scores(states, training), self._potential_dtype())
-        potentials = TreePotentials(scores, lengths, self.structure, self.single_root)
+        states, which = without_padding(states, mask), extent(mask)
+        scores = self.scores(states, which.get("mask"), training)
+        potentials = TreePotentials(
+            K.cast(scores, self._potential_dtype()),
+            structure=self.structure,
+            single_root=self.single_root,
+            **which,
+        )
         if self.returns_potentials:
             return pack(potentials)
         return decode(potentials, self.output_mode, self.compute_dtype)

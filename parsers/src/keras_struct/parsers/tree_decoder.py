@@ -35,7 +35,8 @@ class TreeDecoder(keras.layers.Layer):
     Returns:
         Constituency trees: `(B, 2N - 1, 3)`, int32, start, end (exclusive) and label of every
         span, parents before their children, then -1. Dependency trees: `(B, N, 2)`, int32, head (0
-        for the root, else the number of the head from 1) and relation, -1 in the padding.
+        for the root, else the number of the head from 1) and relation, -1 in the padding. Words are
+        numbered by their place in the array, also behind padding.
         Marginals: `(B, N, N, K)`, see `TreePotentials`; 0 in the padding.
 
     Example:
@@ -127,8 +128,12 @@ def decoded_spec(output_mode, shape, structure, dtype):
 
 
 def best_tree(y_pred):
-    """The padded array of the best trees of packed scores; any other array as it is."""
+    """The padded array of the best trees of packed scores, and which words there are `(B, N)`.
+
+    Any other array as it is, and None.
+    """
     y_pred = K.convert_to_tensor(y_pred)
     if len(y_pred.shape) < 4:
-        return y_pred
-    return decode(unpack(K.stop_gradient(y_pred), TreePotentials), "tree", None)
+        return y_pred, None
+    potentials = unpack(K.stop_gradient(y_pred), TreePotentials)
+    return decode(potentials, "tree", None), potentials.positions()

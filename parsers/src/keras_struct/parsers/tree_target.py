@@ -2,10 +2,13 @@
 
 Constituency trees are `(B, M, 3)`: start, end (exclusive) and label of all 2N - 1 spans of a binary
 tree, see `chart_spans`. Dependency trees are `(B, N, 2)`: head (0 for the root, else the number
-from 1 of the head) and relation, or `(B, N)` without relations. Padding is -1.
+from 1 of the head) and relation, or `(B, N)` without relations. Padding is -1. All numbers of words
+are their places in the array, also behind padding: a mask hides positions, it does not renumber.
 """
 
 from keras import ops as K
+
+from keras_struct.layers.potentials import positions_of
 
 
 def event_of(tree, potentials):
@@ -45,20 +48,20 @@ def _heads_of(tree, relations):
 def tree_of(event, potentials):
     """The padded array of the tree that an event stands for; the inverse of `event_of`."""
     if potentials.constituency:
-        return _spans_of(event, potentials.lengths)
+        valid = positions_of(potentials.lengths, potentials.mask, K.shape(event)[:2])
+        return _spans_of(event, valid)
     heads, relations = event[..., 0], event[..., 1]
     places = K.arange(K.shape(heads)[1], dtype="int32")
     numbers = K.where(K.equal(heads, places), 0, heads + 1)
     return K.stack([K.where(heads < 0, -1, numbers), relations], axis=-1)
 
 
-def _spans_of(event, lengths):
-    """Spans `(B, 2N - 1, 3)` in preorder."""
+def _spans_of(event, valid):
+    """Spans `(B, 2N - 1, 3)` in preorder; `valid` (B, N) says which words there are."""
     batch, n, _ = K.shape(event)
     places = K.arange(n, dtype="int32")
     order = places[:, None] * n + (n - 1 - places)  # by start, the longest first
-    inside = K.expand_dims(places, 0) < K.reshape(lengths, (-1, 1, 1))
-    used = K.logical_and(event >= 0, inside)
+    used = K.logical_and(event >= 0, valid[:, None])
     keys = K.reshape(K.where(used, order, n * n), (batch, n * n))
     keys = K.sort(keys, axis=1)[:, : 2 * n - 1]
     exists = keys < n * n

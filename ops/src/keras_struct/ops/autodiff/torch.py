@@ -4,8 +4,11 @@ Under `torch.func.vmap` the mapped axis is folded into the batch axis, which eve
 `torch.compile` each sweep is one operator of the graph (see `autodiff/torch_operator.py`).
 """
 
+import functools
+
 import keras
 import torch
+from torch.autograd import forward_ad
 
 from keras_struct.ops.autodiff import torch_operator
 from keras_struct.ops.numerics import per_example, reduce_to, scale_rows
@@ -139,6 +142,23 @@ def _fold(size, tensors, dims, axes):
     return folded
 
 
+def _onward(jvp):
+    """A `jvp(ctx, saved, *tangents)` as PyTorch wants it, whose result has tangents of its own.
+
+    PyTorch calls it with forward mode off, so what it computes would be a constant to a
+    `torch.func.jvp` around this one. With forward mode on, the saved tensors must lose their
+    tangents of this level, which `tangents` are; those of levels around stay.
+    """
+
+    @functools.wraps(jvp)
+    def wrapper(ctx, _sweeps, _leaves, *tangents):
+        with forward_ad._set_fwd_grad_enabled(True):
+            saved = tuple(forward_ad.unpack_dual(x).primal for x in ctx.saved_tensors)
+            return jvp(ctx, saved, *tangents)
+
+    return wrapper
+
+
 class _Forward(_Sweep):
     static = 3
 
@@ -176,8 +196,9 @@ class _Value(_Sweep):
         return (None, None, *ctx.leaves.gradients(grads))
 
     @staticmethod
-    def jvp(ctx, _sweeps, _leaves, *tangents):
-        problem, tape, _ = ctx.leaves.groups(ctx.saved_tensors)
+    @_onward
+    def jvp(ctx, saved, *tangents):
+        problem, tape, _ = ctx.leaves.groups(saved)
         p = marginals(ctx.sweeps, problem, tape)
         moves = zip(p, tangents, strict=False)
         return sum(per_example(x * dx) for x, dx in moves if dx is not None)
@@ -198,8 +219,9 @@ class _Marginals(_Sweep):
         return (None, None, *ctx.leaves.gradients(grads))
 
     @staticmethod
-    def jvp(ctx, _sweeps, _leaves, *tangents):
-        problem, tape = ctx.leaves.groups(ctx.saved_tensors)
+    @_onward
+    def jvp(ctx, saved, *tangents):
+        problem, tape = ctx.leaves.groups(saved)
         found = marginals(ctx.sweeps, problem, tape)
         moves = [
             torch.zeros_like(p) if dx is None else dx.expand_as(p)
@@ -216,27 +238,19 @@ class _Curvature(_Sweep):
     @staticmethod
     def backward(ctx, *g):
         problem, tape, tangents = ctx.leaves.groups(ctx.saved_tensors)
-        onward = torch.is_grad_enabled()
-        with torch.enable_grad():
-            inputs = tuple(
-                x.clone() if x.requires_grad else x.detach().requires_grad_()
-                for x in problem.potentials
-            )
-            grads = torch.autograd.grad(
-                _smooth_curvature(ctx.sweeps, problem.replace(potentials=inputs), tangents),
-                inputs,
-                g,
-                create_graph=onward,
-                allow_unused=True,
-                materialize_grads=True,
-            )
+
+        def third(*potentials):
+            return _smooth_curvature(ctx.sweeps, problem.replace(potentials=potentials), tangents)
+
+        grads = torch.func.vjp(third, *problem.potentials)[1](tuple(g))
         back = _curvature(ctx.sweeps, problem, tape, g)
         grads = ctx.leaves.gradients(grads)
         return (None, None, *grads[: len(grads) - len(back)], *back)
 
     @staticmethod
-    def jvp(ctx, _sweeps, _leaves, *rates):
-        problem, tape, tangents = ctx.leaves.groups(ctx.saved_tensors)
+    @_onward
+    def jvp(ctx, saved, *rates):
+        problem, tape, tangents = ctx.leaves.groups(saved)
         count = len(tangents)
         moves = [
             torch.zeros_like(x) if dx is None else dx

@@ -6,6 +6,7 @@ concrete values runs when the program does.
 """
 
 import dataclasses
+import uuid
 from typing import Any
 
 import torch
@@ -53,15 +54,17 @@ class _Call:
         return found, tree
 
 
+# Keys are this process's own: what compilers keep on disk must not match those of another one.
+_PROCESS = uuid.uuid4().hex
 _keys: dict[_Call, str] = {}
 _calls: dict[str, _Call] = {}
-_structures: dict[str, tuple] = {}  # the trees of results
-_shapes: dict[tuple, list] = {}  # of results
+_structures: dict[str, tuple] = {}  # the trees of the last results
+_results: dict[tuple, tuple] = {}  # shapes and tree of a result, by those of the arguments
 
 
 def _key(call):
     if call not in _keys:
-        key = f"{call.name} {len(_keys)}"
+        key = f"{call.name} {len(_keys)} {_PROCESS}"
         _keys[call] = key
         _calls[key] = call
     return _keys[call]
@@ -89,13 +92,14 @@ def _fake(key, tensors):
         outputs, _structures[key] = _calls[key](tensors)
         return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in outputs]
     facts = key, tuple((tuple(x.shape), x.dtype, x.device) for x in tensors)
-    if facts not in _shapes:
+    if facts not in _results:
         # Running it once on zeros takes less time than its loops on values that are not there.
         with _disable_current_modes():
             zeros = [torch.zeros(shape, dtype=dtype, device=at) for shape, dtype, at in facts[1]]
-            outputs, _structures[key] = _calls[key](zeros)
-            _shapes[facts] = [(tuple(x.shape), x.dtype, x.device) for x in outputs]
-    return [torch.empty(shape, dtype=dtype, device=at) for shape, dtype, at in _shapes[facts]]
+            outputs, tree = _calls[key](zeros)
+            _results[facts] = [(tuple(x.shape), x.dtype, x.device) for x in outputs], tree
+    shapes, _structures[key] = _results[facts]
+    return [torch.empty(shape, dtype=dtype, device=at) for shape, dtype, at in shapes]
 
 
 _NODES = (Problem, Noise)
