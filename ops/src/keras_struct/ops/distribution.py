@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from keras_struct.ops import array, autodiff, dispatch
-from keras_struct.ops.exact_sum import cancelling_sum
+from keras_struct.ops.exact_sum import cancelling_sum, halves
 from keras_struct.ops.labels import with_labels
 from keras_struct.ops.noise import Noise, key_of
 from keras_struct.ops.numerics import INFEASIBLE, per_example, scale_rows
@@ -345,17 +345,19 @@ class Distribution:
         return array.map_samples(lambda i: self.structure.restore(event[i], places), event.shape[0])
 
     def _products(self, event, count):
-        """Potentials of the parts of an event as one array: (B, P) or (n, B, P)."""
+        """Potentials of the parts of an event, times how often it has them, as one array of numbers
+        without rounding errors: (B, P) or (n, B, P)."""
         structure = self.structure
         flat = event if count is None else ops.reshape(event, (-1, *ops.shape(event)[2:]))
         context = tuple(_tile(x, 1 if count is None else count) for x in structure.context)
         rows = []
         for theta, x in zip(self._problem.potentials, structure.parts(flat, context), strict=True):
             x = _untile(x, 1 if count is None else count)
-            product = theta[None] * x
-            shape = ops.shape(product)
-            rows.append(ops.reshape(product, (*shape[:2], size_of(shape[2:]))))
-        product = rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=2)
+            for half in halves(theta):
+                product = half[None] * x
+                shape = ops.shape(product)
+                rows.append(ops.reshape(product, (*shape[:2], size_of(shape[2:]))))
+        product = ops.concatenate(rows, axis=2)
         return product[0] if count is None else product
 
     def _log_loss(self, marginals):

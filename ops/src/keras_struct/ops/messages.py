@@ -6,19 +6,23 @@ the two. Only differences of messages are rounded, and they are as small as the 
 """
 
 from keras_struct.ops import array
+from keras_struct.ops.exact_sum import two_sum
 
 
 def log_sum(high, low, scores, axis, op):
     """Log-sum (or maximum, by `op`) of `high + low + scores` over an axis, which stays with size 1.
 
-    Where `high + scores` is near the maximum, `high - peak` is about `-scores`: without rounding.
-
     Returns:
         `(peak, rest, weights, total)`: the result is `peak + rest`; `weights / total` is the
         softmax of the terms, which sums to 1 because `total` is the sum of the weights.
     """
-    peak = array.max(high + scores, axis, keepdims=True)
-    logits = ((high - peak) + scores) + low
+    if op == "max":  # of large scores, a maximum may miss their last digits
+        peak = array.max(high + scores, axis, keepdims=True)
+        logits = ((high - peak) + scores) + low
+    else:
+        high, error = two_sum(high, scores)
+        peak = array.max(high, axis, keepdims=True)
+        logits = (high - peak) + (error + low)
     # Once a unit in the last place of `high` is large, so are these.
     top = array.max(logits, axis, keepdims=True)
     weights = array.exp(logits - top)

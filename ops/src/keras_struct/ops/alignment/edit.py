@@ -166,8 +166,8 @@ def damerau(
 
     Args:
         substitutions: (..., L1, L2) cost of turning symbol i into symbol j.
-        sources: (..., L1, L2, 2) integers: the last k and l for every pair (i, j), -1 for none (see
-            `transposition_sources`).
+        sources: (..., L1, L2, 2) integers: the last k < i and l < j for every pair (i, j), -1 for
+            none (see `transposition_sources`). Others, and what is masked out, are none, too.
         deletion: Cost of a deletion: a number, or (...,) per example.
         insertion: Cost of an insertion, in the same forms.
         transposition: Cost of a transposition, in the forms of `gap_open` in `needleman_wunsch`.
@@ -223,11 +223,15 @@ class Damerau(Lattice):
             x if sequence.places is None else sequence.places.ranks(x)
             for x, sequence in zip(ops.unstack(sources, 2, axis=3), self.sequences, strict=True)
         ]
-        sources = ops.stack(ranks, axis=3)
-        self.context = (*self.lengths, sources)
         rows = ops.arange(self.rows, dtype="int32")[:, None]
         columns = ops.arange(self.columns, dtype="int32")[None]
-        self.allowed_jumps = ops.logical_and(sources[..., 0] >= 0, sources[..., 1] >= 0)
+        known = [
+            ops.logical_and(x >= 0, x < here)
+            for x, here in zip(ranks, (rows, columns), strict=True)
+        ]
+        self.allowed_jumps = ops.logical_and(*known)
+        sources = ops.stack([array.where(self.allowed_jumps, x, -1) for x in ranks], axis=3)
+        self.context = (*self.lengths, sources)
         self.deleted = ops.cast(rows - 1 - sources[..., 0], self.compute)
         self.inserted = ops.cast(columns - 1 - sources[..., 1], self.compute)
 

@@ -4,6 +4,7 @@ from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.implementation import Implementation
+from keras_struct.ops.messages import log_sum
 from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import INFEASIBLE
 
@@ -11,7 +12,8 @@ from keras_struct.ops.numerics import INFEASIBLE
 class CategoricalPortable(Implementation):
     def forward(self, problem, op):
         (scores,) = problem.potentials
-        return (array.max if op == "max" else array.logsumexp)(scores, 1), ()
+        peak, rest, _, _ = log_sum(scores, 0.0 * scores, 0.0, 1, op)
+        return (peak[:, 0], rest[:, 0]), ()
 
     def backward(self, problem, tape):
         (scores,) = problem.potentials

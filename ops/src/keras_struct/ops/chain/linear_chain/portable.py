@@ -39,7 +39,8 @@ class Sequential(Implementation):
     def forward(self, problem, op):
         unary, transitions = problem.potentials
         (lengths,) = problem.context
-        none = ops.zeros_like(unary[:, :, 0])
+        zeros = ops.zeros_like(unary[:, :, 0])
+        none = ops.concatenate([zeros, zeros], axis=1)
         if op == "max" or not _may_scale(unary, transitions):
             high, low = _forward_log(unary, transitions, op)
             shift, scaled = none, none[:, 0]
@@ -53,7 +54,7 @@ class Sequential(Implementation):
             scaled = none[:, 0] + ops.cast(in_range, unary.dtype)
         peak, rest, _, _ = log_sum(_at_last(high, lengths), _at_last(low, lengths), 0.0, 1, op)
         valid = time_mask(lengths, ops.shape(unary)[1])
-        total = exact_sum(array.where(valid, shift, none), 1)
+        total = exact_sum(array.where(ops.concatenate([valid, valid], axis=1), shift, none), 1)
         some = ops.cast(lengths > 0, unary.dtype)
         total = add_pairs(total, (some * peak[:, 0], some * rest[:, 0]))
         return total, Tape(high, low, scaled, ops.cast(total[0] > INFEASIBLE, unary.dtype))
@@ -108,7 +109,7 @@ class Sequential(Implementation):
                 index = ops.broadcast_to(tag[:, :, None], (*ops.shape(tag), ops.shape(table)[2]))
                 table = ops.broadcast_to(table, (ops.shape(tag)[0], *ops.shape(table)[1:]))
                 column = array.take_along_axis(table, index, 1)
-            weights = log_sum(high[:, None], low[:, None], inside * column, 2, "max")[2]
+            weights = log_sum(high[:, None], low[:, None], inside * column, 2, "logsumexp")[2]
             logits = perturbed(log_weights(weights), draws, 0, time * k + tags)
             tag = ops.cast(array.argmax(logits, 2), "int32")
             return (tag,), (tag,)
@@ -242,7 +243,7 @@ def _forward_log(unary, transitions, op):
 
 
 def _forward_scaled(unary, transitions):
-    """`alpha` with maximum 0, its shifts (B, N), and whether no term of any sum was lost."""
+    """`alpha` with maximum 0, its shifts (B, 2N), and whether no term of any sum was lost."""
     scores, centre, weights = _centred(unary, transitions)
 
     def step(carry, x):
@@ -258,7 +259,9 @@ def _forward_scaled(unary, transitions):
     carry = (zeros, zeros - 1.0)
     (_, minus_least), (alpha, shift) = array.scan(step, carry, (_time_major(scores),), like=like)
     in_range = ops.all(minus_least <= -LOWEST)
-    return _batch_major(alpha), _batch_major(shift)[..., 0] + centre, in_range
+    # Apart, since a shift is small beside what was taken off the scores.
+    shifts = ops.concatenate([_batch_major(shift)[..., 0], centre], axis=1)
+    return _batch_major(alpha), shifts, in_range
 
 
 # Backward and curvature ---------------------------------------------------------------------------

@@ -141,7 +141,7 @@ class SemiMarkovPortable(Implementation):
                 index = ops.broadcast_to(label[:, :, None], (batch, n, k))
                 column = array.take_along_axis(columns, index, 1)
             column = array.where(last[..., None], column * 0.0, column)
-            logits = log_weights(log_sum(high[:, None], low[:, None], column, 2, "max")[2])
+            logits = log_weights(log_sum(high[:, None], low[:, None], column, 2, "logsumexp")[2])
             logits = perturbed(logits, draws, 0, time * k + labels)
             here = ops.logical_or(last, wait == 0)
             label = array.where(here, ops.cast(array.argmax(logits, 2), "int32"), label)
