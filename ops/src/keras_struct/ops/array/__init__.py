@@ -25,6 +25,8 @@ Every framework module defines the same names:
   `MAPS_SAMPLES`: whether a compiler makes one loop of it
 - `traced(x)`: whether the value is unknown now (jit, graph, vmap), and `branches(x)`: whether
   `keras.ops.cond` can decide by such a value all the same
+- `scope(arrays)`: None if arrays can be used everywhere, else what is equal for all such arrays in
+  the program (jit, branch, loop, graph) that is traced now, or with gradients off
 - `opaque(x)`: whether the program being traced holds each sweep as one operator, which will see
   concrete values (`torch.compile`), and `records()`: whether a compiler reads the Python code of
   the caller now, so that a distribution is to be a `Recorded` one

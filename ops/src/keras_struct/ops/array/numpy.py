@@ -49,6 +49,7 @@ __all__ = [
     "rotate_left",
     "round",
     "scan",
+    "scope",
     "shift_right",
     "stack",
     "sum",
@@ -116,6 +117,10 @@ def add_at(table, index, values):
 
 def traced(x):
     return False
+
+
+def scope(arrays):
+    return None
 
 
 def opaque(x):

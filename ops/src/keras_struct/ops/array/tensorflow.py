@@ -1,5 +1,7 @@
 """Array primitives on TensorFlow (see `array/__init__.py`)."""
 
+import weakref
+
 import tensorflow as tf
 from tensorflow import exp, matmul, maximum, reshape, round, stack, transpose, where
 from tensorflow.math import log
@@ -36,6 +38,7 @@ __all__ = [
     "rotate_left",
     "round",
     "scan",
+    "scope",
     "shift_right",
     "stack",
     "sum",
@@ -139,6 +142,10 @@ def add_at(table, index, values):
 
 def traced(x):
     return tf.is_symbolic_tensor(x)
+
+
+def scope(arrays):
+    return weakref.ref(tf.compat.v1.get_default_graph()) if any(map(traced, arrays)) else None
 
 
 def opaque(x):

@@ -37,6 +37,7 @@ __all__ = [
     "rotate_left",
     "round",
     "scan",
+    "scope",
     "shift_right",
     "stack",
     "sum",
@@ -128,6 +129,10 @@ def traced(x):
         or torch._C._functorch.is_functorch_wrapped_tensor(x)
         or isinstance(x, (FakeTensor, FunctionalTensor))
     )
+
+
+def scope(arrays):
+    return None if torch.is_grad_enabled() else torch.is_inference_mode_enabled()
 
 
 def opaque(x):
