@@ -9,6 +9,7 @@ Every framework module defines the same names:
   transpose, take_along_axis, top_k`
 - `exp_or_zero(x)`: `exp`, also fast where the result is 0: PyTorch's own takes up to 20 times as
   long there, so it is `exp2` (a result below 1e-30 may be off by 1e-5 of itself)
+- `take_rows(x, index, axis)`: of x (B, ..., N, ...) along an axis the places (B, N) of each example
 - `contiguous(x)`: laid out in memory as it is indexed, where that is not the compiler's choice
 - `logsumexp(x, axis)`
 - `pad(x, widths, fill)`: pairs of widths, one for each axis

@@ -57,6 +57,7 @@ __all__ = [
     "stack",
     "sum",
     "take_along_axis",
+    "take_rows",
     "top_k",
     "traced",
     "transpose",
@@ -120,6 +121,12 @@ def opaque(x):
 
 def records():
     return False
+
+
+def take_rows(x, index, axis):
+    shape = [1] * x.ndim
+    shape[0], shape[axis] = index.shape
+    return take_along_axis(x, index.reshape(shape), axis)
 
 
 def branches(x):

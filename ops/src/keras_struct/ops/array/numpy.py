@@ -53,6 +53,7 @@ __all__ = [
     "stack",
     "sum",
     "take_along_axis",
+    "take_rows",
     "top_k",
     "traced",
     "transpose",
@@ -78,6 +79,12 @@ def logsumexp(x, axis):
 def top_k(x, k):
     order = np.argsort(-x, axis=-1, kind="stable")[..., :k]
     return np.take_along_axis(x, order, axis=-1), order
+
+
+def take_rows(x, index, axis):
+    shape = [1] * x.ndim
+    shape[0], shape[axis] = index.shape
+    return take_along_axis(x, index.reshape(shape), axis)
 
 
 def scan(step, carry, xs, like, reverse=False):

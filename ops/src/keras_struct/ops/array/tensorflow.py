@@ -40,6 +40,7 @@ __all__ = [
     "stack",
     "sum",
     "take_along_axis",
+    "take_rows",
     "top_k",
     "traced",
     "transpose",
@@ -86,6 +87,10 @@ def take_along_axis(x, indices, axis):
     last[axis], last[-1] = last[-1], last[axis]
     taken = tf.gather(tf.transpose(x, last), tf.transpose(indices, last), batch_dims=len(last) - 1)
     return tf.transpose(taken, last)
+
+
+def take_rows(x, index, axis):
+    return tf.gather(x, index, axis=axis, batch_dims=1)
 
 
 def top_k(x, k):

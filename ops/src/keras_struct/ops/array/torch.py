@@ -41,6 +41,7 @@ __all__ = [
     "stack",
     "sum",
     "take_along_axis",
+    "take_rows",
     "top_k",
     "traced",
     "transpose",
@@ -78,6 +79,12 @@ def take_along_axis(x, indices, axis):
 
 def transpose(x, axes):
     return x.permute(axes)
+
+
+def take_rows(x, index, axis):
+    shape = [1] * x.ndim
+    shape[0], shape[axis] = index.shape
+    return take_along_axis(x, index.reshape(shape), axis)
 
 
 def top_k(x, k):
