@@ -218,7 +218,8 @@ class SemiMarkovMap(AttentionMap):
         if key_mask is not None:  # a run goes on behind a key that is not there
             scores, lengths, back = kept_first(scores, key_mask)
         runs = window_sums(K.expand_dims(K.cast(scores, dtype), -1), self.max_length)[..., 0]
-        runs = runs + K.reshape(self.length_scores, (scores.shape[-3], 1, 1, self.max_length))
+        learned = K.cast(self.length_scores, dtype)
+        runs = runs + K.reshape(learned, (scores.shape[-3], 1, 1, self.max_length))
         # Label 0 is a key that is not selected, one at a time; label 1 a run of selected keys.
         single = K.cast(K.arange(self.max_length) == 0, "bool")
         skipped = K.where(single, K.zeros_like(runs), -float("inf"))

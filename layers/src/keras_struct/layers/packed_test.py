@@ -166,6 +166,32 @@ def test_defaults():
     assert numpy(listed.gap_open[0])[:, 0, 0].tolist() == [-1, -2]
 
 
+@pytest.mark.parametrize("code", range(len(CODES)))
+def test_a_mask_comes_out(code):
+    """Behind it is only a length, with the bytes of one; else it takes no more room."""
+    potentials = potentials_of(code, 0, batch=3)
+    pair = isinstance(potentials, AlignmentPotentials)
+    masks = np.array([[0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
+    behind = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
+
+    def packed(mask):
+        given = (mask, np.pad(mask, [(0, 0), (1, 0)], mode="edge")) if pair else mask
+        return pack(potentials._replace(lengths=None, mask=given))
+
+    found = unpack(packed(masks)).mask
+    for mask in found if pair else (found,):
+        np.testing.assert_array_equal(numpy(mask)[:, -4:], masks)
+    as_mask, lengths = unpack(packed(behind)), behind.sum(1)
+    assert as_mask.mask is None
+    both = (lengths, lengths + behind[:, 0]) if pair else lengths
+    as_lengths = pack(potentials._replace(lengths=both))
+    np.testing.assert_array_equal(numpy(packed(behind)), numpy(as_lengths))
+    combined = potentials._replace(lengths=both, mask=(behind, None) if pair else masks)
+    expected = behind if pair else masks & behind
+    positions = unpack(pack(combined)).positions()
+    np.testing.assert_array_equal(numpy(positions[0] if pair else positions), expected)
+
+
 def test_double_precision_stays():
     with float64():
         packed = pack(ChainPotentials(tensor(random(2, 4, 3).astype("float64")), np.eye(3) / 3))

@@ -88,7 +88,7 @@ class SemiMarkovCRF(CRF):
         scores = in_order(self._windows, mask, *tokens)
         if self.use_boundaries:
             scores = scores + K.cast(self.first(inputs), scores.dtype)[:, :, None]
-        return scores + self.length_scores if self.use_lengths else scores
+        return scores + K.cast(self.length_scores, scores.dtype) if self.use_lengths else scores
 
     def _windows(self, tokens, last=None):
         """Scores of segments `(B, N, D, K)` from those of their tokens, and of their last ones."""

@@ -32,7 +32,8 @@ class SpanF1(keras.metrics.Metric):
         measure: `"f1"`, `"precision"` or `"recall"`.
         from_potentials: Whether predictions are the packed potentials of a `CRF` or a
             `SemiMarkovCRF`. If False, they are tags `(B, N)` or scores `(B, N, K)` of a tagger,
-            with the Keras mask they carry.
+            with the Keras mask they carry (which Keras does not hand to metrics in `fit` on JAX:
+            give `sample_weight` there).
         name: Name of the metric, by default `span_f1`, `span_precision` or `span_recall`.
         dtype: Dtype of the metric.
 

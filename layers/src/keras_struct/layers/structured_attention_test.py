@@ -307,6 +307,19 @@ def test_padding_in_an_attention_mask_is_padding(structure):
         np.testing.assert_allclose(numpy(found)[0, :, :4], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("structure", ["linear_chain", "semi_markov", "smith_waterman"])
+def test_weights_in_half_precision(structure, dtype):
+    x = random(1, 4, 5)
+    exact = StructuredAttention(2, 3, structure, **OPTIONS.get(structure, {}))
+    layer = StructuredAttention(2, 3, structure, dtype=dtype, **OPTIONS.get(structure, {}))
+    expected = exact(x, x)
+    layer(x, x)
+    layer.set_weights(exact.get_weights())
+    found = keras.ops.cast(layer(x, x), "float32")
+    np.testing.assert_allclose(numpy(found), numpy(expected), atol=0.1)
+
+
 @keras.saving.register_keras_serializable("keras_struct_test")
 class Uniform(keras.layers.Layer):
     def call(self, scores, key_mask=None):

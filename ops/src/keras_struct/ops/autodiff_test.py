@@ -103,6 +103,19 @@ def test_vmap_of_the_gradient():
     np.testing.assert_allclose(array(mapped), np.stack(single), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="switches of PyTorch")
+@pytest.mark.parametrize("mode", ["no_grad", "inference_mode"])
+def test_what_was_read_without_gradients_is_read_again_with_them(mode):
+    import torch
+
+    unary = torch.tensor(ARGS[0], requires_grad=True)
+    d = chain(unary, ARGS[1], 0.7)
+    with getattr(torch, mode)():
+        assert not d.value().requires_grad and not d.marginals().requires_grad
+    (found,) = torch.autograd.grad(d.value().sum() + d.marginals().square().sum(), unary)
+    assert torch.isfinite(found).all() and found.abs().sum() > 0
+
+
 @pytest.mark.skipif(BACKEND != "numpy", reason="says what the NumPy backend is for")
 def test_numpy_has_every_readout():
     d = chain(*ARGS)

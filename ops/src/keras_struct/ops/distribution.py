@@ -17,6 +17,7 @@ from keras_struct.ops.exact_sum import cancelling_sum, halves
 from keras_struct.ops.labels import with_labels
 from keras_struct.ops.noise import Noise, key_of
 from keras_struct.ops.numerics import INFEASIBLE, per_example, scale_rows
+from keras_struct.ops.problem import Problem
 from keras_struct.ops.structure import as_temperature, restore_batch, size_of
 
 
@@ -32,6 +33,28 @@ class TopK(NamedTuple):
     events: Any
 
 
+class _Once:
+    """An attribute that is computed once, and anew where what is kept cannot be used.
+
+    What was made while JAX or TensorFlow traced one program, such as a branch or the body of a
+    loop, is unknown in another; what was made on PyTorch without gradients has none.
+    """
+
+    def __init__(self, function):
+        self.function, self.name = function, f"{function.__name__} once"
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        value, arrays, scope = vars(instance).get(self.name, (None, (), self))
+        if scope is not None and scope != array.scope(arrays):
+            value = self.function(instance)
+            kept = (value.potentials, value.context) if isinstance(value, Problem) else value
+            arrays = keras.tree.flatten(kept)
+            vars(instance)[self.name] = value, arrays, array.scope(arrays)
+        return value
+
+
 class Distribution:
     """A log-linear distribution over the objects of a structure, at one temperature.
 
@@ -43,6 +66,8 @@ class Distribution:
     At `temperature=0` the distribution is the point mass on the best structure: `value` is its
     score, `marginals` its indicator, `entropy` 0.
     """
+
+    _static: Any = None  # if JAX made this one from leaves: what it was (see `autodiff/pytree.py`)
 
     def __init__(self, structure, temperature=1.0, implementation=None):
         self.structure = structure
@@ -72,24 +97,26 @@ class Distribution:
     def _hard(self):
         return isinstance(self.temperature, float)
 
-    @functools.cached_property
+    @_Once
     def _problem(self):
+        if self._static is not None:
+            self._static.check(self)
         return self.structure.problem(None if self._hard else self.temperature)
 
     @functools.cached_property
     def _sweeps(self):
         return with_labels(self._choice.sweeps(), self.structure.labels)
 
-    @functools.cached_property
+    @_Once
     def _soft(self):
         """The log-partition, a pair whose sum is exact, and the tape."""
         return autodiff.forward(self._sweeps, self._problem, "logsumexp")
 
-    @functools.cached_property
+    @_Once
     def _max(self):
         return autodiff.forward(self._sweeps, self._problem, "max")
 
-    @functools.cached_property
+    @_Once
     def _log_partition(self):
         """(B,), very negative where no structure exists."""
         if self._hard:
@@ -99,14 +126,14 @@ class Distribution:
         (high, low), tape = self._soft
         return autodiff.value(self._sweeps, self._problem, tape, high + low)
 
-    @functools.cached_property
+    @_Once
     def _best(self):
         """Compact best event, flat batch."""
         (best, _), tape = self._max
         event = autodiff.run(self._sweeps, "trace", autodiff.constant(self._problem), tape)
         return _keep(best > INFEASIBLE, event)
 
-    @functools.cached_property
+    @_Once
     def _marginals(self):
         """Canonical marginals, per example."""
         if self._hard:

@@ -63,15 +63,20 @@ class LabelledSweeps:
         scores, *_ = problem.potentials
         parts = array.max(scores, -1) if op == "max" else array.logsumexp(scores, -1)
         value, tape = self.plain.forward(_plain(problem, parts), op)
-        return value, (parts, tape)
+        return value, (ops.moveaxis(parts, 0, self.batch_axis), tape)
+
+    def _opened(self, tape):
+        """The parts and the tape of `plain`: in a tape, all arrays have the same batch axis."""
+        parts, tape = tape
+        return ops.moveaxis(parts, self.batch_axis, 0), tape
 
     def backward(self, problem, tape):
-        parts, tape = tape
+        parts, tape = self._opened(tape)
         marginals, *rest = self.plain.backward(_plain(problem, parts), tape)
         return (marginals[..., None] * _shares(problem.potentials[0]), *rest)
 
     def curvature(self, problem, tape, tangents):
-        parts, tape = tape
+        parts, tape = self._opened(tape)
         plain, (rates, *other_rates) = _plain(problem, parts), tangents
         shares = _shares(problem.potentials[0])
         rate = array.sum(shares * rates, -1)
@@ -81,12 +86,12 @@ class LabelledSweeps:
         return (shares * (hessian[..., None] + moved), *rest)
 
     def trace(self, problem, tape):
-        parts, tape = tape
+        parts, tape = self._opened(tape)
         event = self.plain.trace(_plain(problem, parts), tape)
         return self._with_labels(problem.potentials[0], event)
 
     def sample(self, problem, tape, noise):
-        parts, tape = tape
+        parts, tape = self._opened(tape)
         events = self.plain.sample(_plain(problem, parts), tape, noise)
         scores = problem.potentials[0]
         return array.map_samples(

@@ -84,14 +84,9 @@ def as_mask(name, mask, shape, checks=None):
 
 def _take(x, index, axis):
     """`x` along an axis by an index (B, N) for each example."""
-    shape = [1] * len(x.shape)
-    shape[0], shape[axis] = ops.shape(index)
-    wide = list(ops.shape(x))
-    wide[0], wide[axis] = shape[0], shape[axis]
     if x.shape[0] == 1:
-        x = ops.broadcast_to(x, (shape[0], *ops.shape(x)[1:]))
-    index = ops.broadcast_to(ops.reshape(index, shape), wide)
-    return array.take_along_axis(x, index, axis)
+        x = ops.broadcast_to(x, (ops.shape(index)[0], *ops.shape(x)[1:]))
+    return array.take_rows(x, index, axis)
 
 
 def _look_up(table, x):

@@ -4,12 +4,15 @@ Forward and reverse mode are two ways to the same number; where one is checked a
 difference of values, the other follows.
 """
 
+import keras
 import numpy as np
 import pytest
 from keras import ops as K
 
-from keras_struct.ops import autodiff
+from keras_struct import ops
+from keras_struct.ops import autodiff, dispatch
 from keras_struct.ops.array import where
+from keras_struct.ops.chart.portable import ChartPortable
 from keras_struct.ops.numerics import per_example
 from keras_struct.ops.structure_cases import Loss, every_structure
 from keras_struct.ops.testing import BACKEND, array, directional, float64, grad, tensor
@@ -56,6 +59,16 @@ def gradients(function):
         return torch.func.grad(function, tuple(range(len(args))))(*args)
 
     return gradient
+
+
+def vmap(function, axes):
+    if BACKEND == "jax":
+        import jax
+
+        return jax.vmap(function, axes)
+    import torch
+
+    return torch.func.vmap(function, axes)
 
 
 def along(gradients, directions):
@@ -139,16 +152,49 @@ def test_vmap_equals_a_loop(case):
             d = case.make(dict(zip(loss.names, args[:-1], strict=True)), temperature=temperature)
             return d.value(), *d.marginals("all").values(), *gradients(loss)(*args)
 
-        if BACKEND == "jax":
-            import jax
-
-            mapped = jax.vmap(readouts, in_axes=(1, 0))
-        else:
-            import torch
-
-            mapped = torch.func.vmap(readouts, in_dims=(1, 0))
+        mapped = vmap(readouts, (1, 0))
         single = compiled(readouts)
         rows = [single(stack[:, i], temperatures[i]) for i in range(3)]
         for found, *each in zip(compiled(mapped)(stack, temperatures), *rows, strict=True):
             expected = np.stack([array(x) for x in each])
             np.testing.assert_allclose(array(found), expected, rtol=1e-9, atol=1e-11)
+
+
+class BatchSecond(ChartPortable):
+    """The portable chart with the batch on the second axis of its tape."""
+
+    batch_axis = 1
+
+    def forward(self, problem, op):
+        log_partition, tape = super().forward(problem, op)
+        return log_partition, _moved(tape, 0, 1)
+
+    def backward(self, problem, tape):
+        return super().backward(problem, _moved(tape, 1, 0))
+
+    def curvature(self, problem, tape, tangents):
+        return super().curvature(problem, _moved(tape, 1, 0), tangents)
+
+
+def _moved(tape, source, target):
+    return keras.tree.map_structure(lambda x: K.moveaxis(x, source, target), tape)
+
+
+def test_vmap_of_labels_around_tapes_with_another_batch_axis(monkeypatch):
+    entries = {**dispatch.candidates("chart"), "batch_second": BatchSecond()}
+    monkeypatch.setitem(dispatch._registry, "chart", entries)
+    rng = np.random.default_rng(0)
+    arcs, labels = rng.normal(size=(4, 2, 3, 3)), rng.normal(size=(4, 2, 3, 3, 2))
+
+    def readouts(arcs, labels):
+        def loss(labels):
+            d = ops.eisner(arcs, labels, implementation="batch_second")
+            return K.sum(d.value()) + K.sum(d.marginals("labels") ** 2)
+
+        return gradients(loss)(labels)[0]
+
+    with float64():
+        args = tensor(arcs), tensor(labels)
+        found, single = compiled(vmap(readouts, (0, 0)))(*args), compiled(readouts)
+        rows = [array(single(args[0][i], args[1][i])) for i in range(4)]
+        np.testing.assert_allclose(array(found), np.stack(rows), rtol=1e-9)

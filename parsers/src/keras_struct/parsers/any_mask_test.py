@@ -159,8 +159,7 @@ def test_metrics_count_words_and_not_places(where):
     metrics: tuple = parsers.BracketF1(LABELS), parsers.AttachmentScore()
     results = []
     for places in (None, kept):
-        targets = SPANS, ARCS
-        potentials = spans, arcs
+        targets, potentials = (SPANS, ARCS), [spans, arcs]
         if places is not None:
             mask = wide(np.ones((2, N), bool), kept, False)
             moved = wide(scores, kept, 0.0, (1, 2))

@@ -9,6 +9,7 @@ Every framework module defines the same names:
   transpose, take_along_axis, top_k`
 - `exp_or_zero(x)`: `exp`, also fast where the result is 0: PyTorch's own takes up to 20 times as
   long there, so it is `exp2` (a result below 1e-30 may be off by 1e-5 of itself)
+- `take_rows(x, index, axis)`: of x (B, ..., N, ...) along an axis the places (B, N) of each example
 - `contiguous(x)`: laid out in memory as it is indexed, where that is not the compiler's choice
 - `logsumexp(x, axis)`
 - `pad(x, widths, fill)`: pairs of widths, one for each axis
@@ -25,6 +26,8 @@ Every framework module defines the same names:
   `MAPS_SAMPLES`: whether a compiler makes one loop of it
 - `traced(x)`: whether the value is unknown now (jit, graph, vmap), and `branches(x)`: whether
   `keras.ops.cond` can decide by such a value all the same
+- `scope(arrays)`: None if arrays can be used everywhere, else what is equal for all such arrays in
+  the program (jit, branch, loop, graph) that is traced now, or with gradients off
 - `opaque(x)`: whether the program being traced holds each sweep as one operator, which will see
   concrete values (`torch.compile`), and `records()`: whether a compiler reads the Python code of
   the caller now, so that a distribution is to be a `Recorded` one

@@ -5,6 +5,7 @@ import sys
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 from jax.numpy import (
     argmax,
     concatenate,
@@ -53,10 +54,12 @@ __all__ = [
     "rotate_left",
     "round",
     "scan",
+    "scope",
     "shift_right",
     "stack",
     "sum",
     "take_along_axis",
+    "take_rows",
     "top_k",
     "traced",
     "transpose",
@@ -114,12 +117,22 @@ def traced(x):
     return isinstance(x, jax.core.Tracer)
 
 
+def scope(arrays):
+    return get_opaque_trace_state() if any(map(traced, arrays)) else None
+
+
 def opaque(x):
     return False
 
 
 def records():
     return False
+
+
+def take_rows(x, index, axis):
+    shape = [1] * x.ndim
+    shape[0], shape[axis] = index.shape
+    return take_along_axis(x, index.reshape(shape), axis)
 
 
 def branches(x):

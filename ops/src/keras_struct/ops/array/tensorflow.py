@@ -1,5 +1,7 @@
 """Array primitives on TensorFlow (see `array/__init__.py`)."""
 
+import weakref
+
 import tensorflow as tf
 from tensorflow import exp, matmul, maximum, reshape, round, stack, transpose, where
 from tensorflow.math import log
@@ -36,10 +38,12 @@ __all__ = [
     "rotate_left",
     "round",
     "scan",
+    "scope",
     "shift_right",
     "stack",
     "sum",
     "take_along_axis",
+    "take_rows",
     "top_k",
     "traced",
     "transpose",
@@ -86,6 +90,10 @@ def take_along_axis(x, indices, axis):
     last[axis], last[-1] = last[-1], last[axis]
     taken = tf.gather(tf.transpose(x, last), tf.transpose(indices, last), batch_dims=len(last) - 1)
     return tf.transpose(taken, last)
+
+
+def take_rows(x, index, axis):
+    return tf.gather(x, index, axis=axis, batch_dims=1)
 
 
 def top_k(x, k):
@@ -139,6 +147,10 @@ def add_at(table, index, values):
 
 def traced(x):
     return tf.is_symbolic_tensor(x)
+
+
+def scope(arrays):
+    return weakref.ref(tf.compat.v1.get_default_graph()) if any(map(traced, arrays)) else None
 
 
 def opaque(x):

@@ -37,10 +37,12 @@ __all__ = [
     "rotate_left",
     "round",
     "scan",
+    "scope",
     "shift_right",
     "stack",
     "sum",
     "take_along_axis",
+    "take_rows",
     "top_k",
     "traced",
     "transpose",
@@ -78,6 +80,12 @@ def take_along_axis(x, indices, axis):
 
 def transpose(x, axes):
     return x.permute(axes)
+
+
+def take_rows(x, index, axis):
+    shape = [1] * x.ndim
+    shape[0], shape[axis] = index.shape
+    return take_along_axis(x, index.reshape(shape), axis)
 
 
 def top_k(x, k):
@@ -128,6 +136,10 @@ def traced(x):
         or torch._C._functorch.is_functorch_wrapped_tensor(x)
         or isinstance(x, (FakeTensor, FunctionalTensor))
     )
+
+
+def scope(arrays):
+    return None if torch.is_grad_enabled() else torch.is_inference_mode_enabled()
 
 
 def opaque(x):
