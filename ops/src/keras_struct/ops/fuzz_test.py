@@ -134,18 +134,20 @@ def _arcs(d):
 
 
 def _pcfg(d):
-    symbols = 2 * d.k
-    rules, terms = d.scores(B, d.k, symbols, symbols), d.scores(B, d.n, d.k)
-    return {"rules": rules, "terms": terms, "roots": d.scores(B, d.k)}, {}, (d.n,)
+    k, n = min(d.k, 2), min(d.n, 4)  # its reference takes seconds for more
+    rules, terms = d.scores(B, k, 2 * k, 2 * k), d.scores(B, n, k)
+    return {"rules": rules, "terms": terms, "roots": d.scores(B, k)}, {}, (n,)
 
 
 def _osa(substitutions, tokens, mask=None, **more):
-    swaps = ops.adjacent_swaps(*tokens, mask=mask)
+    first, second = tokens
+    swaps = ops.adjacent_swaps(first, second, mask)
     return ops.osa(substitutions, swaps, mask=mask, **more)
 
 
 def _damerau(substitutions, tokens, mask=None, **more):
-    sources = ops.transposition_sources(*tokens, mask=mask)
+    first, second = tokens
+    sources = ops.transposition_sources(first, second, mask)
     return ops.damerau(substitutions, sources, mask=mask, **more)
 
 
@@ -273,12 +275,13 @@ def _compare(d, reference):
         entropy = array(exact.entropy()).reshape(-1)
         ranked = array(exact._score(exact._flat_event(exact.topk(2).events)[0], 2))
     exists = log_partition > INFEASIBLE
-    # Labels are summed before the structure is, in the precision of the call: where the last digit
-    # of a score counts, so does this rounding.
+    # Messages of chains and alignments are exact sums. Others round them once, as labels are before
+    # they are summed: where the last digit of a score counts, so does this.
     precision = np.finfo(str(d.structure.compute)).eps
-    lost = 50 * precision * size if d.structure.labels else 0.0
+    paths = d.structure.family in ("chain", "alignment")
+    lost = 3e-11 * size if paths else 50 * precision * size
     # An entropy is a difference of sums that are as large as the scores, the reference's, too.
-    rounded = 8 * precision * size + 2.0**-50 * size**2
+    rounded = 8 * precision * size + 2.0**-44 * size**2
     close = np.testing.assert_allclose
     found = array(d.log_partition()).reshape(-1)
     close(found[exists], log_partition[exists], rtol=2e-6, atol=2e-5 + 30 * precision * size)
