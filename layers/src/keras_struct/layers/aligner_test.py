@@ -13,7 +13,7 @@ from keras_struct.layers.alignment_decoder import AlignmentDecoder
 from keras_struct.layers.alignment_f1 import AlignmentF1
 from keras_struct.layers.alignment_f1_loss import AlignmentF1Loss
 from keras_struct.layers.attach_mask import AttachMask
-from keras_struct.layers.check_layer import check_layer
+from keras_struct.layers.check_layer import CHECKS, check_layer
 from keras_struct.layers.gap_penalties import GapPenalties
 from keras_struct.layers.packed import pack, unpack
 from keras_struct.layers.potentials import ALIGNMENTS, AlignmentPotentials
@@ -24,6 +24,7 @@ from keras_struct.layers.structured_attention_test import (
     right_padded,
 )
 from keras_struct.layers.structured_decoder import decoding_model
+from keras_struct.ops.testing import EXPORTS
 
 X = {"first": random(2, 5, 4), "second": random(2, 4, 4, seed=1)}
 MASKS = {"first": right_padded([5, 2], 5), "second": right_padded([4, 3], 4)}
@@ -118,6 +119,7 @@ def test_keras_contract_of_the_head(structure):
         loss=AlignmentCrossEntropy(),
         targets=path,
         frozen=["gap_extend", "kernel"] if structure == "overlap" else [],
+        checks=CHECKS if EXPORTS else CHECKS[:-1],
     )
     assert set(report.values()) <= {"passed", report["fit"]}
 

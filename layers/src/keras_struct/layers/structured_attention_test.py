@@ -19,12 +19,12 @@ from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.structured_attention import STRUCTURES, StructuredAttention
 from keras_struct.layers.tree_map import TreeMap
+from keras_struct.ops.testing import EXPORTS
 
 BACKEND = keras.backend.backend()
 needs_gradients = pytest.mark.skipif(BACKEND == "numpy", reason="NumPy has no gradients")
 exports = pytest.mark.skipif(
-    BACKEND in ("torch", "numpy"),
-    reason="TensorFlow exports for them from a .keras file as it does for JAX, see export_test",
+    not EXPORTS, reason="TensorFlow exports from a .keras file, as it does its own, see export_test"
 )
 OPTIONS: dict[str, dict] = {
     "softmax": {},
