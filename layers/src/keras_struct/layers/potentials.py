@@ -163,7 +163,7 @@ class TreePotentials(NamedTuple):
 def positions_of(lengths, mask, shape):
     """Booleans of this shape, `(B, N)`: which positions there are."""
     if lengths is not None:
-        lengths = mask_from_lengths(K.convert_to_tensor(lengths), shape[1])
+        lengths = mask_from_lengths(lengths, shape[1])
     found = all_of(lengths, mask)
     return K.ones(shape, "bool") if found is None else K.broadcast_to(found, shape)
 

@@ -51,7 +51,8 @@ def lengths_from_mask(mask):
 
 def mask_from_lengths(lengths, n):
     """Boolean mask `(..., n)` of right-padded sequences of the given integer lengths `(...,)`."""
-    return K.arange(n) < K.expand_dims(lengths, -1)
+    lengths = K.cast(K.convert_to_tensor(lengths), "int32")
+    return K.arange(n, dtype="int32") < K.expand_dims(lengths, -1)
 
 
 def extent(mask):
