@@ -1,6 +1,7 @@
 """One process tests one Keras backend, on the CPU unless the environment says otherwise."""
 
 import importlib.util
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
+TESTS_WITH_PROGRAMS = 15  # a few hundred megabytes
 
 
 def pytest_configure() -> None:
@@ -50,15 +52,18 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"keras backend: {os.environ['KERAS_BACKEND']}"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_programs_of_other_modules() -> Iterator[None]:
-    """Let JAX forget its compiled programs after each module.
+_tests = itertools.count(1)
 
-    Every one of them holds memory maps, of which Linux gives a process 65,530 by default
-    (`vm.max_map_count`); the whole suite needs more, and XLA then dies in a segmentation fault.
+
+@pytest.fixture(autouse=True)
+def few_programs() -> Iterator[None]:
+    """Let JAX forget its compiled programs after every few tests, which share hardly any.
+
+    Each holds memory, up to gigabytes in all, and memory maps, of which Linux gives a process
+    65,530 by default (`vm.max_map_count`): beyond them XLA dies in a segmentation fault.
     """
     yield
-    if os.environ["KERAS_BACKEND"] == "jax":
+    if os.environ["KERAS_BACKEND"] == "jax" and next(_tests) % TESTS_WITH_PROGRAMS == 0:
         import jax
 
         jax.clear_caches()
