@@ -45,9 +45,9 @@ class SinkhornTailAttention(keras.layers.MultiHeadAttention):
         query: `(B, T, F)`.
         value: `(B, S, F)`.
         key: `(B, S, F)`, by default the value.
-        query_mask: Boolean `(B, T)`, right-padded; by default the Keras mask of the query, which
-            the output keeps.
-        value_mask: Boolean `(B, S)`, right-padded; by default the Keras mask of the value.
+        query_mask: Boolean `(B, T)`; by default the Keras mask of the query, which the output
+            keeps.
+        value_mask: Boolean `(B, S)`; by default the Keras mask of the value.
         key_mask: The same for the key.
         return_attention_scores: Whether to return the map, too: O(T S) memory.
         training: Of no influence.

@@ -24,8 +24,8 @@ class TransportAligner(keras.layers.Layer):
 
     Call arguments:
         first, second: States `(B, L1, F)` and `(B, L2, F)`.
-        first_mask, second_mask: Booleans `(B, L1)` and `(B, L2)`, True for residues, right-padded;
-            by default the Keras masks.
+        first_mask, second_mask: Booleans `(B, L1)` and `(B, L2)`, True for residues; by default the
+            Keras masks.
 
     Returns:
         Plan `(B, L1, L2)`, float32: the probability of each pair, 0 in the padding. What a row or a
@@ -68,10 +68,11 @@ class TransportAligner(keras.layers.Layer):
 
     def call(self, first, second, first_mask=None, second_mask=None):
         first, second = K.cast(first, "float32"), K.cast(second, "float32")
-        lengths = [
-            K.sum(K.ones_like(x[..., 0], "int32") if mask is None else K.cast(mask, "int32"), 1)
+        masks = [
+            K.ones_like(x[..., 0], "bool") if mask is None else K.cast(mask, "bool")
             for x, mask in ((first, first_mask), (second, second_mask))
         ]
+        counts = [K.sum(K.cast(mask, "float32"), 1) for mask in masks]
         # Of the two features more a residue has one, and the dustbins have the other one's number.
         one, zero = K.ones_like(first[..., :1]), K.zeros_like(first[..., :1])
         query = K.concatenate([first, one, zero], axis=-1)
@@ -82,7 +83,7 @@ class TransportAligner(keras.layers.Layer):
         dustbin = ops.Dustbin(
             K.concatenate([self.state, zero, bias]),
             K.concatenate([self.state, bias, zero]),
-            capacities=tuple(K.cast(K.maximum(n, 1), "float32") for n in reversed(lengths)),
+            capacities=tuple(K.maximum(n, 1.0) for n in reversed(counts)),
         )
         columns = K.shape(second)[1]
         every = K.zeros_like(second[..., :1]) + K.eye(columns, dtype="float32")
@@ -90,7 +91,7 @@ class TransportAligner(keras.layers.Layer):
             query,
             key,
             every,
-            lengths=lengths,
+            mask=tuple(masks),
             epsilon=self.epsilon * K.exp(self.log_epsilon),
             base_steps=self.base_steps,
             tail_steps=self.tail_steps,

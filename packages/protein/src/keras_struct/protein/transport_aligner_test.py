@@ -84,6 +84,17 @@ def test_the_contract_of_layers():
     check_layer(protein.TransportAligner(base_steps=3), {**inputs, **masks}, checks=checks)
 
 
+def test_a_missing_residue_is_no_part_of_its_chain():
+    layer = protein.TransportAligner(base_steps=3)
+    first, second = states(6), states(4, 1)
+    mask = np.array([[False, True, True, False, True, True]] * len(first))
+    alone = numpy(layer(first[:, mask[0]], second))
+    first[:, ~mask[0]] = np.nan
+    plan = numpy(layer(first, second, first_mask=mask))
+    np.testing.assert_allclose(plan[:, mask[0]], alone, atol=1e-6)
+    assert (plan[:, ~mask[0]] == 0).all()
+
+
 def test_user_errors():
     for call, text in (
         (lambda: protein.TransportAligner(epsilon=0.0), "epsilon=0.0"),
