@@ -9,7 +9,13 @@ from pathlib import Path
 import keras
 import pytest
 
+from keras_struct.ops.testing import EVERY_CASE
+
 FOLDER = Path(__file__).parent
+quick = pytest.mark.skipif(
+    keras.config.backend() == "tensorflow" and not EVERY_CASE,
+    reason="traced for a minute on TensorFlow (make test-every); JAX and PyTorch run it",
+)
 needs_gradients = pytest.mark.skipif(
     keras.config.backend() == "numpy", reason="the NumPy backend has no gradients"
 )
@@ -27,6 +33,7 @@ def is_png(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG")
 
 
+@quick
 def test_protein_alignment(tmp_path):
     output = run("protein_alignment.py", "--output", str(tmp_path))
     assert "best score 153" in output  # as parasail's sw with BLOSUM62, 11 and 1
@@ -67,6 +74,7 @@ def test_protein_alignment_names_the_chains():
     assert "Received: chain=Z" in result.stderr
 
 
+@quick
 @needs_gradients
 def test_noisy_copy():
     rows = [line for line in run("noisy_copy.py").splitlines() if "%" in line]
@@ -76,6 +84,7 @@ def test_noisy_copy():
     assert learned[5] > frozen[5]  # F1
 
 
+@quick
 @needs_gradients
 def test_dtw_classifier(tmp_path):
     output = run("dtw_classifier.py", "--output", str(tmp_path))
