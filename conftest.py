@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
-TESTS_WITH_PROGRAMS = 15  # a few hundred megabytes
+TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
 
 
 def pytest_configure() -> None:
