@@ -1,0 +1,177 @@
+"""Alignments on a TPU, by the Pallas kernels of `tpu_sweeps.py`, tile by tile (`tpu_tiles.py`)."""
+
+import functools
+from typing import Any, NamedTuple
+
+from keras_struct.ops.alignment.run import Run
+from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
+from keras_struct.ops.messages import log_sum
+from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.pallas import (
+    LANES,
+    MEGABYTE,
+    SUBLANES,
+    PallasTPU,
+    blocks_of,
+    off_lanes,
+    on_lanes,
+    rounded,
+)
+
+MEMORY = 60 * MEGABYTE  # of VMEM; v5p and 7x have 64, v5e and v6e 128
+
+
+class Tape(NamedTuple):
+    """What the forward sweep leaves behind.
+
+    Attributes:
+        heads: Messages of the rows above every strip, (blocks, strips, 2 S H, T, LANES).
+        carry: Messages of the times before every tile, with the rows above,
+            (blocks, strips, tiles, 2 S, past, FRONT + R, LANES).
+        ends: High and low (B, E) of the log-weight of every way to end, see `Run.all_ends`.
+    """
+
+    heads: Any
+    carry: Any
+    ends: tuple
+
+
+class AlignmentTPU(PallasTPU):
+    """Strips of `rows` rows, cut into tiles of `times` times."""
+
+    rows = 64
+    times = 64
+
+    def rejects(self, call):
+        if call.spec.jumps:
+            return "a transposition may come from any earlier row, and a tile knows the last ones"
+        return super().rejects(call)
+
+    def forward(self, problem, op):
+        sweep = _Sweep(self, problem)
+        tape = sweep.forward(op)
+        high, low = tape.ends
+        peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
+        return (peak[:, 0], rest[:, 0]), tape
+
+
+class _Sweep:
+    """One problem, cut into tiles, and the calls of the kernels on it."""
+
+    def __init__(self, kernels, problem):
+        from jax import numpy as jnp
+
+        self.kernels, self.problem, self.spec = kernels, problem, problem.spec
+        first, second = problem.context[:2]
+        self.batch = first.shape[0]
+        self.blocks = blocks_of(self.batch)
+        self.dtype = problem.potentials[0].dtype
+        height, width = problem.potentials[0].shape[1:]
+        self.tiling = Tiling.of(self.spec, height, width, kernels.rows, kernels.times)
+        self.kinds = self.tiling.kinds(problem.potentials)
+        lengths = jnp.stack([jnp.clip(first, 0, height), jnp.clip(second, 0, width)], 1)
+        lengths = on_lanes(lengths.astype("int32"), self.batch)
+        total = lengths[:, 0] + lengths[:, 1]
+        self.limits = jnp.stack(
+            [lengths[:, 0].max(1), lengths[:, 1].max(1), total.min(1), total.max(1)], 1
+        )
+        self.lengths = lengths
+
+    def call(self, kernel, name, inputs, outputs, scratch, back=False):
+        """A kernel on all tiles, with limits and lengths as its first arguments."""
+        tiling = self.tiling
+        grid = self.blocks, tiling.strips, tiling.tiles
+        lengths = self.lengths, (None, *self.lengths.shape[1:]), lambda n, k, c: (n, 0, 0)
+        inputs = [(self.limits, None, None), lengths, *inputs]
+        if back:
+            inputs, outputs = ([self._reversed(x) for x in xs] for xs in (inputs, outputs))
+        kernel = functools.partial(kernel, tiling, self.kinds)
+        name = f"keras_struct_alignment_{name}"
+        return self.kernels.call(
+            kernel, name, grid, inputs, outputs, scratch, memory=100 * MEGABYTE
+        )
+
+    def _reversed(self, triple):
+        x, block, index = triple
+        if index is None:
+            return triple
+        strips, tiles = self.tiling.strips, self.tiling.tiles
+        return x, block, lambda n, k, c: index(n, strips - 1 - k, tiles - 1 - c)
+
+    def array(self, *shape, dtype=None):
+        import jax
+
+        return jax.ShapeDtypeStruct(shape, dtype or self.dtype)
+
+    def potentials(self):
+        return self.tiling.inputs(self.problem.potentials, self.batch)
+
+    def heads(self, planes, x=None):
+        """Triple of the rows above of so many planes."""
+        tiling, planes = self.tiling, planes * self.tiling.halo
+        x = x or self.array(self.blocks, tiling.strips, planes, tiling.all_times, LANES)
+        return x, (None, None, planes, tiling.times, LANES), lambda n, k, c: (n, k, 0, c, 0)
+
+    def carry(self, planes, x=None):
+        tiling = self.tiling
+        inner = planes, tiling.past, FRONT + tiling.rows, LANES
+        x = x or self.array(self.blocks, tiling.strips, tiling.tiles, *inner)
+        return x, (None, None, None, *inner), lambda n, k, c: (n, k, c, 0, 0, 0, 0)
+
+    def of_block(self, *shape, dtype=None):
+        """Triple of an output that all tiles of a block of examples write."""
+        zeros = (0,) * len(shape)
+        x = self.array(self.blocks, *shape, dtype=dtype)
+        return x, (None, *shape), lambda n, k, c: (n, *zeros)
+
+    def messages(self, planes):
+        tiling = self.tiling
+        return self.array(planes, tiling.past + tiling.times, FRONT + tiling.rows, LANES)
+
+    def above(self, planes):
+        tiling = self.tiling
+        times = rounded(tiling.past + tiling.all_times, SUBLANES)
+        return self.array(planes * tiling.halo, times, LANES)
+
+    @property
+    def ends_shape(self):
+        if self.spec.end == "corner":
+            return 2 * self.spec.states, LANES
+        return 2, self.tiling.diagonals, LANES
+
+    def forward(self, op):
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        pairs = 2 * self.spec.states
+        heads, carry, ends = self.call(
+            self._with_op(tpu_sweeps.forward, op),
+            f"forward_{op}",
+            self.potentials(),
+            [self.heads(pairs), self.carry(pairs), self.of_block(*self.ends_shape)],
+            [self.messages(pairs), self.above(pairs)],
+        )
+        return Tape(heads, carry, self.all_ends(ends))
+
+    def _with_op(self, kernel, op):
+        def run(tiling, kinds, *refs):
+            return kernel(tiling, kinds, op, *refs)
+
+        return run
+
+    def all_ends(self, ends):
+        """High and low (B, E), as in `Run.all_ends`."""
+        from jax import numpy as jnp
+
+        ends = off_lanes(ends, self.batch)
+        if self.spec.end == "corner":
+            return ends[:, 0::2], ends[:, 1::2]
+        run = Run(self.problem)
+        high, low = ends[:, 0], ends[:, 1]
+        count = 1 + self.tiling.height + self.tiling.width
+        missing = 1 + run.steps - count
+        pad = [(0, 0), (0, missing)]
+        nothing = jnp.zeros_like(high[:, :1])
+        empty = nothing if self.spec.empty else nothing + FORBIDDEN
+        high = jnp.pad(high[:, :count], pad, constant_values=FORBIDDEN)
+        low = jnp.pad(low[:, :count], pad)
+        return jnp.concatenate([high, empty], 1), jnp.concatenate([low, nothing], 1)

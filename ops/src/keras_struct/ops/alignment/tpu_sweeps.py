@@ -1,0 +1,344 @@
+"""The Pallas kernels of alignments: what is done with one tile (see `tpu_tiles.py`).
+
+Messages, weights and probabilities of a tile lie in VMEM, by time; a row above or below is read at
+an unaligned sublane, which costs nothing. Letters: S states, M moves that come from a node, H rows
+above a strip, C times of a tile, R rows.
+
+    messages  (2 S, past + C, FRONT + R, LANES)   high and low of every state; rows above in front
+    weights   (M, C + past, R + FRONT, LANES)     of the moves; going back, the probabilities of
+                                                  the moves take their place, rows below behind
+    above     (2 S H, TE, LANES)                  messages of the last rows of the strip above,
+                                                  `past` times before the first time in front
+    below     (M' H, TU, LANES)                   probabilities of the moves into the strip below
+
+Between grid steps only the first or last `past` times of a tile and `above` or `below` stay. The
+forward sweep writes both to the tape, and every other sweep runs a tile forward again from there.
+
+Every function of messages works in plain log space on pairs (see `messages.py`), by the same
+formulas as the other implementations.
+"""
+
+from typing import NamedTuple
+
+from jax import lax
+from jax import numpy as jnp
+from jax.experimental import pallas as pl
+
+from keras_struct.ops.alignment.run import sum_of
+from keras_struct.ops.alignment.spec import START
+from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
+from keras_struct.ops.messages import join, log_sum
+from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.pallas import LANES, SUBLANES
+
+END, CELL, MOVE = 0, 1, 2  # streams of the noise
+_IMPOSSIBLE = 4 * FORBIDDEN
+# Columns of the limits of a block of examples: over its lengths, the largest of the first and of
+# the second, the least and the largest sum.
+MOST_ROWS, MOST_COLUMNS, FIRST_END, LAST_END = range(4)
+
+
+class Scores(NamedTuple):
+    """References to the potentials of a tile, and how each varies."""
+
+    refs: tuple
+    kinds: tuple[str, ...]
+
+
+class Tile:
+    """The tile of a grid step."""
+
+    def __init__(self, tiling: Tiling, k, c, lengths, limits, dtype):
+        self.tiling, self.spec, self.dtype = tiling, tiling.spec, dtype
+        self.k, self.c = k, c
+        self.first, self.begin = k * tiling.rows, c * tiling.times
+        self.limits = limits
+        self.shape = tiling.rows, LANES
+        self.lengths_ref = lengths
+
+    @property
+    def active(self):
+        """Whether some example has nodes here that its paths may pass."""
+        limits = self.limits
+        return (
+            (self.first + self.begin <= limits(LAST_END))
+            & (self.first <= limits(MOST_ROWS))
+            & (self.begin - (self.tiling.rows - 1) <= limits(MOST_COLUMNS))
+        )
+
+    @property
+    def has_origin(self):
+        return (self.k == 0) & (self.c == 0)
+
+    @property
+    def lengths(self):
+        return self.lengths_ref[0:1, :], self.lengths_ref[1:2, :]
+
+    def rows(self):
+        return lax.broadcasted_iota(jnp.int32, self.shape, 0)
+
+    def nodes(self, t):
+        """i and j of the nodes at a time of this tile, (R, LANES)."""
+        rows = self.rows()
+        return self.first + rows, self.begin + t - rows
+
+    def zeros(self):
+        return jnp.zeros(self.shape, self.dtype)
+
+    def scores(self, scores, t):
+        """Every potential at a time, to be broadcast to (R, LANES)."""
+        found = []
+        for ref, kind in zip(scores.refs, scores.kinds, strict=True):
+            if kind == "full":
+                found.append(ref[t])
+            elif kind == "column":
+                start = self.tiling.all_times - 1 - (self.begin + t)
+                found.append(ref[pl.ds(start, self.tiling.rows), :])
+            else:
+                found.append(ref[...])
+        return found
+
+    # Nodes where paths start or end ---------------------------------------------------------------
+
+    def border(self, t):
+        i, j = self.nodes(t)
+        return (i == 0) | (j == 0)
+
+    def restart(self, row, t):
+        """Where paths only start, what starts there."""
+        if self.spec.start != "border":
+            return row
+        (i, j), (n1, n2) = self.nodes(t), self.lengths
+        legal = ((i == 0) & (j >= 0) & (j < n2)) | ((j == 0) & (i < n1))
+        fresh = jnp.where(legal & (n1 > 0) & (n2 > 0), 0.0, FORBIDDEN)
+        border = (i == 0) | (j == 0)
+        return [
+            (jnp.where(border, FORBIDDEN if s else fresh, high), jnp.where(border, 0.0, low))
+            for s, (high, low) in enumerate(row)
+        ]
+
+    def interior(self, p, t):
+        """Nothing arrives where paths only start."""
+        if self.spec.start != "border":
+            return p
+        border = self.border(t)
+        return [jnp.where(border, 0.0, x) for x in p]
+
+    @property
+    def end_states(self):
+        return range(1) if self.spec.end == "anywhere" else range(self.spec.states)
+
+    def ends(self, t):
+        """Where paths may end."""
+        (i, j), (n1, n2) = self.nodes(t), self.lengths
+        if self.spec.end == "corner":
+            return (i == n1) & (j == n2)
+        inside = (i > 0) & (j > 0) & (i <= n1) & (j <= n2)
+        return inside if self.spec.end == "anywhere" else inside & ((i == n1) | (j == n2))
+
+    def times_of_corners(self):
+        """The times of this tile at which examples of the block end, from and to."""
+        start = self.first + self.begin
+        low = jnp.clip(self.limits(FIRST_END) - start, 0, self.tiling.times)
+        return low, jnp.clip(self.limits(LAST_END) + 1 - start, 0, self.tiling.times)
+
+    # Forward --------------------------------------------------------------------------------------
+
+    def here(self, t):
+        """Index of a plane of messages at a time."""
+        return self.tiling.past + t, pl.ds(FRONT, self.tiling.rows)
+
+    def before(self, plane, move, t):
+        """Of a plane of messages, where a move comes from."""
+        source = pl.ds(FRONT - move.di, self.tiling.rows)
+        return plane[self.tiling.past + t - self.tiling.lag(move), source, :]
+
+    def terms(self, messages, thetas, t):
+        """For every move `(high, low, score)` of the paths that it ends."""
+        found: dict = {}
+        terms = []
+        for move in self.spec.moves:
+            score = self.zeros() if move.channel is None else thetas[move.channel]
+            if move.source == START:
+                terms.append((self.zeros(), self.zeros(), score))
+                continue
+            key = move.source, move.di, move.dj
+            if key not in found:
+                high, low = (messages.at[2 * move.source + n] for n in range(2))
+                found[key] = self.before(high, move, t), self.before(low, move, t)
+            terms.append((*found[key], score))
+        return terms
+
+    def advance(self, messages, thetas, t, op):
+        """The pairs of all states at a time, written into the messages, and the weights of the
+        moves."""
+        terms = self.terms(messages, thetas, t)
+        row, weights = [], [None] * len(terms)
+        for state in range(self.spec.states):
+            into = self.spec.into(state)
+            pair, shares = sum_of([terms[m] for m in into], op)
+            row.append(pair)
+            for m, share in zip(into, shares, strict=True):
+                weights[m] = share
+        row = self.restart(row, t)
+        for state, pair in enumerate(row):
+            for n, x in enumerate(pair):
+                messages[2 * state + n, *self.here(t), :] = x
+        return row, weights
+
+    def start(self, messages):
+        """The node (0, 0), once time 0 of the tile that has it is done."""
+        if self.spec.start == "corner":
+            for n in range(2):
+                messages[n, self.tiling.past, pl.ds(FRONT, 1), :] = jnp.zeros(
+                    (1, LANES), self.dtype
+                )
+
+    def rows_above(self, planes, heads, t, offset):
+        """Rows of the strip above: `heads[x H + h]` at a place in time to every plane x."""
+        halo = self.tiling.halo
+        for x in range(planes.shape[0]):
+            for h in range(halo):
+                row = heads[x * halo + h, pl.ds(offset, 1), :]
+                planes[x, self.tiling.past + t, pl.ds(FRONT - halo + h, 1), :] = row
+
+    def loop(self, step):
+        """`step(t)` for all times of the tile; the one of the node (0, 0) is done first."""
+        lax.fori_loop(
+            jnp.where(self.has_origin, 1, 0),
+            jnp.int32(self.tiling.times),
+            lambda t, _: step(t),
+            None,
+        )
+
+    def repeat(self, messages, carry, heads, scores, op, use):
+        """A tile once more from the tape: `use(t, row, weights, thetas)` at every time."""
+        messages[:, : self.tiling.past] = carry[...]
+
+        def step(t):
+            self.rows_above(messages, heads, t, t)
+            thetas = self.scores(scores, t)
+            use(t, *self.advance(messages, thetas, t, op), thetas)
+
+        @pl.when(self.has_origin)
+        def _():
+            step(jnp.int32(0))
+            self.start(messages)
+
+        self.loop(step)
+
+    def ended(self, messages, t):
+        """High and low of all ways to end at a time, (E R, LANES)."""
+        ends = self.ends(t)
+        found = []
+        for n, nothing in enumerate((FORBIDDEN, 0.0)):
+            planes = [messages[2 * s + n, *self.here(t), :] for s in self.end_states]
+            found.append(jnp.concatenate([jnp.where(ends, x, nothing) for x in planes], 0))
+        return found
+
+
+def fill(ref, value):
+    """Every plane of (planes, times, LANES) with a value."""
+
+    def write(n, _):
+        block = (ref.shape[0], SUBLANES, LANES)
+        ref[:, pl.ds(pl.multiple_of(n * SUBLANES, SUBLANES), SUBLANES), :] = jnp.full(
+            block, value, ref.dtype
+        )
+
+    lax.fori_loop(0, ref.shape[1] // SUBLANES, write, None)
+
+
+def fill_pairs(ref, high):
+    """Planes that are high and low in turn, or with H rows each."""
+
+    def write(n, _):
+        at = pl.ds(pl.multiple_of(n * SUBLANES, SUBLANES), SUBLANES)
+        half = (SUBLANES, LANES)
+        for x, value in enumerate(high):
+            ref[x, at, :] = jnp.full(half, value, ref.dtype)
+
+    lax.fori_loop(0, ref.shape[1] // SUBLANES, write, None)
+
+
+def limits_of(ref):
+    n = pl.program_id(0)
+    return lambda column: ref[n, column]
+
+
+# The sweeps ---------------------------------------------------------------------------------------
+
+
+def forward(tiling, kinds, op, limits, lengths, *refs):
+    """To `above` and first times of every tile, and the log-weights of all ends."""
+    *thetas, heads, carry, ends, messages, above = refs
+    tile = Tile(
+        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
+    )
+    scores, halo, past = Scores(tuple(thetas), kinds), tiling.halo, tiling.past
+    nothing = [FORBIDDEN if x % 2 == 0 else 0.0 for x in range(2 * tiling.spec.states)]
+
+    @pl.when(tile.has_origin)
+    def _():
+        fill_pairs(above, [x for x in nothing for _ in range(halo)])
+        if tiling.spec.end == "corner":
+            for x, value in enumerate(nothing):
+                ends[pl.ds(x, 1), :] = jnp.full((1, LANES), value, ends.dtype)
+        else:
+            fill_pairs(ends, (FORBIDDEN, 0.0))
+
+    @pl.when(tile.c == 0)
+    def _():
+        for x, value in enumerate(nothing):
+            block = (past, *messages.shape[2:])
+            messages[x, :past] = jnp.full(block, value, messages.dtype)
+        for t in range(past):
+            tile.rows_above(messages, above, t - past, t)
+
+    @pl.when(tile.active)
+    def _():
+        carry[...] = messages[:, :past]
+        heads[...] = above[:, pl.ds(tile.begin + past, tiling.times), :]
+
+        def step(t):
+            time = tile.begin + t
+            tile.rows_above(messages, above, t, time + past)
+            row, _ = tile.advance(messages, tile.scores(scores, t), t, op)
+            for x, value in enumerate(x for pair in row for x in pair):
+                for h in range(halo):
+                    at = pl.ds(jnp.maximum(time - tiling.rows + past, 0), 1)
+                    last = tiling.rows - halo + h
+                    above[x * halo + h, at, :] = value[last : last + 1]
+
+        @pl.when(tile.has_origin)
+        def _():
+            step(jnp.int32(0))
+            tile.start(messages)
+
+        tile.loop(step)
+        collect_ends(tile, messages, op, ends)
+        messages[:, :past] = messages[:, tiling.times :]
+
+
+def collect_ends(tile, messages, op, ends):
+    if tile.spec.end == "corner":
+
+        def find(t, _):
+            corner = tile.ends(t)
+            hit = jnp.max(jnp.where(corner, 1, 0), 0, keepdims=True) > 0
+            for x in range(2 * tile.spec.states):
+                here = jnp.where(corner, messages[x, *tile.here(t), :], 0.0)
+                found = jnp.sum(here, 0, keepdims=True)
+                ends[pl.ds(x, 1), :] = jnp.where(hit, found, ends[pl.ds(x, 1), :])
+
+        lax.fori_loop(*tile.times_of_corners(), find, None)
+        return
+
+    def add(t, _):
+        high, low = tile.ended(messages, t)
+        peak, rest, _, _ = log_sum(high, low, 0.0, 0, op)
+        at = pl.ds(tile.first + tile.begin + t, 1)
+        pairs = [(ends[0, at, :], ends[1, at, :], 0.0), (*join(peak, rest), 0.0)]
+        (ends[0, at, :], ends[1, at, :]), _ = sum_of(pairs, op)
+
+    lax.fori_loop(0, tile.tiling.times, add, None)
