@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from keras_struct.ops.alignment.run import Run
 from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
 from keras_struct.ops.messages import log_sum
-from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.pallas import (
     LANES,
     MEGABYTE,
@@ -53,6 +53,12 @@ class AlignmentTPU(PallasTPU):
         high, low = tape.ends
         peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
         return (peak[:, 0], rest[:, 0]), tape
+
+    def backward(self, problem, tape):
+        return _Sweep(self, problem).backward(tape)
+
+    def curvature(self, problem, tape, tangents):
+        return _Sweep(self, problem).curvature(tape, tangents)
 
 
 class _Sweep:
@@ -109,13 +115,15 @@ class _Sweep:
     def heads(self, planes, x=None):
         """Triple of the rows above of so many planes."""
         tiling, planes = self.tiling, planes * self.tiling.halo
-        x = x or self.array(self.blocks, tiling.strips, planes, tiling.all_times, LANES)
+        if x is None:
+            x = self.array(self.blocks, tiling.strips, planes, tiling.all_times, LANES)
         return x, (None, None, planes, tiling.times, LANES), lambda n, k, c: (n, k, 0, c, 0)
 
     def carry(self, planes, x=None):
         tiling = self.tiling
         inner = planes, tiling.past, FRONT + tiling.rows, LANES
-        x = x or self.array(self.blocks, tiling.strips, tiling.tiles, *inner)
+        if x is None:
+            x = self.array(self.blocks, tiling.strips, tiling.tiles, *inner)
         return x, (None, None, None, *inner), lambda n, k, c: (n, k, c, 0, 0, 0, 0)
 
     def of_block(self, *shape, dtype=None):
@@ -157,6 +165,78 @@ class _Sweep:
             return kernel(tiling, kinds, op, *refs)
 
         return run
+
+    def backward(self, tape):
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        outputs = self.call(
+            tpu_sweeps.backward,
+            "backward",
+            [*self.potentials(), *self.again(tape), self.into_block(self.end_weights(tape))],
+            self.outputs(),
+            [self.messages(2 * self.spec.states), *self.weights()],
+            back=True,
+        )
+        return self.collected(outputs)
+
+    def curvature(self, tape, tangents):
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        states, ends = self.spec.states, self.into_block(self.end_weights(tape))
+        inputs = [*self.potentials(), *self.again(tape), ends]
+        inputs += self.tiling.inputs(tangents, self.batch, 0.0)
+        dheads, dcarry, dend = self.call(
+            tpu_sweeps.tangent,
+            "tangent",
+            inputs,
+            [self.heads(states), self.carry(states), self.of_block(1, LANES)],
+            [self.messages(2 * states), self.messages(states), self.above(states)],
+        )
+        inputs += [self.heads(states, dheads), self.carry(states, dcarry), self.into_block(dend)]
+        outputs = self.call(
+            tpu_sweeps.curvature,
+            "curvature",
+            inputs,
+            self.outputs(),
+            [self.messages(2 * states), *self.weights(), self.messages(states), *self.weights()],
+            back=True,
+        )
+        return self.collected(outputs)
+
+    def again(self, tape):
+        """Triples from which a tile runs forward again."""
+        pairs = 2 * self.spec.states
+        return self.heads(pairs, tape.heads), self.carry(pairs, tape.carry)
+
+    def weights(self):
+        """Weights of the moves, and those of the moves into the strip below."""
+        tiling = self.tiling
+        rows, times = tiling.rows + SUBLANES, tiling.times + tiling.past
+        below = len(tiling.down) * tiling.halo, rounded(tiling.all_times + tiling.rows, SUBLANES)
+        return self.array(len(tiling.stored), times, rows, LANES), self.array(*below, LANES)
+
+    def outputs(self):
+        return [self.tiling.output(kind, self.dtype, self.batch) for kind in self.kinds]
+
+    def collected(self, outputs):
+        triples = zip(self.spec.kinds, self.kinds, outputs, strict=True)
+        return tuple(self.tiling.collected(*x, self.batch) for x in triples)
+
+    def into_block(self, x):
+        """Triple of an input that all tiles of a block of examples read."""
+        zeros = (0,) * (len(x.shape) - 1)
+        return x, (None, *x.shape[1:]), lambda n, k, c: (n, *zeros)
+
+    def end_weights(self, tape):
+        """Of the states in the corner their shares, else high and low of the log-partition."""
+        from jax import numpy as jnp
+
+        if self.spec.end == "corner":
+            return on_lanes(Run(self.problem).shares(tape.ends), self.batch)
+        high, low = tape.ends
+        peak, rest, _, _ = log_sum(high, low, 0.0, 1, "logsumexp")
+        peak = jnp.where(peak > INFEASIBLE, peak, 0.0)
+        return on_lanes(jnp.concatenate([peak, rest], 1), self.batch)
 
     def all_ends(self, ends):
         """High and low (B, E), as in `Run.all_ends`."""

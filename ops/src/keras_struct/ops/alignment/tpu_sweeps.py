@@ -18,6 +18,7 @@ Every function of messages works in plain log space on pairs (see `messages.py`)
 formulas as the other implementations.
 """
 
+import functools
 from typing import NamedTuple
 
 from jax import lax
@@ -211,7 +212,7 @@ class Tile:
             None,
         )
 
-    def repeat(self, messages, carry, heads, scores, op, use):
+    def repeat(self, messages, carry, heads, scores, op, use, rates=None):
         """A tile once more from the tape: `use(t, row, weights, thetas)` at every time."""
         messages[:, : self.tiling.past] = carry[...]
 
@@ -224,8 +225,64 @@ class Tile:
         def _():
             step(jnp.int32(0))
             self.start(messages)
+            if rates is not None and self.spec.start == "corner":
+                zero = jnp.zeros((1, LANES), self.dtype)
+                for s in range(self.spec.states):
+                    rates[s, self.tiling.past, pl.ds(FRONT, 1), :] = zero
 
         self.loop(step)
+
+    def inject(self, messages, ends, t):
+        """For every state, the probability that a path ends in each node.
+
+        `ends` are the shares of the states in the corner, or high and low of the log-partition.
+        """
+        here = self.ends(t)
+        if self.spec.end == "corner":
+            return [jnp.where(here, ends[s : s + 1, :], 0.0) for s in range(self.spec.states)]
+        found = []
+        for s in self.end_states:
+            high, low = (messages[2 * s + n, *self.here(t), :] for n in range(2))
+            found.append(jnp.exp((high - ends[0:1, :]) + (low - ends[1:2, :])))
+        return [jnp.where(here, x, 0.0) for x in found]
+
+    # Tangents -------------------------------------------------------------------------------------
+
+    def rates(self, rates, t):
+        return [rates[s, *self.here(t), :] for s in range(self.spec.states)]
+
+    def sources(self, rates, t):
+        """For every move, the tangents where it comes from, or None."""
+        found: dict = {}
+        for move in self.spec.moves:
+            key = move.source, move.di, move.dj
+            if move.source != START and key not in found:
+                found[key] = self.before(rates.at[move.source], move, t)
+        return [found.get((move.source, move.di, move.dj)) for move in self.spec.moves]
+
+    def moved(self, rates, weights, dthetas, t):
+        """Tangents of the messages of all states at a time."""
+        sources, moved = self.sources(rates, t), []
+        for state in range(self.spec.states):
+            emission = self.spec.emission(state)
+            total = self.zeros() if emission is None else self.zeros() + dthetas[emission]
+            for k in self.spec.into(state):
+                channel, rate = self.spec.moves[k].channel, sources[k]
+                if emission is None and channel is not None:
+                    rate = dthetas[channel] if rate is None else rate + dthetas[channel]
+                total = total if rate is None else total + weights[k] * rate
+            moved.append(total)
+        return self.interior(moved, t)
+
+    def faster(self, rates, weights, dthetas, t):
+        """The tangents of the weights."""
+        sources, here, found = self.sources(rates, t), self.rates(rates, t), []
+        for move, rate, weight in zip(self.spec.moves, sources, weights, strict=True):
+            rate = -here[move.target] if rate is None else rate - here[move.target]
+            if move.channel is not None:
+                rate = rate + dthetas[move.channel]
+            found.append(weight * rate)
+        return found
 
     def ended(self, messages, t):
         """High and low of all ways to end at a time, (E R, LANES)."""
@@ -342,3 +399,249 @@ def collect_ends(tile, messages, op, ends):
         (ends[0, at, :], ends[1, at, :]), _ = sum_of(pairs, op)
 
     lax.fori_loop(0, tile.tiling.times, add, None)
+
+
+def backward(tiling, kinds, limits, lengths, *refs):
+    """To the marginals."""
+    count = len(kinds)
+    thetas, (heads, carry, ends), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
+    outputs, (messages, weights, below) = refs[:count], refs[count:]
+    tile = Tile(
+        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
+    )
+    back = Back(tile, kinds, outputs)
+    back.begin([(weights, below)])
+
+    @pl.when(tile.active)
+    def _():
+        def use(t, row, shares, thetas):
+            back.store(weights, t, shares)
+            back.rows_below(weights, below, t)
+
+        tile.repeat(messages, carry, heads, Scores(thetas, kinds), "logsumexp", use)
+        back.no_move_into_origin(weights)
+
+        def step(n, _):
+            t = tiling.times - 1 - n
+            p = back.arriving(weights, t, tile.inject(messages, ends, t))
+            used = back.take(weights, below, t, lambda n, k: back.here(weights, n, t) * p[k])
+            back.gather(t, used, p)
+
+        lax.fori_loop(0, tiling.times, step, None)
+        back.end([weights])
+
+
+def tangent(tiling, kinds, limits, lengths, *refs):
+    """Tangents of the messages: `above` and first times of every tile; of the log-partition, or of
+    the states in the corner."""
+    count = len(kinds)
+    thetas, (heads, carry, ends), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
+    dthetas, (dheads, dcarry, dends, messages, rates, above) = refs[:count], refs[count:]
+    tile = Tile(
+        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
+    )
+    past, halo = tiling.past, tiling.halo
+
+    @pl.when(tile.has_origin)
+    def _():
+        fill(above, 0.0)
+        dends[...] = jnp.zeros(dends.shape, dends.dtype)
+
+    @pl.when(tile.c == 0)
+    def _():
+        rates[:, :past] = jnp.zeros((rates.shape[0], past, *rates.shape[2:]), rates.dtype)
+        for t in range(past):
+            tile.rows_above(rates, above, t - past, t)
+
+    @pl.when(tile.active)
+    def _():
+        dcarry[...] = rates[:, :past]
+        dheads[...] = above[:, pl.ds(tile.begin + past, tiling.times), :]
+        dscores = Scores(dthetas, kinds)
+
+        def use(t, row, shares, thetas):
+            time = tile.begin + t
+            tile.rows_above(rates, above, t, time + past)
+            moved = tile.moved(rates, shares, tile.scores(dscores, t), t)
+            for s, x in enumerate(moved):
+                rates[s, *tile.here(t), :] = x
+                for h in range(halo):
+                    at = pl.ds(jnp.maximum(time - tiling.rows + past, 0), 1)
+                    last = tiling.rows - halo + h
+                    above[s * halo + h, at, :] = x[last : last + 1]
+
+        tile.repeat(messages, carry, heads, Scores(thetas, kinds), "logsumexp", use, rates)
+        collect_rates(tile, messages, ends, rates, dends)
+        rates[:, :past] = rates[:, tiling.times :]
+
+
+def collect_rates(tile, messages, ends, rates, dends):
+    def add(t, _):
+        parts = zip(tile.inject(messages, ends, t), tile.rates(rates, t), strict=False)
+        parts = [jnp.sum(p * rate, 0, keepdims=True) for p, rate in parts]
+        dends[...] += functools.reduce(lambda a, b: a + b, parts)
+
+    corner = tile.spec.end == "corner"
+    lax.fori_loop(*(tile.times_of_corners() if corner else (0, tile.tiling.times)), add, None)
+
+
+def curvature(tiling, kinds, limits, lengths, *refs):
+    """To the tangents of the marginals."""
+    count = len(kinds)
+    thetas, (heads, carry, ends), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
+    dthetas, (dheads, dcarry, dend), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
+    outputs, (messages, weights, below, rates, dweights, dbelow) = refs[:count], refs[count:]
+    tile = Tile(
+        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
+    )
+    back = Back(tile, kinds, outputs)
+    back.begin([(weights, below), (dweights, dbelow)])
+
+    @pl.when(tile.active)
+    def _():
+        rates[:, : tiling.past] = dcarry[...]
+        dscores = Scores(dthetas, kinds)
+
+        def use(t, row, shares, thetas):
+            tile.rows_above(rates, dheads, t, t)
+            moves = tile.scores(dscores, t)
+            for s, x in enumerate(tile.moved(rates, shares, moves, t)):
+                rates[s, *tile.here(t), :] = x
+            back.store(weights, t, shares)
+            back.store(dweights, t, tile.faster(rates, shares, moves, t))
+            back.rows_below(weights, below, t)
+            back.rows_below(dweights, dbelow, t)
+
+        tile.repeat(messages, carry, heads, Scores(thetas, kinds), "logsumexp", use, rates)
+        back.no_move_into_origin(weights)
+        back.no_move_into_origin(dweights)
+
+        def step(n, _):
+            t = tiling.times - 1 - n
+            ends_here = tile.inject(messages, ends, t)
+            moved = zip(ends_here, tile.rates(rates, t), strict=False)
+            dends = [p * (rate - dend[...]) for p, rate in moved]
+            p = back.arriving(weights, t, ends_here)
+            dp = back.arriving(dweights, t, dends)
+            dused = back.take(
+                dweights,
+                dbelow,
+                t,
+                lambda n, k: back.here(weights, n, t) * dp[k] + back.here(dweights, n, t) * p[k],
+            )
+            back.take(weights, below, t, lambda n, k: back.here(weights, n, t) * p[k])
+            back.gather(t, dused, dp)
+
+        lax.fori_loop(0, tiling.times, step, None)
+        back.end([weights, dweights])
+
+
+class Back:
+    """What goes back through a tile: probabilities of moves (or their tangents) in planes that held
+    the weights, to marginals."""
+
+    def __init__(self, tile, kinds, outputs):
+        self.tile, self.tiling, self.spec = tile, tile.tiling, tile.spec
+        self.kinds, self.outputs = kinds, outputs
+        self.rows = pl.ds(0, self.tiling.rows)
+
+    def begin(self, planes):
+        """Nothing comes from beyond the last tile or strip, nor from a tile that is not active."""
+        tile, tiling = self.tile, self.tiling
+        last_tile = tile.c == tiling.tiles - 1
+        last = last_tile & (tile.k == tiling.strips - 1)
+
+        @pl.when(last)
+        def _():
+            for _, below in planes:
+                fill(below, 0.0)
+            self._clear("scalar")
+
+        @pl.when(last_tile)
+        def _():
+            for weights, _ in planes:
+                block = (weights.shape[0], tiling.past, *weights.shape[2:])
+                weights[:, tiling.times :] = jnp.zeros(block, weights.dtype)
+            self._clear("row")
+
+        @pl.when(jnp.logical_not(tile.active))
+        def _():
+            self._clear("full")
+            self._clear("column")
+            for _, below in planes:
+                block = (below.shape[0], tiling.times, LANES)
+                at = pl.ds(tile.begin + tiling.rows, tiling.times)
+                below[:, at, :] = jnp.zeros(block, below.dtype)
+
+    def _clear(self, wanted):
+        for kind, output in zip(self.kinds, self.outputs, strict=True):
+            if kind == wanted:
+                output[...] = jnp.zeros(output.shape, output.dtype)
+
+    def end(self, planes):
+        """The first times of this tile are the last ones of the tile before."""
+        for weights in planes:
+            weights[:, self.tiling.times :] = weights[:, : self.tiling.past]
+
+    def here(self, weights, n, t):
+        return weights[n, t, self.rows, :]
+
+    def store(self, weights, t, values):
+        for n, k in enumerate(self.tiling.stored):
+            weights[n, t, self.rows, :] = jnp.broadcast_to(values[k], self.tile.shape)
+
+    def rows_below(self, weights, below, t):
+        """Probabilities of the moves into the strip below."""
+        halo, stored = self.tiling.halo, self.tiling.stored
+        for m, k in enumerate(self.tiling.down):
+            for h in range(halo):
+                row = below[m * halo + h, pl.ds(self.tile.begin + t, 1), :]
+                weights[stored.index(k), t, pl.ds(self.tiling.rows + h, 1), :] = row
+
+    def no_move_into_origin(self, weights):
+        if self.spec.start == "corner":
+
+            @pl.when(self.tile.has_origin)
+            def _():
+                for n in range(weights.shape[0]):
+                    weights[n, 0, pl.ds(0, 1), :] = jnp.zeros((1, LANES), weights.dtype)
+
+    def arriving(self, weights, t, ends):
+        """For every state, what its nodes take from their successors and from the ends."""
+        p = [*ends, *[None] * (self.spec.states - len(ends))]
+        for n, k in enumerate(self.tiling.stored):
+            move = self.spec.moves[k]
+            x = weights[n, t + self.tiling.lag(move), pl.ds(move.di, self.tiling.rows), :]
+            p[move.source] = x if p[move.source] is None else p[move.source] + x
+        p = [self.tile.zeros() if x is None else x for x in p]
+        return self.tile.interior(p, t)
+
+    def take(self, weights, below, t, value):
+        """Puts `value(plane, target)` of every move in the place of its weight; for every move, or
+        None."""
+        halo, used = self.tiling.halo, [None] * len(self.spec.moves)
+        for n, k in enumerate(self.tiling.stored):
+            used[k] = value(n, self.spec.moves[k].target)
+        for n, k in enumerate(self.tiling.stored):
+            weights[n, t, self.rows, :] = used[k]
+        time = self.tile.begin + t + self.tiling.rows
+        for m, k in enumerate(self.tiling.down):
+            for h in range(halo):
+                below[m * halo + h, pl.ds(time, 1), :] = used[k][h : h + 1]
+        return used
+
+    def gather(self, t, used, p):
+        """Adds to the marginals of the potentials."""
+        for channel, (kind, output) in enumerate(zip(self.kinds, self.outputs, strict=True)):
+            found = []
+            for state in range(self.spec.states):
+                if self.spec.emission(state) == channel:
+                    found.append(p[state])
+                else:
+                    into = self.spec.into(state)
+                    found += [used[k] for k in into if self.spec.moves[k].channel == channel]
+            x = functools.reduce(lambda a, b: a + b, found)
+            if kind in ("full", "column"):
+                output[t] = x
+            else:
+                output[...] += x
