@@ -3,9 +3,12 @@
 import functools
 from typing import Any, NamedTuple
 
+from keras_struct.ops.alignment import events
+from keras_struct.ops.alignment.paths import END
 from keras_struct.ops.alignment.run import Run
 from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
-from keras_struct.ops.messages import log_sum
+from keras_struct.ops.messages import log_sum, log_weights
+from keras_struct.ops.noise import Draws, flat_places, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.pallas import (
     LANES,
@@ -18,6 +21,7 @@ from keras_struct.ops.pallas import (
     rounded,
 )
 
+PLACES = 4  # megabytes of VMEM for the places of paths
 MEMORY = 60 * MEGABYTE  # of VMEM; v5p and 7x have 64, v5e and v6e 128
 
 
@@ -59,6 +63,14 @@ class AlignmentTPU(PallasTPU):
 
     def curvature(self, problem, tape, tangents):
         return _Sweep(self, problem).curvature(tape, tangents)
+
+    def trace(self, problem, tape, draws=None):
+        if draws is not None:
+            draws = Draws(tuple(word[:, None] for word in draws.key))
+        return _Sweep(self, problem).paths(tape, draws, 1)[0]
+
+    def sample(self, problem, tape, noise):
+        return _Sweep(self, problem).paths(tape, noise.every(), noise.count)
 
 
 class _Sweep:
@@ -152,7 +164,7 @@ class _Sweep:
 
         pairs = 2 * self.spec.states
         heads, carry, ends = self.call(
-            self._with_op(tpu_sweeps.forward, op),
+            self._static(tpu_sweeps.forward, op),
             f"forward_{op}",
             self.potentials(),
             [self.heads(pairs), self.carry(pairs), self.of_block(*self.ends_shape)],
@@ -160,9 +172,9 @@ class _Sweep:
         )
         return Tape(heads, carry, self.all_ends(ends))
 
-    def _with_op(self, kernel, op):
+    def _static(self, kernel, *options):
         def run(tiling, kinds, *refs):
-            return kernel(tiling, kinds, op, *refs)
+            return kernel(tiling, kinds, *options, *refs)
 
         return run
 
@@ -237,6 +249,104 @@ class _Sweep:
         peak, rest, _, _ = log_sum(high, low, 0.0, 1, "logsumexp")
         peak = jnp.where(peak > INFEASIBLE, peak, 0.0)
         return on_lanes(jnp.concatenate([peak, rest], 1), self.batch)
+
+    # Paths ----------------------------------------------------------------------------------------
+
+    def paths(self, tape, draws, count):
+        """Events (n, B, ...) of the best path, or of samples."""
+        from jax import lax
+        from jax import numpy as jnp
+
+        most = max(1, MEGABYTE * PLACES // (4 * LANES * self.tiling.diagonals))
+        most = min(most, count) if most < SUBLANES else most // SUBLANES * SUBLANES
+        if count <= most:
+            return self._paths(tape, draws, count)
+        pieces = -(-count // most)
+        keys = [jnp.pad(word, [(0, 0), (0, pieces * most - count)]) for word in draws.key]
+        keys = [jnp.moveaxis(key.reshape(-1, pieces, most), 1, 0) for key in keys]
+        events = lax.map(lambda key: self._paths(tape, Draws(tuple(key)), most), tuple(keys))
+        return events.reshape(pieces * most, *events.shape[2:])[:count]
+
+    def _paths(self, tape, draws, count):
+        from jax import numpy as jnp
+
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        group = 1 if count < SUBLANES else SUBLANES
+        samples, noisy = rounded(count, group), draws is not None
+        op = "logsumexp" if noisy else "max"
+        keys = (
+            jnp.zeros((self.batch, 2, count), "int32") if draws is None else jnp.stack(draws.key, 1)
+        )
+        pad = [(0, 0), (0, 0), (0, samples - count)]
+        keys = on_lanes(jnp.pad(keys, pad), self.batch)
+        nodes = on_lanes(self.ends_of_paths(tape, draws, count, keys, pad), self.batch)
+        spec, tiling = self.spec, self.tiling
+        (places,) = self.call(
+            self._static(tpu_sweeps.walk, op, noisy, group),
+            f"walk_{op}",
+            [*self.potentials(), *self.again(tape), self.into_block(nodes), self.into_block(keys)],
+            [self.of_block(tiling.diagonals, samples, LANES, dtype="int32")],
+            [
+                self.messages(2 * spec.states),
+                self.array(len(spec.moves), tiling.times, tiling.rows, LANES),
+                self.array(3, samples, LANES, dtype="int32"),
+            ],
+            back=True,
+        )
+        places = off_lanes(places, self.batch)[:, :, :count]
+        layout = Run(self.problem).layout
+        places = places.transpose(1, 2, 0).reshape(tiling.diagonals, -1)
+        places = places[: 1 + tiling.height + tiling.width]
+        event = events.encode(spec, layout, self._by_rows(places) if spec.by_rows else places)
+        return event.reshape(count, self.batch, *event.shape[1:])
+
+    def _by_rows(self, places):
+        """Columns by row, from rows by time i + j, (times, n B)."""
+        from jax import numpy as jnp
+
+        times = jnp.arange(places.shape[0], dtype="int32")[:, None]
+        row = jnp.where(places >= 0, places, self.tiling.height + 1)
+        empty = jnp.full((self.tiling.height + 1, places.shape[1]), -1, "int32")
+        lanes = jnp.arange(places.shape[1], dtype="int32")[None]
+        return empty.at[row, lanes].max(times - places, mode="drop")
+
+    def ends_of_paths(self, tape, draws, count, keys, pad):
+        """i, j and state (B, 3, n) of the last nodes of paths; -1 where there is none."""
+        from jax import numpy as jnp
+
+        run = Run(self.problem)
+        logits = log_weights(run.shares(tape.ends))[:, None]
+        places = flat_places((1, logits.shape[2]))
+        chosen = jnp.argmax(perturbed(logits, draws, END, places), 2).astype("int32")
+        if self.spec.end == "corner":
+            first, second = self.problem.context[:2]
+            nodes = first[:, None] + 0 * chosen, second[:, None] + 0 * chosen, chosen
+            return jnp.pad(jnp.stack(nodes, 1).astype("int32"), pad, constant_values=-1)
+        times = jnp.where(chosen > run.steps, -1, chosen)
+        pairs = [jnp.take_along_axis(x, chosen, 1) for x in tape.ends]
+        pairs = on_lanes(jnp.pad(jnp.stack(pairs, 1), pad), self.batch)
+        times = jnp.pad(times[:, None], pad, constant_values=-1)
+        times = on_lanes(times, self.batch, -1)[:, 0]
+        return self.last_nodes(tape, draws is not None, times, pairs, keys)
+
+    def last_nodes(self, tape, noisy, times, pairs, keys):
+        from jax import numpy as jnp
+
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        op, samples = "logsumexp" if noisy else "max", times.shape[1]
+        wanted = (times[..., None] == jnp.arange(self.tiling.diagonals)).any((1, 2))
+        inputs = [*self.potentials(), *self.again(tape), (wanted.astype("int32"), None, None)]
+        inputs += [self.into_block(x) for x in (times, pairs, keys)]
+        (nodes,) = self.call(
+            self._static(tpu_sweeps.last_nodes, op, noisy),
+            f"ends_{op}",
+            inputs,
+            [self.of_block(3, samples, LANES, dtype="int32")],
+            [self.messages(2 * self.spec.states), self.array(samples, LANES)],
+        )
+        return off_lanes(nodes, self.batch)
 
     def all_ends(self, ends):
         """High and low (B, E), as in `Run.all_ends`."""
