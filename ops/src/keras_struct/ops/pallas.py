@@ -4,9 +4,7 @@ A TPU register is 8 sublanes by 128 lanes. The kernels put 128 examples on the l
 on the sublanes (rotating sublanes takes 8 cycles, rotating lanes over 100), so arrays go in and out
 with a block of examples as their last axis. A kernel file imports JAX only where it runs.
 
-On a TPU, Mosaic compiles a kernel. `interpreted` is the same kernel under the interpreter of TPUs,
-for tests on any machine: it looks for races, fills fresh memory with NaN and raises at a read
-outside of an array.
+On a TPU, Mosaic compiles a kernel. `interpreted` is the same kernel for tests on any machine.
 """
 
 import copy
@@ -23,7 +21,7 @@ class PallasTPU(Implementation):
     """Sweeps by Pallas kernels.
 
     Attributes:
-        interpreter: None on a TPU, else the parameters of the interpreter (see `interpreted`).
+        interpreter: None on a TPU, else what Pallas takes as `interpret` (see `interpreted`).
     """
 
     interpreter: Any = None
@@ -41,19 +39,24 @@ class PallasTPU(Implementation):
             return "it needs shapes that are known"
         return None
 
-    def interpreted(self, races=True, **attributes):
-        """A copy that runs in the interpreter, on any machine and in float64, too.
+    def interpreted(self, strict=False, **attributes):
+        """A copy that runs interpreted, on any machine and in float64, too.
 
         Args:
-            races: Whether it looks for races, in time that is quadratic in the number of accesses.
+            strict: Whether by the interpreter of TPUs, which looks for races (in time that is
+                quadratic in the number of accesses), fills fresh memory with NaN and raises at a
+                read outside of an array; else by a program of XLA for the whole grid, which is
+                many times faster.
             **attributes: Attributes of the copy, such as smaller tiles.
         """
         from jax.experimental.pallas import tpu as pltpu
 
         other = copy.copy(self)
-        other.interpreter = pltpu.InterpretParams(
-            detect_races=races, uninitialized_memory="nan", out_of_bounds_reads="raise"
-        )
+        other.interpreter = True
+        if strict:
+            other.interpreter = pltpu.InterpretParams(
+                detect_races=True, uninitialized_memory="nan", out_of_bounds_reads="raise"
+            )
         for name, value in attributes.items():
             setattr(other, name, value)
         return other

@@ -1,4 +1,4 @@
-"""The laws for Pallas kernels: under the interpreter of TPUs, on any machine.
+"""The laws for Pallas kernels, interpreted on any machine.
 
 A test module of a kernel reads
 
@@ -23,21 +23,22 @@ NAME = "pallas_tpu"
 
 
 @contextlib.contextmanager
-def interpreted(family, races=True, **attributes):
-    """Within this context the kernel of a family runs in the interpreter; no race may be found."""
+def interpreted(family, strict=False, **attributes):
+    """Within this context the kernel of a family runs interpreted, see `PallasTPU.interpreted`; a
+    strict interpreter may find no race."""
     import jax
 
     names = list(dispatch.candidates(family))
     after = names[names.index(NAME) + 1]
     kernel = dispatch.candidates(family)[NAME]
-    copy = kernel.interpreted(races=races, **attributes)
+    copy = kernel.interpreted(strict=strict, **attributes)
     wide = jax.config.jax_enable_x64
     # Not as a context: the interpreter calls back from other threads.
     jax.config.update("jax_enable_x64", True)
     dispatch.register_implementation(family, NAME, copy, before=after)
     try:
         yield copy
-        if races:
+        if strict:
             assert not races_found(), "two grid steps or copies touched the same memory"
     finally:
         jax.config.update("jax_enable_x64", wide)
@@ -45,6 +46,7 @@ def interpreted(family, races=True, **attributes):
 
 
 def races_found():
+    """Whether the strict interpreter has found any since this process began."""
     from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 
     found = interpret_pallas_call.races

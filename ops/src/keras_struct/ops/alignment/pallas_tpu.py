@@ -22,7 +22,6 @@ from keras_struct.ops.pallas import (
 )
 
 PLACES = 4  # megabytes of VMEM for the places of paths
-MEMORY = 60 * MEGABYTE  # of VMEM; v5p and 7x have 64, v5e and v6e 128
 
 
 class Tape(NamedTuple):
@@ -41,15 +40,28 @@ class Tape(NamedTuple):
 
 
 class AlignmentTPU(PallasTPU):
-    """Strips of `rows` rows, cut into tiles of `times` times."""
+    """Sweeps over tiles, which are larger where there are few states.
 
-    rows = 64
-    times = 64
+    Attributes:
+        sizes: None, or rows and times of every tile.
+    """
+
+    sizes: tuple[int, int] | None = None
 
     def rejects(self, call):
         if call.spec.jumps:
             return "a transposition may come from any earlier row, and a tile knows the last ones"
-        return super().rejects(call)
+        reason = super().rejects(call)
+        if reason is None and self.tiling(call.spec, call.shapes[: len(call.spec.kinds)]) is None:
+            return "the last rows of its tiles are as long as the sequences, and do not fit in VMEM"
+        return reason
+
+    def tiling(self, spec, shapes):
+        """The tiles of lattices of these canonical potentials, None if they are too long."""
+        if self.sizes is not None:
+            return Tiling.of(spec, shapes, [self.sizes])
+        rows = 64 if spec.states == 1 else 32
+        return Tiling.of(spec, shapes, [(rows, times) for times in (64, 32, 16)])
 
     def forward(self, problem, op):
         sweep = _Sweep(self, problem)
@@ -85,8 +97,9 @@ class _Sweep:
         self.blocks = blocks_of(self.batch)
         self.dtype = problem.potentials[0].dtype
         height, width = problem.potentials[0].shape[1:]
-        self.tiling = Tiling.of(self.spec, height, width, kernels.rows, kernels.times)
-        self.kinds = self.tiling.kinds(problem.potentials)
+        shapes = [x.shape for x in problem.potentials]
+        self.tiling = kernels.tiling(self.spec, shapes)
+        self.kinds = self.tiling.kinds(shapes)
         lengths = jnp.stack([jnp.clip(first, 0, height), jnp.clip(second, 0, width)], 1)
         lengths = on_lanes(lengths.astype("int32"), self.batch)
         total = lengths[:, 0] + lengths[:, 1]

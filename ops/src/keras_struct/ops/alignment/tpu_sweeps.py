@@ -329,9 +329,12 @@ def fill_pairs(ref, high):
     lax.fori_loop(0, ref.shape[1] // SUBLANES, write, None)
 
 
-def limits_of(ref):
-    n = pl.program_id(0)
-    return lambda column: ref[n, column]
+def tile_of(tiling, limits, lengths, dtype, back=False):
+    """The tile of this grid step; `back` where the last one comes first."""
+    n, k, c = (pl.program_id(axis) for axis in range(3))
+    if back:
+        k, c = tiling.strips - 1 - k, tiling.tiles - 1 - c
+    return Tile(tiling, k, c, lengths, lambda column: limits[n, column], dtype)
 
 
 # The sweeps ---------------------------------------------------------------------------------------
@@ -340,9 +343,7 @@ def limits_of(ref):
 def forward(tiling, kinds, op, limits, lengths, *refs):
     """To `above` and first times of every tile, and the log-weights of all ends."""
     *thetas, heads, carry, ends, messages, above = refs
-    tile = Tile(
-        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
-    )
+    tile = tile_of(tiling, limits, lengths, messages.dtype)
     scores, halo, past = Scores(tuple(thetas), kinds), tiling.halo, tiling.past
     nothing = [FORBIDDEN if x % 2 == 0 else 0.0 for x in range(2 * tiling.spec.states)]
 
@@ -417,9 +418,7 @@ def backward(tiling, kinds, limits, lengths, *refs):
     count = len(kinds)
     thetas, (heads, carry, ends), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
     outputs, (messages, weights, below) = refs[:count], refs[count:]
-    tile = Tile(
-        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
-    )
+    tile = tile_of(tiling, limits, lengths, messages.dtype, back=True)
     back = Back(tile, kinds, outputs)
     back.begin([(weights, below)])
 
@@ -448,9 +447,7 @@ def tangent(tiling, kinds, limits, lengths, *refs):
     count = len(kinds)
     thetas, (heads, carry, ends), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
     dthetas, (dheads, dcarry, dends, messages, rates, above) = refs[:count], refs[count:]
-    tile = Tile(
-        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
-    )
+    tile = tile_of(tiling, limits, lengths, messages.dtype)
     past, halo = tiling.past, tiling.halo
 
     @pl.when(tile.has_origin)
@@ -502,9 +499,7 @@ def curvature(tiling, kinds, limits, lengths, *refs):
     thetas, (heads, carry, ends), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
     dthetas, (dheads, dcarry, dend), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
     outputs, (messages, weights, below, rates, dweights, dbelow) = refs[:count], refs[count:]
-    tile = Tile(
-        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
-    )
+    tile = tile_of(tiling, limits, lengths, messages.dtype, back=True)
     back = Back(tile, kinds, outputs)
     back.begin([(weights, below), (dweights, dbelow)])
 
@@ -675,9 +670,7 @@ def last_nodes(tiling, kinds, op, noisy, limits, lengths, *refs):
     )
     nodes, messages, peaks = refs
     block = pl.program_id(0)
-    tile = Tile(
-        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
-    )
+    tile = tile_of(tiling, limits, lengths, messages.dtype)
     samples = times.shape[0]
 
     @pl.when(tile.has_origin)
@@ -735,9 +728,7 @@ def walk(tiling, kinds, op, noisy, group, limits, lengths, *refs):
         refs[count + 4 :],
     )
     places, messages, logits, node = refs
-    tile = Tile(
-        tiling, pl.program_id(1), pl.program_id(2), lengths, limits_of(limits), messages.dtype
-    )
+    tile = tile_of(tiling, limits, lengths, messages.dtype, back=True)
 
     @pl.when((tile.c == tiling.tiles - 1) & (tile.k == tiling.strips - 1))
     def _():

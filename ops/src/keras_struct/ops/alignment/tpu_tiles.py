@@ -15,8 +15,17 @@ import dataclasses
 from keras_struct.ops.alignment.layout import edge, unedge
 from keras_struct.ops.alignment.spec import START, Spec
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import LANES, SUBLANES, blocks_of, off_lanes, on_lanes, rounded
+from keras_struct.ops.pallas import (
+    LANES,
+    MEGABYTE,
+    SUBLANES,
+    blocks_of,
+    off_lanes,
+    on_lanes,
+    rounded,
+)
 
+MEMORY = 60 * MEGABYTE  # of VMEM; v5p and 7x have 64, v5e and v6e 128
 FRONT = SUBLANES  # sublanes before the rows of a strip, of which the last ones are the rows above
 
 
@@ -38,10 +47,39 @@ class Tiling:
     times: int
 
     @classmethod
-    def of(cls, spec, height, width, rows, times):
-        """No larger than the lattice."""
-        rows = min(rows, rounded(height + 1, SUBLANES))
-        return cls(spec, height, width, rows, min(times, rounded(width + rows, SUBLANES)))
+    def of(cls, spec, shapes, sizes):
+        """The first of the sizes (rows, times) whose tiles fit into VMEM, or None.
+
+        Args:
+            spec: The structure.
+            shapes: Of the canonical potentials.
+            sizes: Pairs of rows and times, which are cut down to the lattice.
+        """
+        height, width = shapes[0][1:]
+        for rows, times in sizes:
+            rows = min(rows, rounded(height + 1, SUBLANES))
+            times = min(times, rounded(width + rows, SUBLANES))
+            tiling = cls(spec, height, width, rows, times)
+            if tiling.memory(shapes) <= MEMORY:
+                return tiling
+        return None
+
+    def memory(self, shapes):
+        """Bytes of VMEM that the kernel of the curvature and that of the forward sweep take at
+        most; blocks of arrays lie there twice."""
+        states, tile = self.spec.states, self.times * self.rows
+        plane = (self.past + self.times) * (FRONT + self.rows)
+        kinds = self.kinds(shapes)
+        full, column = (sum(kind == x for kind in kinds) for x in ("full", "column"))
+        line = self.all_times + self.rows
+        inputs = full * tile + column * line
+        edges = states * (self.halo * self.times + self.past * (FRONT + self.rows))
+        curvature = (3 * states + 2 * len(self.stored)) * plane
+        curvature += 2 * len(self.down) * self.halo * line
+        curvature += 2 * (2 * inputs + (full + column) * tile + 3 * edges)
+        ends = 0 if self.spec.end == "corner" else 2 * self.diagonals
+        forward = 2 * states * (plane + self.halo * line) + 2 * (inputs + 2 * edges + ends)
+        return 4 * LANES * max(curvature, forward)
 
     @property
     def strips(self):
@@ -91,9 +129,9 @@ class Tiling:
             return "full"
         return "row" if by_row else "column" if by_column else "scalar"
 
-    def kinds(self, potentials):
-        pairs = zip(self.spec.kinds, potentials, strict=True)
-        return tuple(self.varies(kind, x.shape) for kind, x in pairs)
+    def kinds(self, shapes):
+        pairs = zip(self.spec.kinds, shapes, strict=True)
+        return tuple(self.varies(*pair) for pair in pairs)
 
     # In ------------------------------------------------------------------------------------------
 
