@@ -50,23 +50,23 @@ def _paths(function):
 def _alignments():
     size = (128, 511, 512)
     ragged = np.arange(128, dtype="int32") * 4, np.arange(128, dtype="int32")[::-1] * 4
-    structures = {
+    functions = {
         "needleman_wunsch": lambda s: ops.needleman_wunsch(s, gap_open=-1.0),
-        "needleman_wunsch_affine": lambda s: ops.needleman_wunsch(s, -1.0, -0.5),
-        "smith_waterman": lambda s: ops.smith_waterman(s, gap_open=-1.0),
-        "smith_waterman_affine": lambda s: ops.smith_waterman(s, -1.0, -0.5, lengths=ragged),
-        "overlap": lambda s: ops.overlap(s, -1.0, -0.5),
-        "dtw": ops.dtw,
+        "smith_waterman affine": lambda s: ops.smith_waterman(s, -1.0, -0.5, lengths=ragged),
+        "overlap per cell": lambda s, gap: ops.overlap(s, gap),
         "monotonic_alignment": ops.monotonic_alignment,
         "osa": lambda s: ops.osa(s, np.ones(size, bool), 1.0, 1.0, 1.0),
     }
+    registers = dict.fromkeys(functions, 8) | {"smith_waterman affine": 4}
+    shapes = dict.fromkeys(functions, (size,)) | {"overlap per cell": (size, size)}
     made = []
-    for name, function in structures.items():
-        made.append(Program(f"{name} map", (size,), _map(function), 8))
-        made.append(Program(f"{name} paths", (size,), _paths(function), 8))
-    long = (8, 8192, 8192)
-    affine = structures["needleman_wunsch_affine"]
-    made.append(Program("needleman_wunsch_affine long", (long,), _map(affine), 8))
+    for name, function in functions.items():
+        made.append(Program(f"{name}: map", shapes[name], _map(function), registers[name]))
+        if name in ("needleman_wunsch", "smith_waterman affine"):
+            made.append(Program(f"{name}: paths", shapes[name], _paths(function), registers[name]))
+    long = (8, 4096, 4096)
+    affine = lambda s: ops.needleman_wunsch(s, -1.0, -0.5)  # noqa: E731
+    made.append(Program("needleman_wunsch affine, long: map", (long,), _map(affine), 4))
     return made
 
 

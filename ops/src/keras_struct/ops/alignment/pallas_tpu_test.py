@@ -80,10 +80,13 @@ def test_across_strips_and_tiles(name):
     check_readouts(ACROSS_TILES[name])
 
 
-@pytest.mark.parametrize("name", ACROSS_TILES if ALL else ["smith_waterman"])
-def test_without_races_or_fresh_memory(name):
+@pytest.mark.parametrize("function", ["needleman_wunsch", *["smith_waterman"] * ALL])
+def test_without_races_or_fresh_memory(function):
+    """Two strips of two tiles."""
+    shape, gaps = (2, 9, 3), {"gap_open": ()}
+    case = cases._case("", getattr(ops, function), shape, "scores", gaps, ((9, 0), (3, 2)))
     with pallas_testing.interpreted("alignment", strict=True, sizes=(8, 8)):
-        check_readouts(ACROSS_TILES[name])
+        check_readouts(case)
 
 
 def test_more_examples_than_lanes():
