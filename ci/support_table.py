@@ -22,7 +22,7 @@ BACKENDS = ("jax", "tensorflow", "torch", "numpy")
 
 
 def table():
-    header = ["structure", "what", "potentials", *BACKENDS, "on request"]
+    header = ["structure", "what", "potentials", *BACKENDS, "jax on a TPU", "on request"]
     rows = [header, ["---"] * len(header)]
     calls = {op: case.distribution(dtype="float32").choice.call for op, case in smallest().items()}
     for op, family in dispatch.structures().items():
@@ -32,6 +32,7 @@ def table():
         summary = str(inspect.getdoc(function)).splitlines()[0].rstrip(".")
         potentials = ", ".join(f"`{name}`" for name in _potentials(function))
         first = [_choice(calls[op], backend) for backend in BACKENDS]
+        first.append(_choice(calls[op], "jax", "tpu"))
         others = [name for name in _takers(calls[op]) if name not in first]
         rows.append([f"`{op}`", summary, potentials, *first, ", ".join(others)])
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -41,7 +42,8 @@ def table():
         "samples, top-k, entropy, log-probability, cross-entropy and KL, at any temperature "
         "(0 included). Readouts are differentiable twice on JAX, TensorFlow and PyTorch; NumPy has "
         "no gradients. `native_cpu` needs Numba and a CPU, `graph_cpu` TensorFlow without XLA and "
-        "a CPU. `checkpointed` trades time for memory "
+        "a CPU. `pallas_tpu` is compiled for v5e, v6e, v5p and 7x by the compiler for TPUs and "
+        "tested interpreted; it has never run on a TPU. `checkpointed` trades time for memory "
         "(one pair of 8,192 tokens trains in under 2 GB); `reference` is the NumPy float64 oracle.",
     ]
     return "\n".join(lines)
@@ -64,15 +66,15 @@ def _potentials(function):
     return names
 
 
-def _on(call, backend):
-    """The same call on the CPU, by a backend whose programs are not for another process."""
-    facts = {"platform": "cpu", "device_kind": None, "traced": False, "exporting": False}
+def _on(call, backend, platform="cpu"):
+    """The same call elsewhere, by a backend whose programs are not for another process."""
+    facts = {"platform": platform, "device_kind": None, "traced": False, "exporting": False}
     return dataclasses.replace(call, backend=backend, xla=backend == "jax", **facts)
 
 
-def _choice(call, backend):
-    """The implementation that a small float32 call on the CPU gets."""
-    return dispatch.choose(_on(call, backend)).name
+def _choice(call, backend, platform="cpu"):
+    """The implementation that a small float32 call gets."""
+    return dispatch.choose(_on(call, backend, platform)).name
 
 
 def _takers(call):

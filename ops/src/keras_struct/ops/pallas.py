@@ -95,7 +95,7 @@ class PallasTPU(Implementation):
             grid=grid,
             in_specs=specs(inputs),
             out_specs=specs(outputs),
-            out_shape=[shape for shape, _, _ in outputs],
+            out_shape=[_varying(shape, inputs) for shape, _, _ in outputs],
             scratch_shapes=[pltpu.VMEM(x.shape, x.dtype) for x in scratch],
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", *["arbitrary"] * (len(grid) - 1)),
@@ -103,6 +103,20 @@ class PallasTPU(Implementation):
             ),
             interpret=False if self.interpreter is None else self.interpreter,
         )(*[x for x, _, _ in inputs])
+
+
+def _varying(shape, inputs):
+    """The shape of a result, which under `jax.shard_map` differs between devices as any input does;
+    JAX has changed where that is said."""
+    import jax
+
+    kinds = [jax.typeof(x) for x, _, _ in inputs]
+    if hasattr(kinds[0], "manual_axis_type"):
+        kinds = [x.manual_axis_type for x in kinds]
+        widest = max(kinds, key=lambda x: len(x.varying))
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, manual_axis_type=widest)
+    axes = frozenset().union(*(x.vma for x in kinds))
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, vma=axes)
 
 
 def blocks_of(batch):

@@ -1,6 +1,7 @@
 """Alignments on a TPU, by the Pallas kernels of `tpu_sweeps.py`, tile by tile (`tpu_tiles.py`)."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 from keras_struct.ops.alignment import events
@@ -21,6 +22,7 @@ from keras_struct.ops.pallas import (
     rounded,
 )
 
+MOST_PADDED = 1.0  # gigabytes of padded scores
 PLACES = 4  # megabytes of VMEM for the places of paths
 
 
@@ -55,6 +57,17 @@ class AlignmentTPU(PallasTPU):
         if reason is None and self.tiling(call.spec, call.shapes[: len(call.spec.kinds)]) is None:
             return "the last rows of its tiles are as long as the sequences, and do not fit in VMEM"
         return reason
+
+    def avoids(self, call):
+        batch, *lattice = call.shapes[0]
+        lanes = blocks_of(batch) * LANES
+        gigabytes = 4 * lanes * math.prod(lattice) / 1e9
+        if lanes >= 4 * batch and gigabytes > MOST_PADDED:
+            return (
+                f"it puts {LANES} examples side by side: with a batch of {batch}, its copy of the "
+                f"scores would be {gigabytes:.0f} GB, mostly padding"
+            )
+        return None
 
     def tiling(self, spec, shapes):
         """The tiles of lattices of these canonical potentials, None if they are too long."""

@@ -133,4 +133,7 @@ def test_says_why_not():
         ({"spec": DAMERAU}, "any earlier row"),
     ):
         assert reason in kernel.rejects(dataclasses.replace(call, **facts))
-    assert dispatch.candidates("alignment")[NAME].rejects(call) is None
+    long = dataclasses.replace(call, shapes=((2, 4096, 4096), gap, gap))
+    assert "9 GB, mostly padding" in kernel.avoids(long)
+    assert kernel.avoids(call) is None and dispatch.choose(call).name == NAME
+    assert dispatch.choose(long).name == "portable"

@@ -323,7 +323,7 @@ def sum_of(terms, op):
     if op == "logsumexp":
         weights = [jnp.exp(logit - top) for logit in logits]
         total = functools.reduce(lambda a, b: a + b, weights)
-        rest, inverse = top + jnp.log(total), 1.0 / total
+        rest, inverse = top + jnp.log(total), pl.reciprocal(total, full_range=False)
         weights = [weight * inverse for weight in weights]
     if shared:
         high = peak + score
