@@ -18,11 +18,13 @@ class Program(NamedTuple):
         name: Unique name.
         shapes: Shapes of its float32 arguments.
         run: The function.
+        devices: Over how many the first axis of arguments and results is divided.
     """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
     run: Callable[..., Any]
+    devices: int = 1
 
 
 def _map(function):
@@ -62,9 +64,11 @@ def _alignments():
         if name in ("needleman_wunsch", "smith_waterman affine"):
             made.append(Program(f"{name}: paths", shapes[name], _paths(function)))
     long = (8, 4096, 4096)
+    linear = functions["needleman_wunsch"]
+    made.append(Program("needleman_wunsch on four: map", ((512, 127, 128),), _map(linear), 4))
     # The longest that VMEM must hold.
     for name, long, function in (
-        ("needleman_wunsch long", 16384, functions["needleman_wunsch"]),
+        ("needleman_wunsch long", 16384, linear),
         ("needleman_wunsch affine long", 4096, lambda s: ops.needleman_wunsch(s, -1.0, -0.5)),
     ):
         made.append(Program(f"{name}: map", ((128, 127, long),), _map(function)))

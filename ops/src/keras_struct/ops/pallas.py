@@ -89,34 +89,93 @@ class PallasTPU(Implementation):
                 for _, block, index in triples
             ]
 
-        return pl.pallas_call(
-            kernel,
-            name=name,
-            grid=grid,
-            in_specs=specs(inputs),
-            out_specs=specs(outputs),
-            out_shape=[_varying(shape, inputs) for shape, _, _ in outputs],
-            scratch_shapes=[pltpu.VMEM(x.shape, x.dtype) for x in scratch],
-            compiler_params=pltpu.CompilerParams(
-                dimension_semantics=("parallel", *["arbitrary"] * (len(grid) - 1)),
-                vmem_limit_bytes=memory,
-            ),
-            interpret=False if self.interpreter is None else self.interpreter,
-        )(*[x for x, _, _ in inputs])
+        def run(*arrays):
+            blocks = arrays[0].shape[0]
+            return pl.pallas_call(
+                kernel,
+                name=name,
+                grid=(blocks, *grid[1:]),
+                in_specs=specs(inputs),
+                out_specs=specs(outputs),
+                out_shape=tuple(_result(shape, blocks, arrays) for shape, _, _ in outputs),
+                scratch_shapes=[pltpu.VMEM(x.shape, x.dtype) for x in scratch],
+                compiler_params=pltpu.CompilerParams(
+                    dimension_semantics=("parallel", *["arbitrary"] * (len(grid) - 1)),
+                    vmem_limit_bytes=memory,
+                ),
+                interpret=False if self.interpreter is None else self.interpreter,
+            )(*arrays)
+
+        ranks = [len(shape.shape) for shape, _, _ in outputs]
+        return list(_by_blocks(run, ranks)(*[x for x, _, _ in inputs]))
 
 
-def _varying(shape, inputs):
-    """The shape of a result, which under `jax.shard_map` differs between devices as any input does;
+def _by_blocks(run, ranks):
+    """`run` of arrays with an axis of blocks in front, to a tuple of such arrays of these ranks, in
+    which blocks know nothing of each other: devices divide them, and `jax.vmap` makes them more."""
+    from jax import numpy as jnp
+    from jax.custom_batching import custom_vmap
+    from jax.experimental.custom_partitioning import custom_partitioning
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    def rows(mesh, arguments):
+        spec = next((x.sharding.spec for x in arguments if len(x.sharding.spec)), ())
+        return NamedSharding(mesh, PartitionSpec(*spec[:1]))
+
+    def partition(mesh, arguments, results):
+        divided = rows(mesh, arguments)
+        return mesh, run, (divided,) * len(ranks), (divided,) * len(arguments)
+
+    def infer(mesh, arguments, results):
+        return (rows(mesh, arguments),) * len(ranks)
+
+    def call(*arrays):
+        divided = custom_partitioning(run)
+        divided.def_partition(
+            partition,
+            infer_sharding_from_operands=infer,
+            sharding_rule=_rule([x.ndim for x in arrays], ranks),
+        )
+        return divided(*arrays)
+
+    mappable = custom_vmap(call)
+
+    @mappable.def_vmap
+    def mapped(size, which, *arrays):
+        blocks = next(x.shape[int(own)] for x, own in zip(arrays, which, strict=True))
+        wide = [
+            x if own else jnp.broadcast_to(x, (size, *x.shape))
+            for x, own in zip(arrays, which, strict=True)
+        ]
+        found = _by_blocks(run, ranks)(*[x.reshape(-1, *x.shape[2:]) for x in wide])
+        results = tuple(x.reshape(size, blocks, *x.shape[1:]) for x in found)
+        return results, (True,) * len(results)
+
+    return mappable
+
+
+def _rule(arguments, results):
+    """For Shardy: all arrays share their first axis, and no other."""
+    names = iter(f"x{n}" for n in range(sum(arguments) + sum(results)))
+
+    def operands(ranks):
+        return ", ".join(" ".join(["b", *(next(names) for _ in range(n - 1))]) for n in ranks)
+
+    return f"{operands(arguments)} -> {operands(results)}"
+
+
+def _result(shape, blocks, arrays):
+    """The shape of a result, which under `jax.shard_map` differs between devices as any array does;
     JAX has changed where that is said."""
     import jax
 
-    kinds = [jax.typeof(x) for x, _, _ in inputs]
+    sizes = blocks, *shape.shape[1:]
+    kinds = [jax.typeof(x) for x in arrays]
     if hasattr(kinds[0], "manual_axis_type"):
-        kinds = [x.manual_axis_type for x in kinds]
-        widest = max(kinds, key=lambda x: len(x.varying))
-        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, manual_axis_type=widest)
+        widest = max((x.manual_axis_type for x in kinds), key=lambda x: len(x.varying))
+        return jax.ShapeDtypeStruct(sizes, shape.dtype, manual_axis_type=widest)
     axes = frozenset().union(*(x.vma for x in kinds))
-    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, vma=axes)
+    return jax.ShapeDtypeStruct(sizes, shape.dtype, vma=axes)
 
 
 def blocks_of(batch):
