@@ -63,15 +63,14 @@ def _alignments():
         made.append(Program(f"{name}: map", shapes[name], _map(function)))
         if name in ("needleman_wunsch", "smith_waterman affine"):
             made.append(Program(f"{name}: paths", shapes[name], _paths(function)))
-    long = (8, 4096, 4096)
     linear = functions["needleman_wunsch"]
     made.append(Program("needleman_wunsch on four: map", ((512, 127, 128),), _map(linear), 4))
     # The longest that VMEM must hold.
-    for name, long, function in (
+    for name, columns, function in (
         ("needleman_wunsch long", 16384, linear),
         ("needleman_wunsch affine long", 4096, lambda s: ops.needleman_wunsch(s, -1.0, -0.5)),
     ):
-        made.append(Program(f"{name}: map", ((128, 127, long),), _map(function)))
+        made.append(Program(f"{name}: map", ((128, 127, columns),), _map(function)))
     return made
 
 

@@ -513,8 +513,8 @@ def tangent(tiling, kinds, limits, lengths, *refs):
 
 def collect_rates(tile, messages, ends, rates, dends):
     def add(t, _):
-        parts = zip(tile.inject(messages, ends, t), tile.rates(rates, t), strict=False)
-        parts = [jnp.sum(p * rate, 0, keepdims=True) for p, rate in parts]
+        pairs = zip(tile.inject(messages, ends, t), tile.rates(rates, t), strict=False)
+        parts = [jnp.sum(p * rate, 0, keepdims=True) for p, rate in pairs]
         dends[...] += functools.reduce(lambda a, b: a + b, parts)
 
     corner = tile.spec.end == "corner"
@@ -733,7 +733,7 @@ def last_nodes(tiling, kinds, op, noisy, limits, lengths, *refs):
                         nodes[m, row, :] = jnp.where(better, x, nodes[m, row, :])
 
             @pl.when(wanted[block, time] > 0)
-            def _():
+            def every_sample():
                 lax.fori_loop(0, samples, sample, None)
 
         lax.fori_loop(0, tiling.times, at_time, None)
