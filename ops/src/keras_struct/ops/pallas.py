@@ -106,8 +106,10 @@ class PallasTPU(Implementation):
                 interpret=False if self.interpreter is None else self.interpreter,
             )(*arrays)
 
-        ranks = [len(shape.shape) for shape, _, _ in outputs]
-        return list(_by_blocks(run, ranks)(*[x for x, _, _ in inputs]))
+        arrays = [x for x, _, _ in inputs]
+        if self.interpreter not in (None, True):
+            return list(run(*arrays))  # its calls back to Python cannot be divided over devices
+        return list(_by_blocks(run, [len(shape.shape) for shape, _, _ in outputs])(*arrays))
 
 
 def _by_blocks(run, ranks):
