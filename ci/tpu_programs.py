@@ -18,13 +18,11 @@ class Program(NamedTuple):
         name: Unique name.
         shapes: Shapes of its float32 arguments.
         run: The function.
-        devices: Over how many the first axis of arguments and results is divided.
     """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
     run: Callable[..., Any]
-    devices: int = 1
 
 
 def _map(function):
@@ -64,7 +62,6 @@ def _alignments():
         if name in ("needleman_wunsch", "smith_waterman affine"):
             made.append(Program(f"{name}: paths", shapes[name], _paths(function)))
     linear = functions["needleman_wunsch"]
-    made.append(Program("needleman_wunsch on four: map", ((512, 127, 128),), _map(linear), 4))
     # The longest that VMEM must hold.
     for name, columns, function in (
         ("needleman_wunsch long", 16384, linear),
