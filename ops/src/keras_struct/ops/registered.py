@@ -3,6 +3,7 @@
 from keras_struct.ops.alignment.checkpointed import Checkpointed
 from keras_struct.ops.alignment.jumps import Jumps
 from keras_struct.ops.alignment.native_cpu import Strips
+from keras_struct.ops.alignment.pallas_tpu import AlignmentTPU
 from keras_struct.ops.alignment.portable import Wavefront
 from keras_struct.ops.alignment.reference import AlignmentReference
 from keras_struct.ops.chain.categorical import CategoricalSpec
@@ -108,6 +109,7 @@ register_implementation(
 )
 
 register_implementation("alignment", "native_cpu", Strips())
+register_implementation("alignment", "pallas_tpu", AlignmentTPU())
 register_implementation(
     "alignment",
     "portable",

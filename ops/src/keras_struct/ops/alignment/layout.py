@@ -59,7 +59,7 @@ class Layout:
 
     def gaps_in_time(self, x, past=0):
         """(B, L1, 1 | L2) to (steps + past, B, positions), for times 1, 2, ..."""
-        x = _edge(_edge(x, 1), 2)
+        x = edge(edge(x, 1), 2)
         x = ops.broadcast_to(x, (ops.shape(x)[0], self.rows + 1, self.columns + 1))
         pad = [(0, 0), (0, 0), (0, self.rows + 1 + past)]
         return _skew(ops.pad(x, pad, constant_values=FORBIDDEN))[1:]
@@ -67,7 +67,7 @@ class Layout:
     def gaps_of_time(self, y):
         """The transpose of `gaps_in_time`, to (B, L1, L2)."""
         x = _unskew(ops.pad(y, [(1, 0), (0, 0), (0, 0)]))[:, :, : self.columns + 1]
-        return _unedge(_unedge(x, 1), 2)
+        return unedge(unedge(x, 1), 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _unskew(y):
     return ops.reshape(flat, (batch, rows, width + 1))
 
 
-def _edge(x, axis):
+def edge(x, axis):
     """The first entry along an axis repeated once (not along an axis of size 1)."""
     if x.shape[axis] == 1:
         return x
@@ -133,7 +133,7 @@ def _edge(x, axis):
     return ops.concatenate([first, x], axis=axis)
 
 
-def _unedge(x, axis):
+def unedge(x, axis):
     if axis == 1:
         return ops.concatenate([x[:, :1] + x[:, 1:2], x[:, 2:]], axis=1)
     return ops.concatenate([x[:, :, :1] + x[:, :, 1:2], x[:, :, 2:]], axis=2)

@@ -1,0 +1,75 @@
+"""The programs that `tpu_compile.py` compiles for TPUs: public calls, whose kernels it reads.
+
+A family of kernels adds its programs here.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_struct import ops
+
+
+class Program(NamedTuple):
+    """A function of arrays of public calls.
+
+    Attributes:
+        name: Unique name.
+        shapes: Shapes of its float32 arguments.
+        run: The function.
+    """
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    run: Callable[..., Any]
+
+
+def _map(function):
+    """Value and marginals, and the gradient of a function of the marginals, by their curvature."""
+    import jax
+    from jax import numpy as jnp
+
+    def loss(*arrays):
+        d = function(*arrays)
+        return jnp.sum(d.marginals() ** 2)
+
+    return lambda *arrays: (function(*arrays).value(), jax.grad(loss)(*arrays))
+
+
+def _paths(function):
+    def run(*arrays):
+        d = function(*arrays)
+        return d.argmax(), d.sample(0, 2)
+
+    return run
+
+
+def _alignments():
+    size = (128, 511, 512)
+    ragged = np.arange(128, dtype="int32") * 4, np.arange(128, dtype="int32")[::-1] * 4
+    functions = {
+        "needleman_wunsch": lambda s: ops.needleman_wunsch(s, gap_open=-1.0),
+        "smith_waterman affine": lambda s: ops.smith_waterman(s, -1.0, -0.5, lengths=ragged),
+        "overlap per cell": lambda s, gap: ops.overlap(s, gap),
+        "monotonic_alignment": ops.monotonic_alignment,
+        "osa": lambda s: ops.osa(s, np.ones(size, bool), 1.0, 1.0, 1.0),
+    }
+    shapes = dict.fromkeys(functions, (size,)) | {"overlap per cell": (size, size)}
+    made = []
+    for name, function in functions.items():
+        made.append(Program(f"{name}: map", shapes[name], _map(function)))
+        if name in ("needleman_wunsch", "smith_waterman affine"):
+            made.append(Program(f"{name}: paths", shapes[name], _paths(function)))
+    linear = functions["needleman_wunsch"]
+    # The longest that VMEM must hold.
+    for name, columns, function in (
+        ("needleman_wunsch long", 16384, linear),
+        ("needleman_wunsch affine long", 4096, lambda s: ops.needleman_wunsch(s, -1.0, -0.5)),
+    ):
+        made.append(Program(f"{name}: map", ((128, 127, columns),), _map(function)))
+    return made
+
+
+def programs():
+    return _alignments()

@@ -1,0 +1,393 @@
+"""Alignments on a TPU, by the Pallas kernels of `tpu_sweeps.py`, tile by tile (`tpu_tiles.py`)."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+from keras_struct.ops.alignment import events
+from keras_struct.ops.alignment.paths import END
+from keras_struct.ops.alignment.run import Run
+from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
+from keras_struct.ops.messages import log_sum, log_weights
+from keras_struct.ops.noise import Draws, flat_places, perturbed
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
+from keras_struct.ops.pallas import (
+    LANES,
+    MEGABYTE,
+    SUBLANES,
+    PallasTPU,
+    blocks_of,
+    off_lanes,
+    on_lanes,
+    rounded,
+)
+
+MOST_PADDED = 1.0  # gigabytes of padded scores
+PLACES = 4  # megabytes of VMEM for the places of paths
+
+
+class Tape(NamedTuple):
+    """What the forward sweep leaves behind.
+
+    Attributes:
+        heads: Messages of the rows above every strip, (blocks, strips, 2 S H, T, LANES).
+        carry: Messages of the times before every tile, with the rows above,
+            (blocks, strips, tiles, 2 S, past, FRONT + R, LANES).
+        ends: High and low (B, E) of the log-weight of every way to end, see `Run.all_ends`.
+    """
+
+    heads: Any
+    carry: Any
+    ends: tuple
+
+
+class AlignmentTPU(PallasTPU):
+    """Sweeps over tiles, which are larger where there are few states.
+
+    Attributes:
+        sizes: None, or rows and times of every tile.
+    """
+
+    sizes: tuple[int, int] | None = None
+
+    def rejects(self, call):
+        if call.spec.jumps:
+            return "a transposition may come from any earlier row, and a tile knows the last ones"
+        reason = super().rejects(call)
+        if reason is None and self.tiling(call.spec, call.shapes[: len(call.spec.kinds)]) is None:
+            return "the last rows of its tiles are as long as the sequences, and do not fit in VMEM"
+        return reason
+
+    def avoids(self, call):
+        batch, *lattice = call.shapes[0]
+        lanes = blocks_of(batch) * LANES
+        gigabytes = 4 * lanes * math.prod(lattice) / 1e9
+        if lanes >= 4 * batch and gigabytes > MOST_PADDED:
+            return (
+                f"it puts {LANES} examples side by side: with a batch of {batch}, its copy of the "
+                f"scores would be {gigabytes:.0f} GB, mostly padding"
+            )
+        return None
+
+    def tiling(self, spec, shapes):
+        """The tiles of lattices of these canonical potentials, None if they are too long."""
+        if self.sizes is not None:
+            return Tiling.of(spec, shapes, [self.sizes])
+        rows = 64 if spec.states == 1 else 32
+        return Tiling.of(spec, shapes, [(rows, times) for times in (64, 32, 16)])
+
+    def forward(self, problem, op):
+        sweep = _Sweep(self, problem)
+        tape = sweep.forward(op)
+        high, low = tape.ends
+        peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
+        return (peak[:, 0], rest[:, 0]), tape
+
+    def backward(self, problem, tape):
+        return _Sweep(self, problem).backward(tape)
+
+    def curvature(self, problem, tape, tangents):
+        return _Sweep(self, problem).curvature(tape, tangents)
+
+    def trace(self, problem, tape, draws=None):
+        if draws is not None:
+            draws = Draws(tuple(word[:, None] for word in draws.key))
+        return _Sweep(self, problem).paths(tape, draws, 1)[0]
+
+    def sample(self, problem, tape, noise):
+        return _Sweep(self, problem).paths(tape, noise.every(), noise.count)
+
+
+class _Sweep:
+    """One problem, cut into tiles, and the calls of the kernels on it."""
+
+    def __init__(self, kernels, problem):
+        from jax import numpy as jnp
+
+        self.kernels, self.problem, self.spec = kernels, problem, problem.spec
+        first, second = problem.context[:2]
+        self.batch = first.shape[0]
+        self.blocks = blocks_of(self.batch)
+        self.dtype = problem.potentials[0].dtype
+        height, width = problem.potentials[0].shape[1:]
+        shapes = [x.shape for x in problem.potentials]
+        self.tiling = kernels.tiling(self.spec, shapes)
+        self.kinds = self.tiling.kinds(shapes)
+        lengths = jnp.stack([jnp.clip(first, 0, height), jnp.clip(second, 0, width)], 1)
+        lengths = on_lanes(lengths.astype("int32"), self.batch)
+        total = lengths[:, 0] + lengths[:, 1]
+        self.limits = jnp.stack(
+            [lengths[:, 0].max(1), lengths[:, 1].max(1), total.min(1), total.max(1)], 1
+        )
+        self.lengths = lengths
+
+    def call(self, kernel, name, inputs, outputs, scratch, back=False):
+        """A kernel on all tiles, with limits and lengths as its first arguments."""
+        tiling = self.tiling
+        grid = self.blocks, tiling.strips, tiling.tiles
+        lengths = self.lengths, (None, *self.lengths.shape[1:]), lambda n, k, c: (n, 0, 0)
+        inputs = [(self.limits, None, None), lengths, *inputs]
+        if back:
+            inputs, outputs = ([self._reversed(x) for x in xs] for xs in (inputs, outputs))
+        kernel = functools.partial(kernel, tiling, self.kinds)
+        name = f"keras_struct_alignment_{name}"
+        return self.kernels.call(
+            kernel, name, grid, inputs, outputs, scratch, memory=100 * MEGABYTE
+        )
+
+    def _reversed(self, triple):
+        x, block, index = triple
+        if index is None:
+            return triple
+        strips, tiles = self.tiling.strips, self.tiling.tiles
+        return x, block, lambda n, k, c: index(n, strips - 1 - k, tiles - 1 - c)
+
+    def array(self, *shape, dtype=None):
+        import jax
+
+        return jax.ShapeDtypeStruct(shape, dtype or self.dtype)
+
+    def potentials(self):
+        return self.tiling.inputs(self.problem.potentials, self.batch)
+
+    def heads(self, planes, x=None):
+        """Triple of the rows above of so many planes."""
+        tiling, planes = self.tiling, planes * self.tiling.halo
+        if x is None:
+            x = self.array(self.blocks, tiling.strips, planes, tiling.all_times, LANES)
+        return x, (None, None, planes, tiling.times, LANES), lambda n, k, c: (n, k, 0, c, 0)
+
+    def carry(self, planes, x=None):
+        tiling = self.tiling
+        inner = planes, tiling.past, FRONT + tiling.rows, LANES
+        if x is None:
+            x = self.array(self.blocks, tiling.strips, tiling.tiles, *inner)
+        return x, (None, None, None, *inner), lambda n, k, c: (n, k, c, 0, 0, 0, 0)
+
+    def of_block(self, *shape, dtype=None):
+        """Triple of an output that all tiles of a block of examples write."""
+        zeros = (0,) * len(shape)
+        x = self.array(self.blocks, *shape, dtype=dtype)
+        return x, (None, *shape), lambda n, k, c: (n, *zeros)
+
+    def messages(self, planes):
+        tiling = self.tiling
+        return self.array(planes, tiling.past + tiling.times, FRONT + tiling.rows, LANES)
+
+    def above(self, planes):
+        tiling = self.tiling
+        times = rounded(tiling.past + tiling.all_times, SUBLANES)
+        return self.array(planes * tiling.halo, times, LANES)
+
+    @property
+    def ends_shape(self):
+        if self.spec.end == "corner":
+            return 2 * self.spec.states, LANES
+        return 2, self.tiling.diagonals, LANES
+
+    def forward(self, op):
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        pairs = 2 * self.spec.states
+        heads, carry, ends = self.call(
+            self._static(tpu_sweeps.forward, op),
+            f"forward_{op}",
+            self.potentials(),
+            [self.heads(pairs), self.carry(pairs), self.of_block(*self.ends_shape)],
+            [self.messages(pairs), self.above(pairs)],
+        )
+        return Tape(heads, carry, self.all_ends(ends))
+
+    def _static(self, kernel, *options):
+        def run(tiling, kinds, *refs):
+            return kernel(tiling, kinds, *options, *refs)
+
+        return run
+
+    def backward(self, tape):
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        outputs = self.call(
+            tpu_sweeps.backward,
+            "backward",
+            [*self.potentials(), *self.again(tape), self.into_block(self.end_weights(tape))],
+            self.outputs(),
+            [self.messages(2 * self.spec.states), *self.weights()],
+            back=True,
+        )
+        return self.collected(outputs)
+
+    def curvature(self, tape, tangents):
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        states, ends = self.spec.states, self.into_block(self.end_weights(tape))
+        inputs = [*self.potentials(), *self.again(tape), ends]
+        inputs += self.tiling.inputs(tangents, self.batch, 0.0)
+        dheads, dcarry, dend = self.call(
+            tpu_sweeps.tangent,
+            "tangent",
+            inputs,
+            [self.heads(states), self.carry(states), self.of_block(1, LANES)],
+            [self.messages(2 * states), self.messages(states), self.above(states)],
+        )
+        inputs += [self.heads(states, dheads), self.carry(states, dcarry), self.into_block(dend)]
+        outputs = self.call(
+            tpu_sweeps.curvature,
+            "curvature",
+            inputs,
+            self.outputs(),
+            [self.messages(2 * states), *self.weights(), self.messages(states), *self.weights()],
+            back=True,
+        )
+        return self.collected(outputs)
+
+    def again(self, tape):
+        """Triples from which a tile runs forward again."""
+        pairs = 2 * self.spec.states
+        return self.heads(pairs, tape.heads), self.carry(pairs, tape.carry)
+
+    def weights(self):
+        """Weights of the moves, and those of the moves into the strip below."""
+        tiling = self.tiling
+        rows, times = tiling.rows + SUBLANES, tiling.times + tiling.past
+        below = len(tiling.down) * tiling.halo, rounded(tiling.all_times + tiling.rows, SUBLANES)
+        return self.array(len(tiling.stored), times, rows, LANES), self.array(*below, LANES)
+
+    def outputs(self):
+        return [self.tiling.output(kind, self.dtype, self.batch) for kind in self.kinds]
+
+    def collected(self, outputs):
+        triples = zip(self.spec.kinds, self.kinds, outputs, strict=True)
+        return tuple(self.tiling.collected(*x, self.batch) for x in triples)
+
+    def into_block(self, x):
+        """Triple of an input that all tiles of a block of examples read."""
+        zeros = (0,) * (len(x.shape) - 1)
+        return x, (None, *x.shape[1:]), lambda n, k, c: (n, *zeros)
+
+    def end_weights(self, tape):
+        """Of the states in the corner their shares, else high and low of the log-partition."""
+        from jax import numpy as jnp
+
+        if self.spec.end == "corner":
+            return on_lanes(Run(self.problem).shares(tape.ends), self.batch)
+        high, low = tape.ends
+        peak, rest, _, _ = log_sum(high, low, 0.0, 1, "logsumexp")
+        peak = jnp.where(peak > INFEASIBLE, peak, 0.0)
+        return on_lanes(jnp.concatenate([peak, rest], 1), self.batch)
+
+    # Paths ----------------------------------------------------------------------------------------
+
+    def paths(self, tape, draws, count):
+        """Events (n, B, ...) of the best path, or of samples."""
+        from jax import lax
+        from jax import numpy as jnp
+
+        most = max(1, MEGABYTE * PLACES // (4 * LANES * self.tiling.diagonals))
+        most = min(most, count) if most < SUBLANES else most // SUBLANES * SUBLANES
+        if count <= most:
+            return self._paths(tape, draws, count)
+        pieces = -(-count // most)
+        keys = [jnp.pad(word, [(0, 0), (0, pieces * most - count)]) for word in draws.key]
+        keys = [jnp.moveaxis(key.reshape(-1, pieces, most), 1, 0) for key in keys]
+        events = lax.map(lambda key: self._paths(tape, Draws(tuple(key)), most), tuple(keys))
+        return events.reshape(pieces * most, *events.shape[2:])[:count]
+
+    def _paths(self, tape, draws, count):
+        from jax import numpy as jnp
+
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        group = 1 if count < SUBLANES else SUBLANES
+        samples, noisy = rounded(count, group), draws is not None
+        op = "logsumexp" if noisy else "max"
+        keys = (
+            jnp.zeros((self.batch, 2, count), "int32") if draws is None else jnp.stack(draws.key, 1)
+        )
+        pad = [(0, 0), (0, 0), (0, samples - count)]
+        keys = on_lanes(jnp.pad(keys, pad), self.batch)
+        nodes = on_lanes(self.ends_of_paths(tape, draws, count, keys, pad), self.batch)
+        spec, tiling = self.spec, self.tiling
+        (places,) = self.call(
+            self._static(tpu_sweeps.walk, op, noisy, group),
+            f"walk_{op}",
+            [*self.potentials(), *self.again(tape), self.into_block(nodes), self.into_block(keys)],
+            [self.of_block(tiling.diagonals, samples, LANES, dtype="int32")],
+            [
+                self.messages(2 * spec.states),
+                self.array(len(spec.moves), tiling.times, tiling.rows, LANES),
+                self.array(3, samples, LANES, dtype="int32"),
+            ],
+            back=True,
+        )
+        places = off_lanes(places, self.batch)[:, :, :count]
+        layout = Run(self.problem).layout
+        places = places.transpose(1, 2, 0).reshape(tiling.diagonals, -1)
+        places = places[: 1 + tiling.height + tiling.width]
+        event = events.encode(spec, layout, self._by_rows(places) if spec.by_rows else places)
+        return event.reshape(count, self.batch, *event.shape[1:])
+
+    def _by_rows(self, places):
+        """Columns by row, from rows by time i + j, (times, n B)."""
+        from jax import numpy as jnp
+
+        times = jnp.arange(places.shape[0], dtype="int32")[:, None]
+        row = jnp.where(places >= 0, places, self.tiling.height + 1)
+        empty = jnp.full((self.tiling.height + 1, places.shape[1]), -1, "int32")
+        lanes = jnp.arange(places.shape[1], dtype="int32")[None]
+        return empty.at[row, lanes].max(times - places, mode="drop")
+
+    def ends_of_paths(self, tape, draws, count, keys, pad):
+        """i, j and state (B, 3, n) of the last nodes of paths; -1 where there is none."""
+        from jax import numpy as jnp
+
+        run = Run(self.problem)
+        logits = log_weights(run.shares(tape.ends))[:, None]
+        places = flat_places((1, logits.shape[2]))
+        chosen = jnp.argmax(perturbed(logits, draws, END, places), 2).astype("int32")
+        if self.spec.end == "corner":
+            first, second = self.problem.context[:2]
+            nodes = first[:, None] + 0 * chosen, second[:, None] + 0 * chosen, chosen
+            return jnp.pad(jnp.stack(nodes, 1).astype("int32"), pad, constant_values=-1)
+        times = jnp.where(chosen > run.steps, -1, chosen)
+        pairs = [jnp.take_along_axis(x, chosen, 1) for x in tape.ends]
+        pairs = on_lanes(jnp.pad(jnp.stack(pairs, 1), pad), self.batch)
+        times = jnp.pad(times[:, None], pad, constant_values=-1)
+        times = on_lanes(times, self.batch, -1)[:, 0]
+        return self.last_nodes(tape, draws is not None, times, pairs, keys)
+
+    def last_nodes(self, tape, noisy, times, pairs, keys):
+        from jax import numpy as jnp
+
+        from keras_struct.ops.alignment import tpu_sweeps
+
+        op, samples = "logsumexp" if noisy else "max", times.shape[1]
+        wanted = (times[..., None] == jnp.arange(self.tiling.diagonals)).any((1, 2))
+        inputs = [*self.potentials(), *self.again(tape), (wanted.astype("int32"), None, None)]
+        inputs += [self.into_block(x) for x in (times, pairs, keys)]
+        (nodes,) = self.call(
+            self._static(tpu_sweeps.last_nodes, op, noisy),
+            f"ends_{op}",
+            inputs,
+            [self.of_block(3, samples, LANES, dtype="int32")],
+            [self.messages(2 * self.spec.states), self.array(samples, LANES)],
+        )
+        return off_lanes(nodes, self.batch)
+
+    def all_ends(self, ends):
+        """High and low (B, E), as in `Run.all_ends`."""
+        from jax import numpy as jnp
+
+        ends = off_lanes(ends, self.batch)
+        if self.spec.end == "corner":
+            return ends[:, 0::2], ends[:, 1::2]
+        run = Run(self.problem)
+        high, low = ends[:, 0], ends[:, 1]
+        count = 1 + self.tiling.height + self.tiling.width
+        missing = 1 + run.steps - count
+        pad = [(0, 0), (0, missing)]
+        nothing = jnp.zeros_like(high[:, :1])
+        empty = nothing if self.spec.empty else nothing + FORBIDDEN
+        high = jnp.pad(high[:, :count], pad, constant_values=FORBIDDEN)
+        low = jnp.pad(low[:, :count], pad)
+        return jnp.concatenate([high, empty], 1), jnp.concatenate([low, nothing], 1)

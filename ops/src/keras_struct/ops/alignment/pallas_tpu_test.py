@@ -1,0 +1,140 @@
+"""The kernels of alignments for TPUs, interpreted on any machine.
+
+With TPU_TESTS=all (`make test-tpu`) every law of every case; else one program of readouts for the
+core cases of some structures.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_struct import ops
+from keras_struct.ops import dispatch, pallas_testing
+from keras_struct.ops.alignment import alignment_test, cases, precision_test
+from keras_struct.ops.alignment.alignment_test import check_equal, readouts
+from keras_struct.ops.alignment.spec import DAMERAU
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws
+from keras_struct.ops.pallas_testing import ALL, NAME, laws_of
+from keras_struct.ops.testing import BACKEND, float64
+
+pytestmark = pytest.mark.skipif(BACKEND != "jax", reason="Pallas is a part of JAX")
+interpreter = pallas_testing.interpreter("alignment", sizes=(8, 8))
+Laws = StructureLaws if ALL else ReadoutLaws
+
+
+def listed(*names, others=()):
+    """Cases of structures, of `others` only for all tests."""
+    return [
+        pytest.param(case, id=f"{name}-{case.name}")
+        for name in (*names, *(others if ALL else ()))
+        for case in laws_of(getattr(cases, name))
+    ]
+
+
+@pytest.mark.parametrize(
+    "case",
+    listed(
+        "NEEDLEMAN_WUNSCH",
+        "OVERLAP",
+        "DTW",
+        "MONOTONIC_ALIGNMENT",
+        "OSA",
+        others=("SMITH_WATERMAN", "SAIGO_VERT", "LEVENSHTEIN", "LCS"),
+    ),
+)
+class TestLaws(Laws):  # type: ignore[misc, valid-type]
+    pass
+
+
+# Two or three strips and three tiles, with lengths 0 and 1.
+SHAPE, LENGTHS = (4, 17, 11), ((17, 9, 1, 0), (11, 10, 11, 0))
+GAPS = {"gap_open_row": (4, 17, 1), "gap_open_column": (4, 17, 11), "gap_extend": (4, 1, 11)}
+COSTS = {"deletion": (4, 17), "insertion": (4, 11), "transposition": ()}
+ACROSS_TILES = {
+    "smith_waterman": cases._case("", ops.smith_waterman, SHAPE, "scores", GAPS, LENGTHS),
+    "needleman_wunsch": cases._case("", ops.needleman_wunsch, SHAPE, "scores", GAPS, LENGTHS),
+    "overlap": cases._case("", ops.overlap, SHAPE, "scores", GAPS, LENGTHS),
+    "saigo_vert": cases._case("", ops.saigo_vert, SHAPE, "scores", {"gap_open": ()}, LENGTHS),
+    "dtw": cases._case("", ops.dtw, SHAPE, "costs", None, LENGTHS, band=9),
+    "monotonic": cases._case(
+        "", ops.monotonic_alignment, SHAPE, lengths=((17, 12, 9, 1), (11, 9, 1, 1))
+    ),
+    "osa": cases._case(
+        "", ops.osa, SHAPE, "substitutions", COSTS, LENGTHS, swaps=np.ones(SHAPE, bool)
+    ),
+}
+
+
+def check_readouts(case):
+    """All readouts equal those of `portable`, in float64: samples and best paths, too."""
+    with float64():
+        got, wanted = (
+            case.read(readouts, temperature=0.7, implementation=name) for name in (NAME, "portable")
+        )
+    check_equal(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ACROSS_TILES if ALL else ["osa"])
+def test_across_strips_and_tiles(name):
+    check_readouts(ACROSS_TILES[name])
+
+
+@pytest.mark.parametrize("function", ["needleman_wunsch", *["smith_waterman"] * ALL])
+def test_without_races_or_fresh_memory(function):
+    """Two strips of two tiles."""
+    shape, gaps = (2, 9, 3), {"gap_open": ()}
+    case = cases._case("", getattr(ops, function), shape, "scores", gaps, ((9, 0), (3, 2)))
+    with pallas_testing.interpreted("alignment", strict=True, sizes=(8, 8)):
+        check_readouts(case)
+
+
+def test_more_examples_than_lanes():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 4, 130), rng.integers(0, 3, 130)
+    check_readouts(
+        cases._case("", ops.needleman_wunsch, (130, 3, 2), "scores", {"gap_open": (130,)}, lengths)
+    )
+
+
+@pytest.mark.parametrize("name", precision_test.STRUCTURES if ALL else ["smith_waterman"])
+def test_float32_at_every_temperature(name):
+    precision_test.test_marginals_at_every_temperature(name, NAME)
+    if ALL:
+        precision_test.test_second_order_at_cold_temperatures(name, NAME)
+
+
+@pytest.mark.skipif(not ALL, reason="four programs; with TPU_TESTS=all")
+def test_vmap_of_a_gradient_of_the_map():
+    alignment_test.test_vmap_of_a_gradient_of_the_map(NAME)
+
+
+def test_chosen_on_a_tpu():
+    scores = np.zeros((1, 3, 4), "float32")
+    with ops.target("tpu"):
+        choice = ops.smith_waterman(scores, -1.0).choice
+    assert (choice.name, choice.by_portable) == (NAME, ("topk",))
+
+
+def test_says_why_not():
+    from keras_struct.ops.alignment.pallas_tpu import AlignmentTPU
+
+    call = ops.needleman_wunsch(np.zeros((1, 3, 4), "float32"), -1.0, -0.5).choice.call
+    call = dataclasses.replace(call, platform="tpu", exporting=False)
+    kernel = AlignmentTPU()
+    assert kernel.rejects(call) is None
+    gap = (1, 1, 1)
+    for facts, reason in (
+        ({"backend": "torch"}, "the backend is torch"),
+        ({"platform": "gpu"}, "the scores are on the gpu"),
+        ({"dtype": "float64"}, "no float64"),
+        ({"exporting": True}, "a SavedModel may run anywhere"),
+        ({"shapes": ((1, None, 4), gap, gap)}, "shapes that are known"),
+        ({"shapes": ((1, 3, 40000), gap, gap)}, "do not fit in VMEM"),
+        ({"spec": DAMERAU}, "any earlier row"),
+    ):
+        assert reason in kernel.rejects(dataclasses.replace(call, **facts))
+    long = dataclasses.replace(call, shapes=((2, 4096, 4096), gap, gap))
+    assert "9 GB, mostly padding" in kernel.avoids(long)
+    assert kernel.avoids(call) is None and dispatch.choose(call).name == NAME
+    assert dispatch.choose(long).name == "portable"
