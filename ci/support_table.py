@@ -46,7 +46,8 @@ def table():
         "no gradients. `native_cpu` needs Numba and a CPU, `graph_cpu` TensorFlow without XLA and "
         "a CPU. `pallas_tpu` is compiled by the compiler for TPUs, for the chips and programs in "
         "`ci/tpu_figures.json`, and tested interpreted; it has never run on a TPU. "
-        "`checkpointed` trades time for memory (one pair of 8,192 tokens trains in under 2 GB); `reference` is the NumPy float64 oracle.",
+        "`checkpointed` trades time for memory (one pair of 8,192 tokens trains in under 2 GB); "
+        "`reference` is the NumPy float64 oracle.",
     ]
     return "\n".join(lines)
 
