@@ -296,7 +296,7 @@ class _Sweep:
     def _paths(self, tape, draws, count):
         from jax import numpy as jnp
 
-        from keras_struct.ops.alignment import tpu_sweeps
+        from keras_struct.ops.alignment import tpu_paths
 
         group = 1 if count < SUBLANES else SUBLANES
         samples, noisy = rounded(count, group), draws is not None
@@ -309,7 +309,7 @@ class _Sweep:
         nodes = on_lanes(self.ends_of_paths(tape, draws, count, keys, pad), self.batch)
         spec, tiling = self.spec, self.tiling
         (places,) = self.call(
-            self._static(tpu_sweeps.walk, op, noisy, group),
+            self._static(tpu_paths.walk, op, noisy, group),
             f"walk_{op}",
             [*self.potentials(), *self.again(tape), self.into_block(nodes), self.into_block(keys)],
             [self.of_block(tiling.diagonals, samples, LANES, dtype="int32")],
@@ -359,14 +359,14 @@ class _Sweep:
     def last_nodes(self, tape, noisy, times, pairs, keys):
         from jax import numpy as jnp
 
-        from keras_struct.ops.alignment import tpu_sweeps
+        from keras_struct.ops.alignment import tpu_paths
 
         op, samples = "logsumexp" if noisy else "max", times.shape[1]
         wanted = (times[..., None] == jnp.arange(self.tiling.diagonals)).any((1, 2))
         inputs = [*self.potentials(), *self.again(tape), (wanted.astype("int32"), None, None)]
         inputs += [self.into_block(x) for x in (times, pairs, keys)]
         (nodes,) = self.call(
-            self._static(tpu_sweeps.last_nodes, op, noisy),
+            self._static(tpu_paths.last_nodes, op, noisy),
             f"ends_{op}",
             inputs,
             [self.of_block(3, samples, LANES, dtype="int32")],

@@ -104,6 +104,10 @@ def test_float32_at_every_temperature(name):
         precision_test.test_second_order_at_cold_temperatures(name, NAME)
 
 
+def test_ties_of_sums_that_float32_cannot_hold():
+    precision_test.test_ties_of_sums_that_float32_cannot_hold(NAME)
+
+
 @pytest.mark.skipif(not ALL, reason="four programs; with TPU_TESTS=all")
 def test_vmap_of_a_gradient_of_the_map():
     alignment_test.test_vmap_of_a_gradient_of_the_map(NAME)
