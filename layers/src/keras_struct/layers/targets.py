@@ -56,9 +56,8 @@ def tags_of(y_true, k, batch=None, n=None, one_hot=True):
         )
     if vectors:
         y_true = K.cast(y_true, "float32")
-        sound = K.logical_and(
-            K.equal(K.max(y_true, axis=-1), 1), K.equal(K.count_nonzero(y_true, axis=-1), 1)
-        )
+        entries = K.sum(K.cast(K.not_equal(y_true, 0), "int32"), axis=-1)
+        sound = K.logical_and(K.equal(K.max(y_true, axis=-1), 1), K.equal(entries, 1))
         return K.where(sound, K.cast(K.argmax(y_true, axis=-1), "int32"), -1)
     y_true = K.cast(y_true, "int32")
     return K.squeeze(y_true, -1) if len(shape) == 3 else y_true

@@ -67,7 +67,7 @@ class AttachmentScore(keras.metrics.Metric):
         heads, found_heads = (y[..., 0] if len(y.shape) == 3 else y for y in (y_true, y_pred))
         valid = all_of(heads >= 0, words)
         right, predicted, target = K.logical_and(valid, heads == found_heads), valid, valid
-        if self.measure != "uas":
+        if self.labels is not None and self.measure != "uas":
             universal, content = _relation_tables(self.labels)
             k = len(self.labels)
             check_numbers("y_true", "relations", y_true[..., 1], valid, 0, k)
