@@ -169,6 +169,23 @@ def test_gradients_of_weighted_tokens():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_weights_of_tokens_where_tags_are_forbidden():
+    """A forbidden tag that is observed has no likelihood, one that is not changes nothing."""
+    allowed = np.where(np.eye(K, dtype=bool), -np.inf, TRANSITIONS)  # no tag twice
+    weight, repeated = np.array([[1.0, 1.0, 0.0, 1.0]] * 2), [[0, 1, 1, 0], [0, 0, 1, 2]]
+    packed = layers.pack(layers.ChainPotentials(SCORES[:2], allowed.astype("float32")))
+    found = value(nll(), repeated, packed, sample_weight=weight)
+    whole = [value(nll(), [[0, 1, tag, 0]], packed[:1])[0] for tag in range(K)]
+    expected = [-np.log(np.exp(-np.array(whole)).sum()), np.inf]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    if HAS_GRADIENTS:
+        loss = layers.StructuredNLL(reduction="sum")
+        slope = array(grad(lambda x: loss(repeated, x, sample_weight=weight))(packed)[0])
+        assert np.isfinite(slope).all()
+        assert slope[0].any()
+        assert not slope[1, -4:].any()
+
+
 def test_class_weights():
     for given in ([0.5, 0.0, 2.0], {0: 0.5, 1: 0.0, 2: 2.0}):
         loss = nll(class_weights=given)

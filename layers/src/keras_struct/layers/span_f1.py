@@ -71,9 +71,8 @@ class SpanF1(keras.metrics.Metric):
         self.target = self.add_variable((), "zeros", name="target")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        best, valid, holes, target_of = self._prediction(y_pred)
-        weight = token_weights(sample_weight, valid, self.dtype)
-        y_true = target_of(y_true, weight)
+        read = self._potentials if self.from_potentials else self._tags
+        best, y_true, valid, weight, holes = read(y_true, y_pred, sample_weight)
         weight = weight * K.cast(valid, self.dtype)
         if holes:  # neighbours are those that are left
             places = places_of(valid)
@@ -94,32 +93,31 @@ class SpanF1(keras.metrics.Metric):
     def result(self):
         return ratio(self.measure, self.right, self.predicted, self.target)
 
-    def _prediction(self, y_pred):
-        """The best tags `(B, N)` or segments `(B, N, 2)`; which tokens count, `(B, N)`; whether
-        others may stand before them; and how to read the target, given the weights."""
-        if self.from_potentials:
-            potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
-            self._check_labels(potentials.scores.shape[-1])
-            best, holes = potentials.distribution().argmax(), potentials.mask is not None
-            return (
-                *(best, potentials.positions(), holes),
-                lambda y_true, weight: chain_target(y_true, potentials, weight),
-            )
+    def _potentials(self, y_true, y_pred, sample_weight):
+        """The best tags `(B, N)` or segments `(B, N, 2)`; the target; which tokens count, `(B, N)`;
+        their weights; and whether others may stand before them."""
+        potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
+        self._check_labels(potentials.scores.shape[-1])
+        valid = potentials.positions()
+        weight = token_weights(sample_weight, valid, self.dtype)
+        y_true = chain_target(y_true, potentials, weight)
+        best = potentials.distribution().argmax()
+        return best, y_true, valid, weight, potentials.mask is not None
+
+    def _tags(self, y_true, y_pred, sample_weight):
+        """The same of tags `(B, N)` or scores `(B, N, K)`."""
         mask = keras_mask(y_pred)
-        tags = K.convert_to_tensor(y_pred)
+        tags, k = K.convert_to_tensor(y_pred), len(self.labels)
         if len(tags.shape) == 3:
             self._check_labels(tags.shape[-1])
             tags = K.argmax(tags, axis=-1)
         tags = K.cast(tags, "int32")
         valid = K.ones_like(tags, dtype="bool") if mask is None else K.cast(mask, "bool")
-
-        def target_of(y_true, weight):
-            y_true = K.reshape(tags_of(y_true, len(self.labels), *tags.shape), K.shape(tags))
-            counts = K.logical_and(K.logical_and(valid, K.not_equal(weight, 0)), y_true >= 0)
-            check_numbers("y_true", "tags", y_true, counts, 0, len(self.labels))
-            return y_true
-
-        return tags, valid, "mask" in extent(mask), target_of
+        weight = token_weights(sample_weight, valid, self.dtype)
+        y_true = K.reshape(tags_of(y_true, k, *tags.shape), K.shape(tags))
+        counts = K.logical_and(K.logical_and(valid, K.not_equal(weight, 0)), y_true >= 0)
+        check_numbers("y_true", "tags", y_true, counts, 0, k)
+        return tags, y_true, valid, weight, "mask" in extent(mask)
 
     def _check_labels(self, k):
         if k != len(self.labels):

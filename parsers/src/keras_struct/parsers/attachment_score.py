@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.packed import scores_spec
+from keras_struct.layers.potentials import TreePotentials
 from keras_struct.layers.sequence_mask import all_of
 from keras_struct.layers.targets import check_numbers, check_shape, fits, token_weights
 from keras_struct.parsers.attachment_scores import CONTENT_RELATIONS, universal_relation
@@ -61,9 +63,10 @@ class AttachmentScore(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.cast(K.convert_to_tensor(y_true), "int32")
+        y_pred = K.convert_to_tensor(y_pred)
+        self._check_shapes(y_true, y_pred)
         y_pred, words = best_tree(y_pred)
         y_pred = K.cast(y_pred, "int32")
-        self._check_shapes(y_true, y_pred)
         heads, found_heads = (y[..., 0] if len(y.shape) == 3 else y for y in (y_true, y_pred))
         valid = all_of(heads >= 0, words)
         right, predicted, target = K.logical_and(valid, heads == found_heads), valid, valid
@@ -95,7 +98,8 @@ class AttachmentScore(keras.metrics.Metric):
             variable.assign_add(K.sum(K.cast(counted, self.dtype) * weight))
 
     def _check_shapes(self, y_true, y_pred):
-        shape = tuple(y_pred.shape[:2])
+        packed = len(y_pred.shape) >= 4
+        shape = (scores_spec(y_pred, TreePotentials)[0] if packed else y_pred).shape[:2]
         forms = [(*shape, 2)] if self.measure != "uas" else [(*shape, 2), (*shape, 1), shape]
         if not any(fits(y_true.shape, form) for form in forms):
             raise ValueError(
@@ -103,7 +107,7 @@ class AttachmentScore(keras.metrics.Metric):
                 f"predictions {tuple(y_pred.shape)}. "
                 f"Received: shape of y_true={tuple(y_true.shape)}"
             )
-        if self.measure != "uas":
+        if self.measure != "uas" and not packed:
             check_shape("y_pred", y_pred, "heads and relations (B, N, 2)", None, None, 2)
 
     def result(self):

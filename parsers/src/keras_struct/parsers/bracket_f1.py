@@ -62,9 +62,10 @@ class BracketF1(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.cast(K.convert_to_tensor(y_true), "int32")
+        y_pred = K.convert_to_tensor(y_pred)
+        weight = self._checked(y_true, y_pred, sample_weight)
         y_pred, words = best_tree(y_pred)
         y_pred = K.cast(y_pred, "int32")
-        weight = self._checked(y_true, y_pred, sample_weight)
         if words is not None:
             y_true, y_pred = (_renumbered(spans, words) for spans in (y_true, y_pred))
         base = K.maximum(K.max(y_true), K.max(y_pred)) + 2
@@ -88,10 +89,10 @@ class BracketF1(keras.metrics.Metric):
     def _checked(self, y_true, y_pred, sample_weight):
         """The weights of the sentences, after the shapes and labels of all were checked."""
         batch, k = y_pred.shape[0], len(self.labels)
-        check_shape("y_pred", y_pred, "spans (B, P, 3)", None, None, 3)
         check_shape("y_true", y_true, f"spans (B, M, 3), B = {batch}", batch, None, 3)
-        for name, spans in (("y_true", y_true), ("y_pred", y_pred)):
-            check_numbers(name, "labels", spans[..., 2], spans[..., 2] >= 0, 0, k)
+        check_numbers("y_true", "labels", y_true[..., 2], y_true[..., 2] >= 0, 0, k)
+        if len(y_pred.shape) < 4:
+            check_shape("y_pred", y_pred, "spans (B, P, 3)", None, None, 3)
         if sample_weight is None:
             return 1.0
         return example_weights(sample_weight, batch, self.dtype, type(self).__name__)
