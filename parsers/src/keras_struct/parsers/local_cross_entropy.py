@@ -28,7 +28,8 @@ class LocalCrossEntropy(TreeLoss):
             `(B, N)`, each of which is a choice; the head of a word of weight 0 does not matter.
 
     Raises:
-        ValueError: If `y_true` has another shape.
+        ValueError: If `y_true` or `sample_weight` has another shape, or `y_true` a word or label
+            that does not exist (under a compiler an infinite loss).
 
     Example:
 
