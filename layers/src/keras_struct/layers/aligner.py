@@ -119,7 +119,12 @@ class Aligner(keras.layers.Layer):
         self.learn_temperature = learn_temperature
         self.kernel_initializer = initializers.get(kernel_initializer)
 
-    def build(self, first_shape, second_shape):
+    def build(self, first_shape, second_shape=None):
+        if second_shape is None:
+            raise ValueError(
+                "Expected two sequences of token states, as in aligner(first, second). "
+                f"Received: first_shape={first_shape} alone"
+            )
         features = (first_shape[-1], second_shape[-1])
         bilinear = self.scoring == "bilinear"
         fit = None not in features and (bilinear or features[0] == features[1])
@@ -154,7 +159,7 @@ class Aligner(keras.layers.Layer):
         """Whether the output is packed potentials, which `decoding_model` then decodes."""
         return self.output_mode == "potentials"
 
-    def call(self, first, second, first_mask=None, second_mask=None):
+    def call(self, first, second=None, first_mask=None, second_mask=None):
         potentials = self._potentials(first, second, first_mask, second_mask)
         if self.returns_potentials:
             return pack(potentials)
@@ -198,7 +203,7 @@ class Aligner(keras.layers.Layer):
     def compute_mask(self, first, previous_mask=None):
         return previous_mask if self.output_mode == "map" else None
 
-    def compute_output_spec(self, first, second, first_mask=None, second_mask=None):
+    def compute_output_spec(self, first, second=None, first_mask=None, second_mask=None):
         (batch, rows), columns = first.shape[:2], second.shape[1]
         if not self.returns_potentials:
             return decoded_spec(self.output_mode, batch, rows, columns, self.compute_dtype)

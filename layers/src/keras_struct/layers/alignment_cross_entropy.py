@@ -23,9 +23,9 @@ class AlignmentCrossEntropy(AlignmentLoss):
     Call arguments:
         y_true: A path: the nodes `(B, N, 2)` as `argmax` of `ops.smith_waterman` and its like gives
             them, then -1, where a token counts by its place, also behind padding; an impossible one
-            has an infinite loss and no gradient. Or pairs:
-            `(B, L1, L2)`, 1 (or a probability) where two tokens are matched, else 0; what it holds
-            in the padding is ignored.
+            has an infinite loss and no gradient (but with a node that does not exist, and not under
+            a compiler, it is a `ValueError`). Or pairs: `(B, L1, L2)`, 1 (or a probability) where
+            two tokens are matched, else 0; what it holds in the padding is ignored.
         y_pred: The packed potentials that an `Aligner` returns.
         sample_weight: Weights of the alignments, `(B,)`.
 
@@ -59,7 +59,7 @@ class AlignmentCrossEntropy(AlignmentLoss):
 
     def alignment_loss(self, y_true, potentials, alignments):
         if self.reference == "path":
-            return -alignments.log_prob(K.cast(y_true, "int32"))
+            return -alignments.log_prob(y_true)
         p = alignments.marginals()
         # The logarithm of a probability keeps its gradient far below that of its complement.
         matched = K.log(K.maximum(p, 1e-30))

@@ -3,10 +3,9 @@
 import keras
 from keras import ops as K
 
-from keras_struct.layers.alignment_loss import check_reference, reference_pairs
-from keras_struct.layers.packed import unpack
-from keras_struct.layers.potentials import AlignmentPotentials
+from keras_struct.layers.alignment_loss import check_reference, read_reference, reference_pairs
 from keras_struct.layers.span_f1 import MEASURES, ratio
+from keras_struct.layers.targets import example_weights
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -52,13 +51,16 @@ class AlignmentF1(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.convert_to_tensor(y_true)
-        check_reference(self.reference, y_true)
-        potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), AlignmentPotentials)
+        y_pred = K.stop_gradient(K.convert_to_tensor(y_pred))
+        y_true, potentials, _ = read_reference(self.reference, y_true, y_pred)
+        weight = 1.0
+        if sample_weight is not None:
+            batch, owner = potentials.scores.shape[0], type(self).__name__
+            weight = example_weights(sample_weight, batch, self.dtype, owner)
         alignments = potentials.distribution(temperature=0)
         predicted = K.cast(alignments.marginals(), self.dtype)
         target = reference_pairs(self.reference, y_true, potentials, alignments)
         target = K.cast(target, self.dtype)
-        weight = 1.0 if sample_weight is None else K.cast(sample_weight, self.dtype)
         for variable, pairs in (
             (self.right, predicted * target),
             (self.predicted, predicted),

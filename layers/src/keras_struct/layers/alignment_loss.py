@@ -1,15 +1,15 @@
 """What the losses of alignments share: which reference they take, and how it is read."""
 
-import keras
 from keras import ops as K
 
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import AlignmentPotentials
+from keras_struct.layers.targets import StructuredLoss, check_numbers, check_shape
 
 REFERENCES = ("path", "pairs")
 
 
-class AlignmentLoss(keras.losses.Loss):
+class AlignmentLoss(StructuredLoss):
     """Base class of losses that give one number for the packed potentials of an `Aligner`.
 
     A subclass implements `alignment_loss(y_true, potentials, alignments)`, with the reference, the
@@ -17,44 +17,62 @@ class AlignmentLoss(keras.losses.Loss):
     """
 
     def __init__(self, reference, reduction, name, dtype):
-        super().__init__(
-            name=name, reduction=reduction, dtype="float32" if dtype is None else dtype
-        )
+        super().__init__(reduction, name, dtype)
         self.reference = check_reference(reference)
 
     def call(self, y_true, y_pred):
-        check_reference(self.reference, y_true)
-        potentials = unpack(y_pred, AlignmentPotentials)
-        return self.alignment_loss(y_true, potentials, potentials.distribution())
+        y_true, potentials, exists = read_reference(self.reference, y_true, y_pred)
+        losses = self.alignment_loss(y_true, potentials, potentials.distribution())
+        return losses if exists is None else K.where(exists, losses, float("inf"))
 
     def alignment_loss(self, y_true, potentials, alignments):
         """The losses `(B,)`, see the class."""
         raise NotImplementedError
 
     def get_config(self):
-        return {**super().get_config(), "dtype": self.dtype, "reference": self.reference}
+        return {**super().get_config(), "reference": self.reference}
 
 
 def reference_pairs(reference, y_true, potentials, alignments):
     """A reference as a matrix `(B, L1, L2)` of matched pairs, 0 in the padding."""
     if reference == "path":
-        return alignments.parts(K.cast(y_true, "int32"))["scores"]
+        return alignments.parts(y_true)["scores"]
     return K.where(pair_mask(potentials), y_true, K.zeros_like(y_true))
 
 
-def check_reference(reference, y_true=None):
-    """The reference, or a `ValueError`, also for a target of another shape."""
+def check_reference(reference):
+    """The reference, or a `ValueError`."""
     if reference not in REFERENCES:
         raise ValueError(
             f"Expected a reference among {REFERENCES}. Received: reference={reference!r}"
         )
-    path = reference == "path"
-    if y_true is not None and (len(y_true.shape) != 3 or (path and y_true.shape[-1] != 2)):
-        raise ValueError(
-            f"Expected {'a path (B, N, 2)' if path else 'pairs (B, L1, L2)'} as "
-            f"reference={reference!r}. Received: shape of y_true={tuple(y_true.shape)}"
-        )
     return reference
+
+
+def read_reference(reference, y_true, y_pred):
+    """A target whose shape was checked, the potentials, and whether its paths exist.
+
+    Returns:
+        The target: pairs, or paths, empty where there is a node that does not exist; the
+        `AlignmentPotentials`; and booleans `(B,)`, None for pairs.
+    """
+    if reference == "path":
+        expected = f"a path (B, N, 2), B = {y_pred.shape[0]}, as reference='path'"
+        check_shape("y_true", y_true, expected, y_pred.shape[0], None, 2)
+    potentials = unpack(y_pred, AlignmentPotentials)
+    batch, *sizes = potentials.scores.shape
+    if reference == "pairs":
+        expected = f"pairs (B, L1, L2) = {(batch, *sizes)} as reference='pairs'"
+        check_shape("y_true", y_true, expected, batch, *sizes)
+        # Where sizes were unknown: not broadcast.
+        return K.reshape(y_true, K.shape(potentials.scores)), potentials, None
+    y_true = K.cast(y_true, "int32")
+    for axis, size in enumerate(sizes):
+        nodes, end = y_true[..., axis], None if size is None else size + 1
+        check_numbers("y_true", f"nodes of axis {axis}", nodes, nodes >= 0, 0, end)
+    last = K.stack([K.convert_to_tensor(n, "int32") for n in K.shape(potentials.scores)[1:]])
+    exists = K.all(y_true <= last, axis=(1, 2))
+    return K.where(exists[:, None, None], y_true, -1), potentials, exists
 
 
 def pair_mask(potentials):

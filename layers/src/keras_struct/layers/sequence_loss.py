@@ -1,22 +1,17 @@
 """Losses of whole sequences: the Keras mask of the predictions says what belongs to them."""
 
-import keras
 from keras import ops as K
 
 from keras_struct.layers.sequence_mask import extent, keras_mask, without_padding
+from keras_struct.layers.targets import StructuredLoss, check_shape
 
 
-class SequenceLoss(keras.losses.Loss):
+class SequenceLoss(StructuredLoss):
     """Base class of losses that give one number for a sequence of predictions.
 
     A subclass implements `sequence_loss(y_true, y_pred, mask)`, with the predictions `(B, N, F)`,
     zero in the padding, their mask `(B, N)` or None, and returns `(B,)`.
     """
-
-    def __init__(self, reduction, name, dtype):
-        super().__init__(
-            name=name, reduction=reduction, dtype="float32" if dtype is None else dtype
-        )
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras would multiply the losses of the sequences by the mask of the positions.
@@ -26,19 +21,13 @@ class SequenceLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         y_pred, mask = (*y_pred, None)[:2]
-        if len(y_pred.shape) != 3:
-            raise ValueError(
-                f"Expected predictions (B, N, F). Received: shape of y_pred={tuple(y_pred.shape)}"
-            )
+        check_shape("y_pred", y_pred, "predictions (B, N, F)", None, None, None)
         mask = None if mask is None else K.cast(mask, "bool")
         return self.sequence_loss(y_true, without_padding(y_pred, mask), mask)
 
     def sequence_loss(self, y_true, y_pred, mask):
         """The losses `(B,)`, see the class."""
         raise NotImplementedError
-
-    def get_config(self):
-        return {**super().get_config(), "dtype": self.dtype}
 
 
 def pair_extent(first, second):

@@ -5,6 +5,7 @@ import functools
 from keras import ops as K
 from keras.src.backend.common.masking import get_keras_mask as keras_mask
 
+from keras_struct.layers.targets import fits
 from keras_struct.ops.masks import places_of
 from keras_struct.ops.validation import concrete, readable
 
@@ -85,9 +86,24 @@ def in_order(function, mask, *xs):
 
 
 def without_padding(x, mask):
-    """Zeros in the padding: a product with NaN would poison outputs and gradients."""
+    """Zeros in the padding: a product with NaN would poison outputs and gradients.
+
+    Args:
+        x: `(B, N, ...)`.
+        mask: Booleans `(B, N)`, or `(1, N)` for all alike; None for no padding.
+
+    Raises:
+        ValueError: If the mask has another shape.
+    """
     if mask is None:
         return x
+    shape = tuple(mask.shape)
+    leading = (1 if shape[:1] == (1,) else x.shape[0], *x.shape[1 : len(shape)])
+    if not 2 <= len(shape) < len(x.shape) or not fits(shape, leading):
+        raise ValueError(
+            f"Expected a mask (B, N) of inputs with shape {tuple(x.shape)}. "
+            f"Received: shape of mask={shape}"
+        )
     mask = K.cast(mask, "bool")
     while len(mask.shape) < len(x.shape):
         mask = K.expand_dims(mask, -1)

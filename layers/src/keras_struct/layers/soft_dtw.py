@@ -7,6 +7,7 @@ from keras_struct import ops
 from keras_struct.layers.alignment_map import check_band
 from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature, pair_extent
 from keras_struct.layers.sequence_mask import without_padding
+from keras_struct.layers.targets import fits
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -63,7 +64,7 @@ class SoftDTW(SequenceLoss):
         self.divergence = divergence
 
     def sequence_loss(self, y_true, y_pred, mask):
-        if len(y_true.shape) != 3 or y_true.shape[-1] != y_pred.shape[-1]:
+        if not fits(y_true.shape, (y_pred.shape[0], None, y_pred.shape[2])):
             raise ValueError(
                 "Expected series (B, L1, F) and (B, L2, F). Received: shape of "
                 f"y_true={tuple(y_true.shape)}, shape of y_pred={tuple(y_pred.shape)}"

@@ -7,6 +7,7 @@ from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature, pair_extent
+from keras_struct.layers.targets import check_numbers, tags_of
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -30,7 +31,9 @@ class SoftEditDistance(SequenceLoss):
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
 
     Call arguments:
-        y_true: Integer tokens `(B, L1)`, from 0 to K - 1, or `padding`.
+        y_true: Integer tokens `(B, L1)` or `(B, L1, 1)`, from 0 to K - 1, or `padding`.
+            A target with another token has an infinite loss and no gradient, under a compiler; else
+            it is a `ValueError`.
         y_pred: `(B, L2, K)`, with the Keras mask they carry, whatever it is.
         sample_weight: Weights of the sequences, `(B,)`.
 
@@ -71,23 +74,24 @@ class SoftEditDistance(SequenceLoss):
         self.padding = padding
 
     def sequence_loss(self, y_true, y_pred, mask):
-        if len(y_true.shape) != 2:
-            raise ValueError(
-                f"Expected tokens (B, L1). Received: shape of y_true={tuple(y_true.shape)}"
-            )
-        y_true = K.cast(y_true, "int32")
+        k = y_pred.shape[-1]
+        y_true = tags_of(y_true, k, y_pred.shape[0], one_hot=False)
         valid = K.not_equal(y_true, self.padding)
-        tokens = K.expand_dims(K.where(valid, y_true, 0), 1)
+        check_numbers("y_true", "tokens", y_true, valid, 0, k)
+        known = K.logical_and(y_true >= 0, y_true < k)
+        tokens = K.expand_dims(K.where(K.logical_and(valid, known), y_true, 0), 1)
         tokens = K.broadcast_to(tokens, (*K.shape(y_pred)[:2], K.shape(y_true)[1]))
         probabilities = K.softmax(y_pred) if self.from_logits else y_pred
         hits = K.transpose(K.take_along_axis(probabilities, tokens, axis=2), (0, 2, 1))
-        return ops.levenshtein(
+        distance = ops.levenshtein(
             self.costs["substitution"] * (1 - hits),
             self.costs["deletion"],
             self.costs["insertion"],
             temperature=self.temperature,
             **pair_extent(valid, mask),
         ).value()
+        possible = K.all(K.logical_or(known, K.logical_not(valid)), axis=1)
+        return K.where(possible, distance, float("inf"))
 
     def get_config(self):
         return {

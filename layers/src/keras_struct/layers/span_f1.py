@@ -11,7 +11,7 @@ from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import last_start
 from keras_struct.layers.sequence_mask import extent, keras_mask
 from keras_struct.layers.tag_scheme import span_tables
-from keras_struct.layers.viterbi_accuracy import weight_of_tokens
+from keras_struct.layers.targets import chain_target, check_numbers, tags_of, token_weights
 from keras_struct.ops.masks import places_of
 
 MEASURES = ("f1", "precision", "recall")
@@ -38,11 +38,15 @@ class SpanF1(keras.metrics.Metric):
         dtype: Dtype of the metric.
 
     Call arguments:
-        y_true: Integer tags `(B, N)`, or segments `(B, N, 2)` for a `SemiMarkovCRF`; what they hold
-            in the padding is ignored.
+        y_true: Tags `(B, N)`, `(B, N, 1)` or one-hot `(B, N, K)`, or segments `(B, N, 2)` for a
+            `SemiMarkovCRF`, see `StructuredNLL`; what they hold in the padding is ignored. If
+            `from_potentials` is False, negative tags are padding.
         y_pred: Predictions, see `from_potentials`.
         sample_weight: Weights of the sequences, `(B,)`, or of the tokens, `(B, N)`; a span has the
             weight of its last token (of a `SemiMarkovCRF`, its first).
+
+    Raises:
+        ValueError: If the shapes do not fit, or there are other labels than scores of a token.
 
     Example:
 
@@ -67,10 +71,9 @@ class SpanF1(keras.metrics.Metric):
         self.target = self.add_variable((), "zeros", name="target")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        best, valid, holes = self._prediction(y_pred)
-        weight, y_true = K.cast(valid, self.dtype), K.cast(y_true, "int32")
-        if sample_weight is not None:
-            weight = weight * weight_of_tokens(sample_weight, self.dtype)
+        read = self._potentials if self.from_potentials else self._tags
+        best, y_true, valid, weight, holes = read(y_true, y_pred, sample_weight)
+        weight = weight * K.cast(valid, self.dtype)
         if holes:  # neighbours are those that are left
             places = places_of(valid)
             best, y_true, valid, weight = (
@@ -90,18 +93,38 @@ class SpanF1(keras.metrics.Metric):
     def result(self):
         return ratio(self.measure, self.right, self.predicted, self.target)
 
-    def _prediction(self, y_pred):
-        """The best tags `(B, N)` or segments `(B, N, 2)`; which tokens count, `(B, N)`; and whether
-        others may stand before them."""
-        if self.from_potentials:
-            potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
-            best = potentials.distribution().argmax()
-            return best, potentials.positions(), potentials.mask is not None
+    def _potentials(self, y_true, y_pred, sample_weight):
+        """The best tags `(B, N)` or segments `(B, N, 2)`; the target; which tokens count, `(B, N)`;
+        their weights; and whether others may stand before them."""
+        potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
+        self._check_labels(potentials.scores.shape[-1])
+        valid = potentials.positions()
+        weight = token_weights(sample_weight, valid, self.dtype)
+        y_true = chain_target(y_true, potentials, weight)
+        best = potentials.distribution().argmax()
+        return best, y_true, valid, weight, potentials.mask is not None
+
+    def _tags(self, y_true, y_pred, sample_weight):
+        """The same of tags `(B, N)` or scores `(B, N, K)`."""
         mask = keras_mask(y_pred)
-        tags = K.convert_to_tensor(y_pred)
-        tags = K.cast(K.argmax(tags, axis=-1) if len(tags.shape) == 3 else tags, "int32")
+        tags, k = K.convert_to_tensor(y_pred), len(self.labels)
+        if len(tags.shape) == 3:
+            self._check_labels(tags.shape[-1])
+            tags = K.argmax(tags, axis=-1)
+        tags = K.cast(tags, "int32")
         valid = K.ones_like(tags, dtype="bool") if mask is None else K.cast(mask, "bool")
-        return tags, valid, "mask" in extent(mask)
+        weight = token_weights(sample_weight, valid, self.dtype)
+        y_true = K.reshape(tags_of(y_true, k, *tags.shape), K.shape(tags))
+        counts = K.logical_and(K.logical_and(valid, K.not_equal(weight, 0)), y_true >= 0)
+        check_numbers("y_true", "tags", y_true, counts, 0, k)
+        return tags, y_true, valid, weight, "mask" in extent(mask)
+
+    def _check_labels(self, k):
+        if k != len(self.labels):
+            raise ValueError(
+                f"Expected names of the {k} tags that y_pred has scores of. "
+                f"Received: {len(self.labels)} labels={self.labels}"
+            )
 
     def _spans_of_tags(self, tags, valid):
         """For each token: whether a span ends at it, where that span starts, and its type."""

@@ -133,6 +133,14 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
                 )
             own = inspect.signature(STRUCTURES[structure]).parameters
             given |= {name: kwargs.pop(name) for name in list(kwargs) if name in own}
+            needed = [
+                x.name for x in own.values() if x.default is x.empty and x.kind != x.VAR_KEYWORD
+            ]
+            if not set(needed) <= set(given):
+                raise ValueError(
+                    f"Expected the arguments {needed} for structure={structure!r}. "
+                    f"Received: {given}"
+                )
         elif isinstance(structure, dict):
             structure = keras.saving.deserialize_keras_object(structure)
         if not isinstance(structure, str) and given:
@@ -186,6 +194,8 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         training=None,
         use_causal_mask=False,
     ):
+        if attention_mask is not None:
+            _check_attention_mask(attention_mask, query, value, self.num_heads)
         alike = query is value and (key is None or key is value)
         query, value, key = (
             without_padding(query, query_mask),
@@ -315,6 +325,22 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
 def gate_of(attention):
     """The layer of the gate of a `MultiHeadAttention`, which Keras has from 3.14 on, or None."""
     return getattr(attention, "_gate_dense", None)
+
+
+def _check_attention_mask(mask, query, value, heads):
+    """Raise a `ValueError` unless a mask broadcasts, where there is one attention axis."""
+    if len(query.shape) != 3:
+        return
+    wanted, shape = (query.shape[0], heads, query.shape[1], value.shape[1]), tuple(mask.shape)
+    wide = (shape[0], 1, *shape[1:]) if len(shape) == 3 else (1,) * (4 - len(shape)) + shape
+    fit = [
+        have in (1, None, want) or want is None for have, want in zip(wide, wanted, strict=False)
+    ]
+    if len(shape) > 4 or not all(fit):
+        raise ValueError(
+            f"Expected an attention mask that broadcasts against (B, H, T, S) = {wanted}, or is "
+            f"(B, T, S). Received: shape of attention_mask={shape}"
+        )
 
 
 def _over_heads(attention_mask):

@@ -6,6 +6,7 @@ from keras import ops as K
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import token_labels
+from keras_struct.layers.targets import chain_target, example_weights, token_weights
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -20,8 +21,8 @@ class ViterbiAccuracy(keras.metrics.Mean):
         dtype: Dtype of the metric.
 
     Call arguments:
-        y_true: Integer tags `(B, N)`, or segments `(B, N, 2)` for a `SemiMarkovCRF`; what they hold
-            in the padding is ignored.
+        y_true: Tags `(B, N)`, `(B, N, 1)` or one-hot `(B, N, K)`, or segments `(B, N, 2)` for a
+            `SemiMarkovCRF`, see `StructuredNLL`; what they hold in the padding is ignored.
         y_pred: The packed potentials that a `CRF` or a `SemiMarkovCRF` returns.
         sample_weight: Weights of the sequences, `(B,)`, or of the tokens, `(B, N)`.
 
@@ -40,10 +41,10 @@ class ViterbiAccuracy(keras.metrics.Mean):
         super().__init__(name=name, dtype=dtype)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        right, valid = _right_tags(y_true, y_pred)
-        weight = K.cast(valid, self.dtype)
-        if sample_weight is not None:
-            weight = weight * weight_of_tokens(sample_weight, self.dtype)
+        potentials = _potentials(y_pred)
+        weight = token_weights(sample_weight, potentials.positions(), self.dtype)
+        right, valid = _right_tags(y_true, potentials, weight)
+        weight = weight * K.cast(valid, self.dtype)
         super().update_state(K.cast(right, self.dtype), sample_weight=weight)
 
 
@@ -56,8 +57,8 @@ class ViterbiSequenceAccuracy(keras.metrics.Mean):
         dtype: Dtype of the metric.
 
     Call arguments:
-        y_true: Integer tags `(B, N)`, or segments `(B, N, 2)` for a `SemiMarkovCRF`; what they hold
-            in the padding is ignored.
+        y_true: Tags `(B, N)`, `(B, N, 1)` or one-hot `(B, N, K)`, or segments `(B, N, 2)` for a
+            `SemiMarkovCRF`, see `StructuredNLL`; what they hold in the padding is ignored.
         y_pred: The packed potentials that a `CRF` or a `SemiMarkovCRF` returns.
         sample_weight: Weights of the sequences, `(B,)`.
 
@@ -76,22 +77,23 @@ class ViterbiSequenceAccuracy(keras.metrics.Mean):
         super().__init__(name=name, dtype=dtype)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        right, valid = _right_tags(y_true, y_pred)
+        potentials = _potentials(y_pred)
+        if sample_weight is not None:
+            batch, owner = potentials.scores.shape[0], type(self).__name__
+            sample_weight = example_weights(sample_weight, batch, self.dtype, owner)
+        right, valid = _right_tags(y_true, potentials)
         right = K.all(K.logical_or(right, K.logical_not(valid)), axis=-1)
         super().update_state(K.cast(right, self.dtype), sample_weight=sample_weight)
 
 
-def weight_of_tokens(sample_weight, dtype):
-    """Weights `(B, 1)` or `(B, N)` from those of sequences `(B,)` or of tokens `(B, N)`."""
-    weight = K.convert_to_tensor(sample_weight, dtype=dtype)
-    return K.expand_dims(weight, -1) if len(weight.shape) == 1 else weight
+def _potentials(y_pred):
+    return unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
 
 
-def _right_tags(y_true, y_pred):
+def _right_tags(y_true, potentials, weight=None):
     """Whether each tag is right, and whether it counts, both `(B, N)`."""
-    potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
-    best, target = potentials.distribution().argmax(), K.cast(y_true, "int32")
-    valid = potentials.positions()
+    target = chain_target(y_true, potentials, weight)
+    best, valid = potentials.distribution().argmax(), potentials.positions()
     if len(best.shape) == 3:
         best, target = token_labels(best, valid), token_labels(target, valid)
     return K.equal(best, target), valid

@@ -295,12 +295,16 @@ def explain(function, *args, **kwargs):
     """Print and return the choice of implementation that a call would make.
 
     Args:
-        function: Public function, such as `ops.linear_chain`.
+        function: Public function, such as `ops.linear_chain`; or what it returned, a
+            `Distribution`.
         *args: Its arguments.
         **kwargs: Its keyword arguments.
 
     Returns:
         A `Choice` with attributes `name`, `requested_by`, `rejected`, `by_portable` and `call`.
+
+    Raises:
+        ValueError: If the first argument is neither.
 
     Example:
 
@@ -311,12 +315,25 @@ def explain(function, *args, **kwargs):
       not parallel: it has no categorical
     'portable'
     """
-    token = _made.set([])
-    try:
-        function(*args, **kwargs)
-        (choice, *_) = _made.get()
-    finally:
-        _made.reset(token)
+    choice = getattr(function, "choice", None)
+    if not isinstance(choice, Choice):
+        if not callable(function):
+            raise ValueError(
+                "Expected a public function, such as ops.linear_chain, and its arguments, or a "
+                f"Distribution. Received: function={function!r}"
+            )
+        token = _made.set([])
+        try:
+            function(*args, **kwargs)
+            made = _made.get()
+        finally:
+            _made.reset(token)
+        if not made:
+            raise ValueError(
+                "Expected a function that computes a structure. "
+                f"Received: function={function!r}, which chose no implementation"
+            )
+        choice = made[0]
     print(choice)
     return choice
 

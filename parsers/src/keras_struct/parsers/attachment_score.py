@@ -4,8 +4,10 @@ import keras
 import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.packed import scores_spec
+from keras_struct.layers.potentials import TreePotentials
 from keras_struct.layers.sequence_mask import all_of
-from keras_struct.layers.viterbi_accuracy import weight_of_tokens
+from keras_struct.layers.targets import check_numbers, check_shape, fits, token_weights
 from keras_struct.parsers.attachment_scores import CONTENT_RELATIONS, universal_relation
 from keras_struct.parsers.tree_decoder import best_tree
 
@@ -61,30 +63,52 @@ class AttachmentScore(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.cast(K.convert_to_tensor(y_true), "int32")
+        y_pred = K.convert_to_tensor(y_pred)
+        self._check_shapes(y_true, y_pred)
         y_pred, words = best_tree(y_pred)
         y_pred = K.cast(y_pred, "int32")
         heads, found_heads = (y[..., 0] if len(y.shape) == 3 else y for y in (y_true, y_pred))
         valid = all_of(heads >= 0, words)
         right, predicted, target = K.logical_and(valid, heads == found_heads), valid, valid
-        if self.measure != "uas":
+        if self.labels is not None and self.measure != "uas":
             universal, content = _relation_tables(self.labels)
-            known = [K.where(valid, y[..., 1], 0) for y in (y_true, y_pred)]
+            k = len(self.labels)
+            check_numbers("y_true", "relations", y_true[..., 1], valid, 0, k)
+            # A relation that does not exist is none that counts, and never right.
+            exists = [K.logical_and(y[..., 1] >= 0, y[..., 1] < k) for y in (y_true, y_pred)]
+            right = K.logical_and(right, K.logical_and(*exists))
+            known = [
+                K.where(K.logical_and(valid, there), y[..., 1], 0)
+                for y, there in zip((y_true, y_pred), exists, strict=True)
+            ]
             relations = [K.take(universal, relation) for relation in known]
             right = K.logical_and(right, relations[0] == relations[1])
             if self.measure == "clas":
                 target, predicted = (
-                    K.logical_and(valid, K.take(content, relation) == 1) for relation in known
+                    K.logical_and(K.logical_and(valid, there), K.take(content, relation) == 1)
+                    for relation, there in zip(known, exists, strict=True)
                 )
                 right = K.logical_and(right, target)
-        weight = K.ones_like(heads, dtype=self.dtype)
-        if sample_weight is not None:
-            weight = weight * weight_of_tokens(sample_weight, self.dtype)
+        weight = token_weights(sample_weight, heads, self.dtype)
         for variable, counted in (
             (self.right, right),
             (self.predicted, predicted),
             (self.target, target),
         ):
             variable.assign_add(K.sum(K.cast(counted, self.dtype) * weight))
+
+    def _check_shapes(self, y_true, y_pred):
+        packed = len(y_pred.shape) >= 4
+        shape = (scores_spec(y_pred, TreePotentials)[0] if packed else y_pred).shape[:2]
+        forms = [(*shape, 2)] if self.measure != "uas" else [(*shape, 2), (*shape, 1), shape]
+        if not any(fits(y_true.shape, form) for form in forms):
+            raise ValueError(
+                f"Expected heads and relations (B, N, 2), or for 'uas' heads (B, N), for the "
+                f"predictions {tuple(y_pred.shape)}. "
+                f"Received: shape of y_true={tuple(y_true.shape)}"
+            )
+        if self.measure != "uas" and not packed:
+            check_shape("y_pred", y_pred, "heads and relations (B, N, 2)", None, None, 2)
 
     def result(self):
         return K.divide_no_nan(2 * self.right, self.predicted + self.target)

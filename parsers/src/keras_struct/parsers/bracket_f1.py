@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops as K
 
 from keras_struct.layers.segments import last_start
+from keras_struct.layers.targets import check_numbers, check_shape, example_weights
 from keras_struct.parsers.binarization import JOINER
 from keras_struct.parsers.bracket_scores import IGNORED_LABELS, IGNORED_TAGS, scored_label
 from keras_struct.parsers.tree_decoder import best_tree
@@ -61,14 +62,16 @@ class BracketF1(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = K.cast(K.convert_to_tensor(y_true), "int32")
+        y_pred = K.convert_to_tensor(y_pred)
+        weight = self._checked(y_true, y_pred, sample_weight)
         y_pred, words = best_tree(y_pred)
         y_pred = K.cast(y_pred, "int32")
         if words is not None:
             y_true, y_pred = (_renumbered(spans, words) for spans in (y_true, y_pred))
         base = K.maximum(K.max(y_true), K.max(y_pred)) + 2
-        removed = K.take(self._is_tag, K.maximum(y_true[..., 2], 0)) * K.cast(
-            y_true[..., 2] >= 0, "int32"
-        )
+        label = y_true[..., 2]
+        known = K.logical_and(label >= 0, label < len(self.labels))
+        removed = K.take(self._is_tag, K.where(known, label, 0)) * K.cast(known, "int32")
         ends = K.where(removed == 1, y_true[..., 1], base)
         target, predicted = (self._codes(spans, ends, base) for spans in (y_true, y_pred))
         counts = [
@@ -80,9 +83,19 @@ class BracketF1(keras.metrics.Metric):
             exact = K.logical_and(counts[0] == counts[1], counts[0] == counts[2])
             sentence = K.any(y_true[..., 0] >= 0, axis=1)
             counts = [K.logical_and(exact, sentence), sentence, sentence]
-        weight = 1.0 if sample_weight is None else K.convert_to_tensor(sample_weight, self.dtype)
         for variable, count in zip((self.right, self.predicted, self.target), counts, strict=True):
             variable.assign_add(K.sum(K.cast(count, self.dtype) * weight))
+
+    def _checked(self, y_true, y_pred, sample_weight):
+        """The weights of the sentences, after the shapes and labels of all were checked."""
+        batch, k = y_pred.shape[0], len(self.labels)
+        check_shape("y_true", y_true, f"spans (B, M, 3), B = {batch}", batch, None, 3)
+        check_numbers("y_true", "labels", y_true[..., 2], y_true[..., 2] >= 0, 0, k)
+        if len(y_pred.shape) < 4:
+            check_shape("y_pred", y_pred, "spans (B, P, 3)", None, None, 3)
+        if sample_weight is None:
+            return 1.0
+        return example_weights(sample_weight, batch, self.dtype, type(self).__name__)
 
     def result(self):
         if self.measure == "precision":
@@ -97,7 +110,8 @@ class BracketF1(keras.metrics.Metric):
         Words that end at `ends` are removed: every position moves left by those before it. With
         100 labels the numbers fit in int32 for sentences of up to 4,000 words.
         """
-        valid = K.all(spans >= 0, axis=-1)
+        known = spans[..., 2] < len(self.labels)
+        valid = K.logical_and(K.all(spans >= 0, axis=-1), known)
         start, end = (
             place - K.sum(K.cast(ends[:, None, :] <= place[:, :, None], "int32"), axis=-1)
             for place in (spans[..., 0], spans[..., 1])

@@ -3,6 +3,7 @@
 import keras
 from keras import ops as K
 
+from keras_struct.layers.targets import token_weights
 from keras_struct.parsers.tree_loss import TreeLoss
 
 
@@ -23,10 +24,12 @@ class LocalCrossEntropy(TreeLoss):
     Call arguments:
         y_true: Gold trees, see `TreeDecoder` for their form; spans may be those of any tree.
         y_pred: The packed scores of a parser head, see `layers.pack`.
-        sample_weight: Weights of the sentences, `(B,)`.
+        sample_weight: Weights of the sentences, `(B,)`, or of the words of dependency trees,
+            `(B, N)`, each of which is a choice; the head of a word of weight 0 does not matter.
 
     Raises:
-        ValueError: If `y_true` has another shape.
+        ValueError: If `y_true` or `sample_weight` has another shape, or `y_true` a word or label
+            that does not exist (under a compiler an infinite loss).
 
     Example:
 
@@ -42,10 +45,20 @@ class LocalCrossEntropy(TreeLoss):
     Stern and Klein (2018), What's going on in neural constituency parsers?, §2 (independent spans).
     """
 
+    weighs_tokens = True
+
     def __init__(self, reduction="sum_over_batch_size", name="local_cross_entropy", dtype=None):
         super().__init__(reduction, name, dtype)
 
-    def tree_loss(self, event, potentials):
+    def word_weights(self, weight, potentials):
+        if potentials.constituency:
+            raise ValueError(
+                "Expected weights of the sentences (B,): spans have no weights of words. "
+                f"Received: shape of sample_weight={tuple(weight.shape)}"
+            )
+        return token_weights(weight, potentials.positions(), potentials.scores.dtype)
+
+    def tree_loss(self, event, potentials, weight=None):
         scores = potentials.scores
         batch, n, _, k = K.shape(scores)
         word = potentials.positions()
@@ -62,4 +75,7 @@ class LocalCrossEntropy(TreeLoss):
         logits = K.where(K.expand_dims(valid, -1), logits, 0.0)
         picked = K.take_along_axis(logits, K.expand_dims(K.where(valid, target, 0), -1), axis=-1)
         losses = K.logsumexp(logits, axis=-1) - picked[..., 0]
+        if weight is not None:
+            valid = K.logical_and(valid, K.not_equal(weight, 0))
+            losses = losses * weight
         return K.sum(K.where(valid, losses, 0.0), axis=tuple(range(1, len(losses.shape))))

@@ -1,16 +1,18 @@
 """What the losses of trees share."""
 
-import keras
+from keras import ops as K
 
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import TreePotentials
-from keras_struct.parsers.tree_target import event_of
+from keras_struct.layers.targets import StructuredLoss
+from keras_struct.parsers.tree_target import read_tree
 
 
-class TreeLoss(keras.losses.Loss):
+class TreeLoss(StructuredLoss):
     """Base class of losses of gold trees under the packed scores of a parser head.
 
-    A subclass implements `tree_loss(event, potentials)`, which returns `(B,)`.
+    A subclass implements `tree_loss(event, potentials)`, which returns `(B,)`. If it weights words,
+    see `StructuredLoss`, there is a third argument where it was given weights.
 
     Args:
         reduction: How Keras reduces the losses of the sentences.
@@ -21,23 +23,29 @@ class TreeLoss(keras.losses.Loss):
         y_true: Constituency trees: `(B, 2N - 1, 3)`, start, end (exclusive) and label of all spans
             of a binary tree, see `chart_spans`. Dependency trees: `(B, N, 2)`, head (0 for the
             root, else the number of the head from 1) and relation, or heads `(B, N)` where there is
-            one relation only. -1 in the padding.
+            one relation only. -1 in the padding. A tree with a word or a label that does not exist
+            has an infinite loss and no gradient, under a compiler; else it is a `ValueError`.
         y_pred: The packed scores of a parser head, see `layers.pack`.
         sample_weight: Weights of the sentences, `(B,)`.
     """
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
-        super().__init__(
-            name=name, reduction=reduction, dtype="float32" if dtype is None else dtype
-        )
+        super().__init__(reduction, name, dtype)
 
     def call(self, y_true, y_pred):
+        y_true, weight = y_true if isinstance(y_true, tuple) else (y_true, None)
         potentials = unpack(y_pred, TreePotentials)
-        return self.tree_loss(event_of(y_true, potentials), potentials)
+        if weight is not None:
+            weight = self.word_weights(weight, potentials)
+        event, exists = read_tree(y_true, potentials, weight)
+        given = () if weight is None else (weight,)
+        losses = self.tree_loss(event, potentials, *given)
+        return K.where(exists, losses, float("inf"))
+
+    def word_weights(self, weight, potentials):
+        """Weights `(B, N)` of words, or a `ValueError`; only where `weighs_tokens` is True."""
+        raise NotImplementedError
 
     def tree_loss(self, event, potentials):
         """The losses `(B,)`, see the class."""
         raise NotImplementedError
-
-    def get_config(self):
-        return {**super().get_config(), "dtype": self.dtype}

@@ -26,7 +26,8 @@ class TreeMaxMargin(TreeLoss):
         sample_weight: Weights of the sentences, `(B,)`.
 
     Raises:
-        ValueError: If `y_true` has another shape, or the margin is not positive.
+        ValueError: If `y_true` or `sample_weight` has another shape, or `y_true` a word or label
+            that does not exist (under a compiler an infinite loss), or the margin is not positive.
 
     Example:
 

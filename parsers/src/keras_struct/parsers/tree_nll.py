@@ -23,7 +23,8 @@ class TreeNLL(TreeLoss):
         sample_weight: Weights of the sentences, `(B,)`.
 
     Raises:
-        ValueError: If `y_true` has another shape.
+        ValueError: If `y_true` or `sample_weight` has another shape, or `y_true` a word or label
+            that does not exist (under a compiler an infinite loss).
 
     Example:
 

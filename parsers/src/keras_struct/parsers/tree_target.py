@@ -6,9 +6,56 @@ from 1 of the head) and relation, or `(B, N)` without relations. Padding is -1. 
 are their places in the array, also behind padding: a mask hides positions, it does not renumber.
 """
 
+import functools
+
 from keras import ops as K
 
 from keras_struct.layers.potentials import positions_of
+from keras_struct.layers.targets import check_numbers, check_shape
+
+
+def read_tree(tree, potentials, weight=None):
+    """The event of a target whose shape was checked, and whether its parts exist, `(B,)`.
+
+    Args:
+        tree: Padded array of a tree.
+        potentials: The `TreePotentials`.
+        weight: Weights of the words `(B, N)` of a dependency tree: where they are 0, a head may be
+            any number.
+
+    Returns:
+        The event, where words and labels that do not exist are others that do; and booleans.
+    """
+    event = event_of(tree, potentials)
+    n, k = potentials.scores.shape[2:]
+    size = K.shape(potentials.scores)[2]
+    if potentials.constituency:
+        spans = K.cast(tree, "int32")
+        start, end, label = (spans[..., axis] for axis in range(3))
+        for what, x, low, high in (
+            ("starts", start, 0, n),
+            ("ends", end, 1, None if n is None else n + 1),
+            ("labels", label, 0, k),
+        ):
+            check_numbers("y_true", what, x, start >= 0, low, high)
+        inside = _all(label >= 0, label < k, start < end, end <= size)
+        exists = K.all(K.logical_or(start < 0, inside), axis=1)
+        return K.minimum(event, k - 1), exists
+    word = potentials.positions()
+    counts = word if weight is None else K.logical_and(word, K.not_equal(weight, 0))
+    place, relation = event[..., 0], event[..., 1]
+    heads = K.cast(tree if len(tree.shape) == 2 else tree[..., 0], "int32")
+    check_numbers("y_true", "heads", heads, counts, 0, None if n is None else n + 1)
+    check_numbers("y_true", "relations", relation, counts, 0, k)
+    known = _all(place >= 0, place < size, relation >= 0, relation < k)
+    place, relation = (K.where(known, x, 0) for x in (place, relation))
+    there = K.take_along_axis(K.cast(word, "int32"), place, axis=1) > 0
+    exists = K.all(K.logical_or(K.logical_not(counts), _all(known, there)), axis=1)
+    return K.stack([place, relation], axis=-1), exists
+
+
+def _all(*conditions):
+    return functools.reduce(K.logical_and, conditions)
 
 
 def event_of(tree, potentials):
@@ -16,12 +63,10 @@ def event_of(tree, potentials):
     tree = K.cast(K.convert_to_tensor(tree), "int32")
     n = K.shape(potentials.scores)[1]
     if not potentials.constituency:
-        return _heads_of(tree, potentials.scores.shape[-1])
-    if len(tree.shape) != 3 or tree.shape[-1] != 3:
-        raise ValueError(
-            "Expected spans (B, M, 3): start, end and label. "
-            f"Received: shape of y_true={tuple(tree.shape)}"
-        )
+        return _heads_of(tree, potentials.scores)
+    batch = potentials.scores.shape[0]
+    expected = f"spans (B, M, 3): start, end and label; B = {batch}"
+    check_shape("y_true", tree, expected, batch, None, 3)
     # A sum over the spans, of which a tree has one in each place: (B, N, N) without scatter.
     dtype, places = potentials.scores.dtype, K.arange(n, dtype="int32")
     starts = K.cast(K.equal(tree[:, :, :1], places), dtype)
@@ -31,14 +76,15 @@ def event_of(tree, potentials):
     return K.cast(K.round(event), "int32") - 1
 
 
-def _heads_of(tree, relations):
+def _heads_of(tree, scores):
+    batch, n, _, relations = scores.shape
     if len(tree.shape) == 2 and relations == 1:
         tree = K.stack([tree, K.zeros_like(tree)], axis=-1)
-    if len(tree.shape) != 3 or tree.shape[-1] != 2:
-        raise ValueError(
-            "Expected heads and relations (B, N, 2), or without relations heads (B, N). "
-            f"Received: shape of y_true={tuple(tree.shape)}"
-        )
+    expected = (
+        f"heads and relations (B, N, 2), or without relations heads (B, N); (B, N) = ({batch}, {n})"
+    )
+    check_shape("y_true", tree, expected, batch, n, 2)
+    tree = K.reshape(tree, (*K.shape(scores)[:2], 2))  # of unknown sizes: not broadcast
     heads = tree[..., 0]
     places = K.arange(K.shape(heads)[1], dtype="int32")
     heads = K.where(K.equal(heads, 0), places, heads - 1)

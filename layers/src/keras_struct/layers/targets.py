@@ -1,0 +1,188 @@
+"""What losses and metrics take beside predictions, decided in one place: targets and weights.
+
+Shapes are compared while a graph is traced, as far as they are known, before anything is computed.
+Numbers are compared where they can be read (see `keras_struct.ops.validation`): a target that does
+not exist is a `ValueError` there. Under a compiler, on every backend, it is an impossible one: its
+loss is infinite and has no gradient, and a metric counts it as not found.
+"""
+
+import keras
+from keras import ops as K
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+from keras_struct.ops.validation import readable
+
+
+def check_shape(name, x, expected, *sizes):
+    """Raise a `ValueError` unless a tensor has this shape, as far as it is known.
+
+    Args:
+        name: Of the argument.
+        x: Tensor.
+        expected: What was expected, in words.
+        *sizes: Of the axes; what is no integer is not known.
+    """
+    if not fits(x.shape, sizes):
+        raise ValueError(f"Expected {expected}. Received: shape of {name}={tuple(x.shape)}")
+
+
+def fits(shape, sizes):
+    """Whether a shape may be these sizes, where each is an integer or unknown."""
+    return len(shape) == len(sizes) and all(
+        not isinstance(have, int) or not isinstance(want, int) or have == want
+        for have, want in zip(shape, sizes, strict=True)
+    )
+
+
+def tags_of(y_true, k, batch=None, n=None, one_hot=True):
+    """Tags `(B, N)`, int32, from `(B, N)`, `(B, N, 1)`, or one-hot `(B, N, K)` where K > 1.
+
+    Args:
+        y_true: Numbers of any of these shapes. A row of a one-hot target without exactly one entry
+            that is 1 is no tag, -1.
+        k: Number of tags.
+        batch: B, if known.
+        n: N, if known.
+        one_hot: Whether one-hot tags are taken.
+    """
+    y_true = K.convert_to_tensor(y_true)
+    shape = y_true.shape
+    vectors = one_hot and k > 1 and fits(shape, (batch, n, k)) and shape[-1] == k
+    if not vectors and not (fits(shape, (batch, n)) or fits(shape, (batch, n, 1))):
+        forms = "(B, N), (B, N, 1) or one-hot (B, N, K)" if one_hot else "(B, N) or (B, N, 1)"
+        raise ValueError(
+            f"Expected tags {forms}, where (B, N) = ({batch}, {n}) and K = {k}. "
+            f"Received: shape of y_true={tuple(shape)}"
+        )
+    if vectors:
+        y_true = K.cast(y_true, "float32")
+        entries = K.sum(K.cast(K.not_equal(y_true, 0), "int32"), axis=-1)
+        sound = K.logical_and(K.equal(K.max(y_true, axis=-1), 1), K.equal(entries, 1))
+        return K.where(sound, K.cast(K.argmax(y_true, axis=-1), "int32"), -1)
+    y_true = K.cast(y_true, "int32")
+    return K.squeeze(y_true, -1) if len(shape) == 3 else y_true
+
+
+def chain_target(y_true, potentials, weight=None):
+    """The target of `ChainPotentials`: tags `(B, N)`, or segments `(B, N, 2)`, int32.
+
+    Args:
+        y_true: As `tags_of` takes it; segments for semi-Markov potentials.
+        potentials: The `ChainPotentials`.
+        weight: Weights of the tokens `(B, N)`: where they are 0, a target may be any number.
+    """
+    scores = potentials.scores
+    (batch, n), k = scores.shape[:2], scores.shape[-1]
+    valid = potentials.positions()
+    if weight is not None:
+        valid = K.logical_and(valid, K.not_equal(weight, 0))
+    if potentials.structure == "semi_markov":
+        y_true = K.convert_to_tensor(y_true)
+        check_shape("y_true", y_true, f"segments (B, N, 2) = ({batch}, {n}, 2)", batch, n, 2)
+        y_true = K.cast(y_true, "int32")
+        starts = K.logical_and(valid, y_true[..., 1] > 0)
+        check_numbers("y_true", "labels", y_true[..., 0], starts, 0, k)
+        # A dynamic shape that does not fit must not broadcast.
+        return K.reshape(y_true, (*K.shape(scores)[:2], 2))
+    tags = K.reshape(tags_of(y_true, k, batch, n), K.shape(scores)[:2])
+    check_numbers("y_true", "tags", tags, valid, 0, k)
+    return tags
+
+
+def check_numbers(name, what, x, valid, low, high):
+    """Raise a `ValueError` if an integer where `valid` is True is below `low` or not below `high`.
+
+    Only where values can be read, and the bounds are known.
+    """
+    if in_symbolic_scope() or not isinstance(high, int):
+        return
+    if not (readable(x) and readable(valid)):
+        return
+    x, valid = (K.convert_to_numpy(y) for y in (x, valid))
+    wrong = valid & ((x < low) | (x >= high))
+    if wrong.any():
+        place = tuple(int(axis[0]) for axis in wrong.nonzero())
+        raise ValueError(
+            f"Expected {what} from {low} to {high - 1}. Received: {name}={x[place]} at {place}"
+        )
+
+
+def example_weights(sample_weight, batch, dtype, owner):
+    """Weights of examples, () or `(B,)`, from (), `(B,)` or `(B, 1)`, or a `ValueError`.
+
+    Args:
+        sample_weight: As Keras hands it on.
+        batch: B, if known.
+        dtype: Of the weights.
+        owner: Who weights examples only, for the message.
+    """
+    weight = K.convert_to_tensor(sample_weight, dtype=dtype)
+    if not of_examples(weight, batch):
+        raise ValueError(
+            f"Expected weights of the examples (B,) = ({batch},): {owner} has no weights of "
+            f"tokens. Received: shape of sample_weight={tuple(weight.shape)}"
+        )
+    return K.squeeze(weight, -1) if len(weight.shape) == 2 else weight
+
+
+def of_examples(weight, batch):
+    """Whether weights are those of examples: (), `(B,)` or `(B, 1)`."""
+    shape = weight.shape
+    return not shape or fits(shape, (batch,)) or (fits(shape, (batch, 1)) and shape[-1] == 1)
+
+
+def token_weights(sample_weight, like, dtype):
+    """Weights `(B, N)` of tokens, from those of examples, (), `(B,)` or `(B, 1)`, or of tokens.
+
+    Args:
+        sample_weight: As Keras hands it on; None for ones.
+        like: Tensor `(B, N)`.
+        dtype: Of the weights.
+    """
+    if sample_weight is None:
+        return K.ones_like(like, dtype=dtype)
+    weight, (batch, n) = K.convert_to_tensor(sample_weight, dtype=dtype), like.shape
+    if len(weight.shape) == 1 and of_examples(weight, batch):
+        weight = K.expand_dims(weight, -1)
+    elif not of_examples(weight, batch) and not fits(weight.shape, (batch, n)):
+        raise ValueError(
+            f"Expected weights of the examples (B,) or of the tokens (B, N) = ({batch}, {n}). "
+            f"Received: shape of sample_weight={tuple(weight.shape)}"
+        )
+    return K.broadcast_to(weight, K.shape(like))
+
+
+class StructuredLoss(keras.losses.Loss):
+    """Base class of losses that give one number for an example, however many tokens it has.
+
+    A subclass implements `call`, which returns `(B,)`. One whose attribute `weighs_tokens` is True
+    is called with `y_true=(y_true, weights)` where Keras was given weights `(B, N)`, and applies
+    them; the others refuse those, which would be multiplied by the losses of the examples.
+    """
+
+    weighs_tokens = False
+
+    def __init__(self, reduction, name, dtype):
+        super().__init__(
+            name=name, reduction=reduction, dtype="float32" if dtype is None else dtype
+        )
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        y_true = K.convert_to_tensor(y_true, dtype=self.dtype)
+        if sample_weight is None:
+            return super().__call__(y_true, y_pred)
+        weight = K.convert_to_tensor(sample_weight, dtype=self.dtype)
+        batch = keras.tree.flatten(y_pred)[0].shape[0]
+        if not self.weighs_tokens or of_examples(weight, batch):
+            weight = example_weights(weight, batch, self.dtype, type(self).__name__)
+            return super().__call__(y_true, y_pred, weight)
+        if self.reduction == "mean_with_sample_weight":
+            raise ValueError(
+                "Expected another reduction with weights of tokens: the loss is a sum over them. "
+                f"Received: reduction={self.reduction!r}, "
+                f"shape of sample_weight={tuple(weight.shape)}"
+            )
+        return super().__call__((y_true, weight), y_pred)
+
+    def get_config(self):
+        return {**super().get_config(), "dtype": self.dtype}
