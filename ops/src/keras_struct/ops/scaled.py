@@ -37,13 +37,19 @@ def from_log(x):
     exists = x > INFEASIBLE
     x = array.where(exists, x, ops.zeros_like(x))
     e = ops.stop_gradient(array.round(x * LOG2_E))
-    rest = (x - e * LN2_HIGH) - e * LN2_LOW
+    upper = _upper(e)
+    rest = ((x - upper * LN2_HIGH) - (e - upper) * LN2_HIGH) - e * LN2_LOW
     # Of numbers with more digits than the mantissa has, the rest is their rounding error.
     one = ops.ones_like(x)
     excess = ops.stop_gradient(rest - array.maximum(-one, -array.maximum(-one, -rest)))
     m = array.exp(rest - excess)
     zero = ops.zeros_like(x)
     return Scaled(array.where(exists, m, zero), array.where(exists, e, zero + EMPTY))
+
+
+def _upper(e):
+    """The upper part of whole numbers; of both parts the product with `LN2_HIGH` is exact."""
+    return ops.stop_gradient(array.round(e * (1 / 4096)) * 4096)
 
 
 def to_log(x):
@@ -60,7 +66,7 @@ def to_log_pair(x):
     exists = x.m > 0
     zero = ops.zeros_like(x.m)
     e = array.where(exists, x.e, zero)
-    upper = array.round(e * (1 / 4096)) * 4096  # of both parts the product with LN2_HIGH is exact
+    upper = _upper(e)
     high, low = two_sum(upper * LN2_HIGH, (e - upper) * LN2_HIGH)
     low = low + (e * LN2_LOW + array.log(array.where(exists, x.m, ops.ones_like(x.m))))
     return array.where(exists, high, zero + FORBIDDEN), array.where(exists, low, zero)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_struct.ops import array, scaled
-from keras_struct.ops.exact_sum import exact_sum
+from keras_struct.ops.exact_sum import exact_sum, two_sum
 from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.noise import perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
@@ -211,7 +211,11 @@ def _weights(arcs):
     """The matrix (B, N, N+1), each row over its largest, and the logarithms of those (B, N)."""
     peaks = ops.stop_gradient(array.max(arcs, 2))
     peaks = array.where(peaks > INFEASIBLE, peaks, ops.zeros_like(peaks))
-    return scaled.from_log(_to_matrix(arcs - peaks[:, :, None], FORBIDDEN)), peaks
+    exists = arcs > INFEASIBLE
+    high, low = two_sum(arcs, -peaks[:, :, None])
+    low = array.exp(array.where(exists, low, ops.zeros_like(low)))
+    m, e = scaled.from_log(_to_matrix(high, FORBIDDEN))
+    return Scaled(m * _to_matrix(low, 1.0), e), peaks
 
 
 def _shares(problem):
