@@ -213,9 +213,9 @@ def _weights(arcs):
     peaks = array.where(peaks > INFEASIBLE, peaks, ops.zeros_like(peaks))
     exists = arcs > INFEASIBLE
     high, low = two_sum(arcs, -peaks[:, :, None])
-    low = array.exp(array.where(exists, low, ops.zeros_like(low)))
-    m, e = scaled.from_log(_to_matrix(high, FORBIDDEN))
-    return Scaled(m * _to_matrix(low, 1.0), e), peaks
+    low = array.where(exists, low, ops.zeros_like(low))
+    parts = scaled.from_log(_to_matrix(high, FORBIDDEN)), scaled.from_log(_to_matrix(low, 0.0))
+    return scaled.times(*parts), peaks
 
 
 def _shares(problem):
