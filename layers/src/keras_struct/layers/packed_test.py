@@ -213,7 +213,10 @@ def test_double_precision_stays():
         (lambda: header(np.zeros((2, 9, 3), "float32")), "begin with 10000"),
         (lambda: unpack(pack(potentials_of(3, 1)), ChainPotentials), "'semi_markov'.. Received"),
         (lambda: unpack(pack(potentials_of(3, 0))[:, 0]), "begin with 10200"),
-        (lambda: unpack(pack(potentials_of(6, 1))[:, :, :, :, :, :, :, 1:]), "begin with 10601"),
+        (
+            lambda: unpack(numpy(pack(potentials_of(6, 1)))[:, :, :, :, :, :, :, 1:]),
+            "begin with 10601",
+        ),
         (lambda: StructuredNLL()(np.zeros((2, 4)), pack(potentials_of(2, 0))), "'linear_chain'"),
         (lambda: StructuredDecoder()(pack(potentials_of(5, 0))), "'linear_chain'"),
         (
