@@ -19,6 +19,8 @@ class AlignmentCrossEntropy(AlignmentLoss):
         reduction: How Keras reduces the losses of the alignments.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+        zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
+            gradient.
 
     Call arguments:
         y_true: A path: the nodes `(B, N, 2)` as `argmax` of `ops.smith_waterman` and its like gives
@@ -54,8 +56,9 @@ class AlignmentCrossEntropy(AlignmentLoss):
         reduction="sum_over_batch_size",
         name="alignment_cross_entropy",
         dtype=None,
+        zero_infinity=False,
     ):
-        super().__init__(reference, reduction, name, dtype)
+        super().__init__(reference, reduction, name, dtype, zero_infinity)
 
     def alignment_loss(self, y_true, potentials, alignments):
         if self.reference == "path":

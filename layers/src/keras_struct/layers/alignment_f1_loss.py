@@ -19,6 +19,8 @@ class AlignmentF1Loss(AlignmentLoss):
         reduction: How Keras reduces the losses of the alignments.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+        zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
+            gradient.
 
     Call arguments:
         y_true: The reference alignment, see `AlignmentCrossEntropy`.
@@ -47,8 +49,9 @@ class AlignmentF1Loss(AlignmentLoss):
         reduction="sum_over_batch_size",
         name="alignment_f1_loss",
         dtype=None,
+        zero_infinity=False,
     ):
-        super().__init__(reference, reduction, name, dtype)
+        super().__init__(reference, reduction, name, dtype, zero_infinity)
 
     def alignment_loss(self, y_true, potentials, alignments):
         p = alignments.marginals()

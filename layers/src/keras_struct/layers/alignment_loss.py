@@ -16,11 +16,11 @@ class AlignmentLoss(StructuredLoss):
     `AlignmentPotentials` and their distribution, and returns `(B,)`.
     """
 
-    def __init__(self, reference, reduction, name, dtype):
-        super().__init__(reduction, name, dtype)
+    def __init__(self, reference, reduction, name, dtype, zero_infinity):
+        super().__init__(reduction, name, dtype, zero_infinity)
         self.reference = check_reference(reference)
 
-    def call(self, y_true, y_pred):
+    def losses(self, y_true, y_pred):
         y_true, potentials, exists = read_reference(self.reference, y_true, y_pred)
         losses = self.alignment_loss(y_true, potentials, potentials.distribution())
         return losses if exists is None else K.where(exists, losses, float("inf"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_struct import layers, ops
-from keras_struct.layers.targets import tags_of
+from keras_struct.layers.chain_targets import tags_of
 from keras_struct.ops.testing import BACKEND, HAS_GRADIENTS, array, grad, tensor
 
 K = 3
@@ -78,7 +78,9 @@ def test_forms_of_tags_where_sizes_are_one():
         tags = TAGS[:batch, :n] % k
         for form in (tags, tags[..., None], *([np.eye(k)[tags]] if k > 1 else [])):
             for sizes in ((batch, n), (None, None)):
-                np.testing.assert_array_equal(array(tags_of(form, k, *sizes)), tags)
+                valid = tensor(np.ones((batch, n)), "bool")
+                found = tags_of(form, k, valid, None, *sizes).event
+                np.testing.assert_array_equal(array(found), tags)
 
 
 def test_a_weight_of_an_example_is_one_of_its_only_token():

@@ -19,7 +19,7 @@ class SequenceLoss(StructuredLoss):
         given = (y_pred,) if mask is None else (y_pred, mask)
         return super().__call__(y_true, given, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def losses(self, y_true, y_pred):
         y_pred, mask = (*y_pred, None)[:2]
         check_shape("y_pred", y_pred, "predictions (B, N, F)", None, None, None)
         mask = None if mask is None else K.cast(mask, "bool")

@@ -26,6 +26,8 @@ class SoftDTW(SequenceLoss):
         reduction: How Keras reduces the losses of the series.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+        zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
+            gradient.
 
     Call arguments:
         y_true: `(B, L1, F)`; a point with a NaN is missing, wherever it stands.
@@ -57,8 +59,9 @@ class SoftDTW(SequenceLoss):
         reduction="sum_over_batch_size",
         name="soft_dtw",
         dtype=None,
+        zero_infinity=False,
     ):
-        super().__init__(reduction, name, dtype)
+        super().__init__(reduction, name, dtype, zero_infinity)
         self.temperature = check_temperature(temperature)
         self.band = check_band(band)
         self.divergence = divergence

@@ -6,8 +6,9 @@ import keras
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.chain_targets import tag_numbers
 from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature, pair_extent
-from keras_struct.layers.targets import check_numbers, tags_of
+from keras_struct.layers.targets import check_numbers
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -29,6 +30,8 @@ class SoftEditDistance(SequenceLoss):
         reduction: How Keras reduces the losses of the sequences.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+        zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
+            gradient.
 
     Call arguments:
         y_true: Integer tokens `(B, L1)` or `(B, L1, 1)`, from 0 to K - 1, or `padding`.
@@ -63,8 +66,9 @@ class SoftEditDistance(SequenceLoss):
         reduction="sum_over_batch_size",
         name="soft_edit_distance",
         dtype=None,
+        zero_infinity=False,
     ):
-        super().__init__(reduction, name, dtype)
+        super().__init__(reduction, name, dtype, zero_infinity)
         costs = {"substitution": substitution, "deletion": deletion, "insertion": insertion}
         if not all(0 <= cost < math.inf for cost in costs.values()):
             raise ValueError(f"Expected finite costs >= 0. Received: costs={costs}")
@@ -75,7 +79,7 @@ class SoftEditDistance(SequenceLoss):
 
     def sequence_loss(self, y_true, y_pred, mask):
         k = y_pred.shape[-1]
-        y_true = tags_of(y_true, k, y_pred.shape[0], one_hot=False)
+        y_true = tag_numbers(y_true, k, y_pred.shape[0], sets=False)
         valid = K.not_equal(y_true, self.padding)
         check_numbers("y_true", "tokens", y_true, valid, 0, k)
         known = K.logical_and(y_true >= 0, y_true < k)

@@ -6,12 +6,13 @@ import keras
 import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.chain_targets import chain_target, check_ignore_index, tags_of
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import last_start
 from keras_struct.layers.sequence_mask import extent, keras_mask
 from keras_struct.layers.tag_scheme import span_tables
-from keras_struct.layers.targets import chain_target, check_numbers, tags_of, token_weights
+from keras_struct.layers.targets import token_weights
 from keras_struct.ops.masks import places_of
 
 MEASURES = ("f1", "precision", "recall")
@@ -36,11 +37,14 @@ class SpanF1(keras.metrics.Metric):
             give `sample_weight` there).
         name: Name of the metric, by default `span_f1`, `span_precision` or `span_recall`.
         dtype: Dtype of the metric.
+        ignore_index: Label of a tag that is not known, see `StructuredNLL`. Tokens whose tag is not
+            known, also where several are allowed, are left out of both sequences of tags, as is
+            usual with the further pieces of a word; and segments that start at one.
 
     Call arguments:
         y_true: Tags `(B, N)`, `(B, N, 1)` or one-hot `(B, N, K)`, or segments `(B, N, 2)` for a
             `SemiMarkovCRF`, see `StructuredNLL`; what they hold in the padding is ignored. If
-            `from_potentials` is False, negative tags are padding.
+            `from_potentials` is False, negative tags are not known.
         y_pred: Predictions, see `from_potentials`.
         sample_weight: Weights of the sequences, `(B,)`, or of the tokens, `(B, N)`; a span has the
             weight of its last token (of a `SemiMarkovCRF`, its first).
@@ -59,13 +63,22 @@ class SpanF1(keras.metrics.Metric):
     Source: Tjong Kim Sang and Buchholz (2000), Introduction to the CoNLL-2000 Shared Task.
     """
 
-    def __init__(self, labels, measure="f1", from_potentials=True, name=None, dtype=None):
+    def __init__(
+        self,
+        labels,
+        measure="f1",
+        from_potentials=True,
+        name=None,
+        dtype=None,
+        ignore_index=-100,
+    ):
         if measure not in MEASURES:
             raise ValueError(f"Expected a measure among {MEASURES}. Received: measure={measure!r}")
         super().__init__(name=f"span_{measure}" if name is None else name, dtype=dtype)
         self.labels = list(labels)
         self.measure = measure
         self.from_potentials = from_potentials
+        self.ignore_index = check_ignore_index(ignore_index)
         self.right = self.add_variable((), "zeros", name="right")
         self.predicted = self.add_variable((), "zeros", name="predicted")
         self.target = self.add_variable((), "zeros", name="target")
@@ -100,9 +113,13 @@ class SpanF1(keras.metrics.Metric):
         self._check_labels(potentials.scores.shape[-1])
         valid = potentials.positions()
         weight = token_weights(sample_weight, valid, self.dtype)
-        y_true = chain_target(y_true, potentials, weight)
-        best = potentials.distribution().argmax()
-        return best, y_true, valid, weight, potentials.mask is not None
+        target = chain_target(y_true, potentials, weight, self.ignore_index)
+        best, known = potentials.distribution().argmax(), K.logical_and(valid, target.single)
+        if len(best.shape) == 3:  # a segment goes on where what starts is not known
+            weight = weight * K.cast(known, self.dtype)
+            return best, target.event, valid, weight, potentials.mask is not None
+        holes = potentials.mask is not None or target.allowed is not None
+        return best, target.event, known, weight, holes
 
     def _tags(self, y_true, y_pred, sample_weight):
         """The same of tags `(B, N)` or scores `(B, N, K)`."""
@@ -114,10 +131,11 @@ class SpanF1(keras.metrics.Metric):
         tags = K.cast(tags, "int32")
         valid = K.ones_like(tags, dtype="bool") if mask is None else K.cast(mask, "bool")
         weight = token_weights(sample_weight, valid, self.dtype)
-        y_true = K.reshape(tags_of(y_true, k, *tags.shape), K.shape(tags))
-        counts = K.logical_and(K.logical_and(valid, K.not_equal(weight, 0)), y_true >= 0)
-        check_numbers("y_true", "tags", y_true, counts, 0, k)
-        return tags, y_true, valid, weight, "mask" in extent(mask)
+        counts = K.logical_and(valid, K.not_equal(weight, 0))
+        batch, n = tags.shape
+        target = tags_of(y_true, k, counts, self.ignore_index, batch, n, negative=True)
+        holes = "mask" in extent(mask) or target.allowed is not None
+        return tags, target.event, K.logical_and(valid, target.single), weight, holes
 
     def _check_labels(self, k):
         if k != len(self.labels):
@@ -159,6 +177,7 @@ class SpanF1(keras.metrics.Metric):
             "labels": self.labels,
             "measure": self.measure,
             "from_potentials": self.from_potentials,
+            "ignore_index": self.ignore_index,
         }
 
 

@@ -3,15 +3,22 @@
 import keras
 from keras import ops as K
 
+from keras_struct.layers.chain_targets import chain_target, check_ignore_index
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import ChainPotentials
-from keras_struct.layers.targets import StructuredLoss, chain_target, token_weights
+from keras_struct.layers.targets import StructuredLoss, token_weights
 from keras_struct.layers.token_nll import weighted_nll
 
 
 @keras.saving.register_keras_serializable("keras_struct")
 class StructuredNLL(StructuredLoss):
     """Negative log-likelihood, in nats per sequence, of the target of a `CRF` or a `SemiMarkovCRF`.
+
+    What a target leaves open is summed out, exactly: the loss is minus the log-probability of all
+    sequences that agree with what is known. A token is left open wholly by the label
+    `ignore_index`, as the further pieces of a word are in data for subword taggers, and partly by a
+    row of several 1 in a one-hot target. It stays a part of the sequence; what should be none, so
+    that the tags before and after it are neighbours, is masked in the head.
 
     With weights of tokens, for a `CRF`, it is the sum over the tokens of weight times
     `-log p(tag | observed tags before it)`, where those of weight 0 are not observed. So weights 0
@@ -22,16 +29,25 @@ class StructuredNLL(StructuredLoss):
         reduction: How Keras reduces the losses of the sequences.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+        zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
+            gradient.
         class_weights: For a `CRF`, weights of the tags, a number >= 0 for each or a dict
             `{tag: weight}` with 1 for the others: every token has the weight of its true tag, times
-            its sample weight. (`class_weight` of `fit` is one weight for a sequence, of a tag that
-            Keras takes from it by an argmax over time: not this.)
+            its sample weight; where several tags are allowed, their mean weight. (`class_weight`
+            of `fit` is one weight for a sequence, of a tag that Keras takes from it by an argmax
+            over time: not this.)
+        ignore_index: Label of a tag that is not known, such as -100 or -1; None for no such label.
+            In segments a length of `ignore_index`, below -1, says that nothing is known of what
+            starts at the token, as a label that the segment may have any label. It costs a second
+            sweep where a compiler cannot see that all is known; not with None.
 
     Call arguments:
-        y_true: Integer tags `(B, N)` or `(B, N, 1)`, or one-hot tags `(B, N, K)`; segments
-            `(B, N, 2)` for a `SemiMarkovCRF`; what they hold in the padding is ignored. A target
-            that the constraints forbid has an infinite loss and no gradient. So has one with a tag
-            that does not exist, under a compiler; else it is a `ValueError`.
+        y_true: Integer tags `(B, N)` or `(B, N, 1)`; one-hot tags `(B, N, K)`, or booleans that
+            are True for every tag that a token may have; segments `(B, N, 2)` for a
+            `SemiMarkovCRF`; what they hold in the padding is ignored. A target that is impossible,
+            since the constraints forbid it or a segment is longer than `max_length`, has an
+            infinite loss, or 0 if `zero_infinity`, and no gradient. So has one with a tag that does
+            not exist, under a compiler; else it is a `ValueError`.
         y_pred: The packed potentials that a `CRF` or a `SemiMarkovCRF` returns.
         sample_weight: Weights of the sequences, `(B,)`, or for a `CRF` of the tokens, `(B, N)`.
 
@@ -56,16 +72,19 @@ class StructuredNLL(StructuredLoss):
         name="structured_nll",
         dtype=None,
         class_weights=None,
+        ignore_index=-100,
+        zero_infinity=False,
     ):
-        super().__init__(reduction, name, dtype)
+        super().__init__(reduction, name, dtype, zero_infinity)
         self.class_weights = _as_class_weights(class_weights)
+        self.ignore_index = check_ignore_index(ignore_index)
 
-    def call(self, y_true, y_pred):
+    def losses(self, y_true, y_pred):
         y_true, weight = y_true if isinstance(y_true, tuple) else (y_true, None)
         potentials = unpack(y_pred, ChainPotentials)
         if weight is None and self.class_weights is None:
-            target = chain_target(y_true, potentials)
-            return -potentials.distribution().log_prob(target)
+            target = chain_target(y_true, potentials, ignore_index=self.ignore_index)
+            return -target.log_likelihood(potentials)
         if potentials.structure == "semi_markov":
             raise ValueError(
                 "Expected weights of the sequences (B,): the likelihood of segments has no weights "
@@ -78,11 +97,12 @@ class StructuredNLL(StructuredLoss):
             )
         like = potentials.scores[..., 0]
         weight = token_weights(weight, like, like.dtype)
-        target = chain_target(y_true, potentials, weight)
-        return weighted_nll(potentials, target, weight * self._weights_of(target, potentials))
+        target = chain_target(y_true, potentials, weight, self.ignore_index)
+        sets = target.tag_sets(potentials.scores.shape[-1])
+        return weighted_nll(potentials, sets, weight * self._weights_of(sets, potentials))
 
-    def _weights_of(self, tags, potentials):
-        """The class weights of tags `(B, N)`; 1 for a tag that does not exist."""
+    def _weights_of(self, sets, potentials):
+        """The mean class weights of sets of tags `(B, N, K)`; 1 where there is none."""
         if self.class_weights is None:
             return 1.0
         k, dtype = potentials.scores.shape[-1], potentials.scores.dtype
@@ -96,14 +116,18 @@ class StructuredNLL(StructuredLoss):
                 f"Received: class_weights={self.class_weights}"
             )
         others = K.convert_to_tensor(given, dtype) - 1.0
-        is_tag = K.equal(K.expand_dims(tags, -1), K.arange(k, dtype="int32"))
-        return 1.0 + K.sum(K.where(is_tag, others, K.zeros_like(others)), axis=-1)
+        sets = K.cast(sets, dtype)
+        return 1.0 + K.sum(sets * others, axis=-1) / K.maximum(K.sum(sets, axis=-1), 1.0)
 
     def get_config(self):
         weights = self.class_weights
         if isinstance(weights, dict):  # the keys of JSON are strings
             weights = {str(tag): weight for tag, weight in weights.items()}
-        return {**super().get_config(), "class_weights": weights}
+        return {
+            **super().get_config(),
+            "class_weights": weights,
+            "ignore_index": self.ignore_index,
+        }
 
 
 def _as_class_weights(weights):

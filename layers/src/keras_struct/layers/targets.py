@@ -34,65 +34,11 @@ def fits(shape, sizes):
     )
 
 
-def tags_of(y_true, k, batch=None, n=None, one_hot=True):
-    """Tags `(B, N)`, int32, from `(B, N)`, `(B, N, 1)`, or one-hot `(B, N, K)` where K > 1.
-
-    Args:
-        y_true: Numbers of any of these shapes. A row of a one-hot target without exactly one entry
-            that is 1 is no tag, -1.
-        k: Number of tags.
-        batch: B, if known.
-        n: N, if known.
-        one_hot: Whether one-hot tags are taken.
-    """
-    y_true = K.convert_to_tensor(y_true)
-    shape = y_true.shape
-    vectors = one_hot and k > 1 and fits(shape, (batch, n, k)) and shape[-1] == k
-    if not vectors and not (fits(shape, (batch, n)) or fits(shape, (batch, n, 1))):
-        forms = "(B, N), (B, N, 1) or one-hot (B, N, K)" if one_hot else "(B, N) or (B, N, 1)"
-        raise ValueError(
-            f"Expected tags {forms}, where (B, N) = ({batch}, {n}) and K = {k}. "
-            f"Received: shape of y_true={tuple(shape)}"
-        )
-    if vectors:
-        y_true = K.cast(y_true, "float32")
-        entries = K.sum(K.cast(K.not_equal(y_true, 0), "int32"), axis=-1)
-        sound = K.logical_and(K.equal(K.max(y_true, axis=-1), 1), K.equal(entries, 1))
-        return K.where(sound, K.cast(K.argmax(y_true, axis=-1), "int32"), -1)
-    y_true = K.cast(y_true, "int32")
-    return K.squeeze(y_true, -1) if len(shape) == 3 else y_true
-
-
-def chain_target(y_true, potentials, weight=None):
-    """The target of `ChainPotentials`: tags `(B, N)`, or segments `(B, N, 2)`, int32.
-
-    Args:
-        y_true: As `tags_of` takes it; segments for semi-Markov potentials.
-        potentials: The `ChainPotentials`.
-        weight: Weights of the tokens `(B, N)`: where they are 0, a target may be any number.
-    """
-    scores = potentials.scores
-    (batch, n), k = scores.shape[:2], scores.shape[-1]
-    valid = potentials.positions()
-    if weight is not None:
-        valid = K.logical_and(valid, K.not_equal(weight, 0))
-    if potentials.structure == "semi_markov":
-        y_true = K.convert_to_tensor(y_true)
-        check_shape("y_true", y_true, f"segments (B, N, 2) = ({batch}, {n}, 2)", batch, n, 2)
-        y_true = K.cast(y_true, "int32")
-        starts = K.logical_and(valid, y_true[..., 1] > 0)
-        check_numbers("y_true", "labels", y_true[..., 0], starts, 0, k)
-        # A dynamic shape that does not fit must not broadcast.
-        return K.reshape(y_true, (*K.shape(scores)[:2], 2))
-    tags = K.reshape(tags_of(y_true, k, batch, n), K.shape(scores)[:2])
-    check_numbers("y_true", "tags", tags, valid, 0, k)
-    return tags
-
-
-def check_numbers(name, what, x, valid, low, high):
+def check_numbers(name, what, x, valid, low, high, others=""):
     """Raise a `ValueError` if an integer where `valid` is True is below `low` or not below `high`.
 
-    Only where values can be read, and the bounds are known.
+    Only where values can be read, and the bounds are known. The message names `others`, which are
+    expected, too.
     """
     if in_symbolic_scope() or not isinstance(high, int):
         return
@@ -103,7 +49,8 @@ def check_numbers(name, what, x, valid, low, high):
     if wrong.any():
         place = tuple(int(axis[0]) for axis in wrong.nonzero())
         raise ValueError(
-            f"Expected {what} from {low} to {high - 1}. Received: {name}={x[place]} at {place}"
+            f"Expected {what} from {low} to {high - 1}{others}. "
+            f"Received: {name}={x[place]} at {place}"
         )
 
 
@@ -155,17 +102,18 @@ def token_weights(sample_weight, like, dtype):
 class StructuredLoss(keras.losses.Loss):
     """Base class of losses that give one number for an example, however many tokens it has.
 
-    A subclass implements `call`, which returns `(B,)`. One whose attribute `weighs_tokens` is True
-    is called with `y_true=(y_true, weights)` where Keras was given weights `(B, N)`, and applies
-    them; the others refuse those, which would be multiplied by the losses of the examples.
+    A subclass implements `losses`, which returns `(B,)`. One whose attribute `weighs_tokens` is
+    True is called with `y_true=(y_true, weights)` where Keras was given weights `(B, N)`, and
+    applies them; the others refuse those, which would be multiplied by the losses of the examples.
     """
 
     weighs_tokens = False
 
-    def __init__(self, reduction, name, dtype):
+    def __init__(self, reduction, name, dtype, zero_infinity=False):
         super().__init__(
             name=name, reduction=reduction, dtype="float32" if dtype is None else dtype
         )
+        self.zero_infinity = bool(zero_infinity)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_true = K.convert_to_tensor(y_true, dtype=self.dtype)
@@ -184,5 +132,19 @@ class StructuredLoss(keras.losses.Loss):
             )
         return super().__call__((y_true, weight), y_pred)
 
+    def call(self, y_true, y_pred):
+        losses = self.losses(y_true, y_pred)
+        if not self.zero_infinity:
+            return losses
+        return K.where(K.equal(losses, float("inf")), K.zeros_like(losses), losses)
+
+    def losses(self, y_true, y_pred):
+        """The losses `(B,)`, infinite and without a gradient for what is impossible."""
+        raise NotImplementedError
+
     def get_config(self):
-        return {**super().get_config(), "dtype": self.dtype}
+        return {
+            **super().get_config(),
+            "dtype": self.dtype,
+            "zero_infinity": self.zero_infinity,
+        }

@@ -8,8 +8,11 @@ from keras_struct.ops.masks import places_of
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE, clean
 
 
-def weighted_nll(potentials, tags, weight):
+def weighted_nll(potentials, sets, weight):
     """Sum over the tokens of their weight times `-log p(tag | the tags before it)`, `(B,)`.
+
+    Where a token may have several tags, its term is that of the set: `-log p(tag in its set | tags
+    before it in theirs)`.
 
     A token of weight 0 is not observed: it counts as nothing, and later tokens do not know its tag.
     So with weights 0 and 1 this is the negative log-likelihood of the observed tags, summed over
@@ -18,27 +21,26 @@ def weighted_nll(potentials, tags, weight):
 
     Args:
         potentials: `ChainPotentials` of linear chains.
-        tags: `(B, N)` integers.
+        sets: `(B, N, K)` booleans: which tags a token may have.
         weight: `(B, N)` numbers.
 
     Returns:
         `(B,)`; infinite, without a gradient, where an observed tag is impossible.
     """
-    scores, k = potentials.scores, potentials.scores.shape[-1]
+    scores = potentials.scores
     valid = potentials.positions()
     weight = K.where(valid, K.cast(weight, scores.dtype), K.zeros_like(scores[..., 0]))
     if potentials.mask is not None:
         places = places_of(valid)
-        scores, tags, weight = (places.gather(x, 1) for x in (scores, tags, weight))
-        valid = mask_from_lengths(places.lengths, K.shape(tags)[1])
+        scores, sets, weight = (places.gather(x, 1) for x in (scores, sets, weight))
+        valid = mask_from_lengths(places.lengths, K.shape(sets)[1])
     unary = clean(scores, K.expand_dims(valid, -1))
     transitions, start, end = (
         None if x is None else clean(K.cast(x, unary.dtype))
         for x in (potentials.transitions, potentials.start, potentials.end)
     )
-    is_tag = K.equal(K.expand_dims(tags, -1), K.arange(k, dtype="int32"))
     observed = K.not_equal(weight, 0)
-    losses, exists = _surprises(unary, valid, is_tag, observed, transitions, start, end)
+    losses, exists = _surprises(unary, valid, sets, observed, transitions, start, end)
     impossible = K.logical_and(observed, losses > -INFEASIBLE)
     counts = K.logical_and(observed, K.logical_not(impossible))
     total = K.sum(weight * K.where(counts, losses, K.zeros_like(losses)), axis=1)
@@ -48,7 +50,7 @@ def weighted_nll(potentials, tags, weight):
     return K.where(wrong, float("inf"), total)
 
 
-def _surprises(unary, valid, is_tag, observed, transitions, start, end):
+def _surprises(unary, valid, sets, observed, transitions, start, end):
     """`-log p(tag | observed tags before it)` `(B, N)`, and whether any sequence exists `(B,)`.
 
     `later` is what the tags after a position add for each tag there, as in the backward algorithm;
@@ -68,25 +70,23 @@ def _surprises(unary, valid, is_tag, observed, transitions, start, end):
 
     def forward(carry, x):
         (earlier,) = carry
-        unary, later, is_tag, observed = x
+        unary, later, allowed, observed = x
         here = earlier + unary
         whole = here + later
-        tag = K.max(K.where(is_tag, whole, K.full_like(whole, 2 * FORBIDDEN)), axis=1)
-        loss = K.logsumexp(whole, axis=1) - tag
+        some = K.logsumexp(K.where(allowed, whole, K.full_like(whole, 2 * FORBIDDEN)), axis=1)
+        loss = K.logsumexp(whole, axis=1) - some
         here = K.where(
-            K.logical_or(is_tag, K.logical_not(observed)[:, None]),
+            K.logical_or(allowed, K.logical_not(observed)[:, None]),
             here,
             K.full_like(here, FORBIDDEN),
         )
         earlier = K.logsumexp(here[:, :, None] + transitions, axis=1)
         return (_centred(earlier),), (loss, K.max(whole, axis=1))
 
-    unary, follows, is_tag, observed = (
-        K.swapaxes(x, 0, 1) for x in (unary, follows, is_tag, observed)
-    )
+    unary, follows, sets, observed = (K.swapaxes(x, 0, 1) for x in (unary, follows, sets, observed))
     _, (later,) = array.scan(backward, (nothing,), (unary, follows), (nothing,), reverse=True)
     like = (nothing[:, 0], nothing[:, 0])
-    _, (losses, best) = array.scan(forward, (start,), (unary, later, is_tag, observed), like)
+    _, (losses, best) = array.scan(forward, (start,), (unary, later, sets, observed), like)
     return K.swapaxes(losses, 0, 1), best[0] > INFEASIBLE
 
 

@@ -3,10 +3,11 @@
 import keras
 from keras import ops as K
 
+from keras_struct.layers.chain_targets import chain_target, check_ignore_index
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import token_labels
-from keras_struct.layers.targets import chain_target, example_weights, token_weights
+from keras_struct.layers.targets import example_weights, token_weights
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -19,10 +20,12 @@ class ViterbiAccuracy(keras.metrics.Mean):
     Args:
         name: Name of the metric.
         dtype: Dtype of the metric.
+        ignore_index: Label of a tag that is not known, see `StructuredNLL`: it does not count.
 
     Call arguments:
         y_true: Tags `(B, N)`, `(B, N, 1)` or one-hot `(B, N, K)`, or segments `(B, N, 2)` for a
-            `SemiMarkovCRF`, see `StructuredNLL`; what they hold in the padding is ignored.
+            `SemiMarkovCRF`, see `StructuredNLL`; what they hold in the padding is ignored. Where a
+            token may have several tags, each of them is right.
         y_pred: The packed potentials that a `CRF` or a `SemiMarkovCRF` returns.
         sample_weight: Weights of the sequences, `(B,)`, or of the tokens, `(B, N)`.
 
@@ -37,15 +40,19 @@ class ViterbiAccuracy(keras.metrics.Mean):
     0.667
     """
 
-    def __init__(self, name="viterbi_accuracy", dtype=None):
+    def __init__(self, name="viterbi_accuracy", dtype=None, ignore_index=-100):
         super().__init__(name=name, dtype=dtype)
+        self.ignore_index = check_ignore_index(ignore_index)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         potentials = _potentials(y_pred)
         weight = token_weights(sample_weight, potentials.positions(), self.dtype)
-        right, valid = _right_tags(y_true, potentials, weight)
-        weight = weight * K.cast(valid, self.dtype)
+        right, known = _right_tags(y_true, potentials, self.ignore_index, weight)
+        weight = weight * K.cast(known, self.dtype)
         super().update_state(K.cast(right, self.dtype), sample_weight=weight)
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_index": self.ignore_index}
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -55,10 +62,12 @@ class ViterbiSequenceAccuracy(keras.metrics.Mean):
     Args:
         name: Name of the metric.
         dtype: Dtype of the metric.
+        ignore_index: Label of a tag that is not known, see `StructuredNLL`: it does not count.
 
     Call arguments:
         y_true: Tags `(B, N)`, `(B, N, 1)` or one-hot `(B, N, K)`, or segments `(B, N, 2)` for a
-            `SemiMarkovCRF`, see `StructuredNLL`; what they hold in the padding is ignored.
+            `SemiMarkovCRF`, see `StructuredNLL`; what they hold in the padding is ignored. Where a
+            token may have several tags, each of them is right.
         y_pred: The packed potentials that a `CRF` or a `SemiMarkovCRF` returns.
         sample_weight: Weights of the sequences, `(B,)`.
 
@@ -73,27 +82,34 @@ class ViterbiSequenceAccuracy(keras.metrics.Mean):
     1.0
     """
 
-    def __init__(self, name="viterbi_sequence_accuracy", dtype=None):
+    def __init__(self, name="viterbi_sequence_accuracy", dtype=None, ignore_index=-100):
         super().__init__(name=name, dtype=dtype)
+        self.ignore_index = check_ignore_index(ignore_index)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         potentials = _potentials(y_pred)
         if sample_weight is not None:
             batch, owner = potentials.scores.shape[0], type(self).__name__
             sample_weight = example_weights(sample_weight, batch, self.dtype, owner)
-        right, valid = _right_tags(y_true, potentials)
-        right = K.all(K.logical_or(right, K.logical_not(valid)), axis=-1)
+        right, known = _right_tags(y_true, potentials, self.ignore_index)
+        right = K.all(K.logical_or(right, K.logical_not(known)), axis=-1)
         super().update_state(K.cast(right, self.dtype), sample_weight=sample_weight)
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_index": self.ignore_index}
 
 
 def _potentials(y_pred):
     return unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
 
 
-def _right_tags(y_true, potentials, weight=None):
+def _right_tags(y_true, potentials, ignore_index, weight=None):
     """Whether each tag is right, and whether it counts, both `(B, N)`."""
-    target = chain_target(y_true, potentials, weight)
+    target = chain_target(y_true, potentials, weight, ignore_index)
     best, valid = potentials.distribution().argmax(), potentials.positions()
     if len(best.shape) == 3:
-        best, target = token_labels(best, valid), token_labels(target, valid)
-    return K.equal(best, target), valid
+        right = K.equal(token_labels(best, valid), token_labels(target.event, valid))
+        return right, K.logical_and(valid, target.single)
+    sets = target.tag_sets(potentials.scores.shape[-1])
+    right = K.take_along_axis(sets, K.expand_dims(K.maximum(best, 0), -1), axis=-1)[..., 0]
+    return right, K.logical_and(valid, target.known)

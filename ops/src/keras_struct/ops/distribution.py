@@ -296,15 +296,37 @@ class Distribution:
         score, log_partition = self._score(event, count), self._log_partition
         possible = ops.logical_and(score > INFEASIBLE, log_partition > INFEASIBLE)
         exact = self._less_log_partition(self._products(event, count))
-        exact = array.where(exact < 0, exact, ops.zeros_like(exact))
-        moves = (score - ops.stop_gradient(score)) - (
-            log_partition - ops.stop_gradient(log_partition)
-        )
-        zeros = ops.zeros_like(exact)
-        log_prob = array.where(possible, ops.stop_gradient(exact), zeros)
-        log_prob = log_prob + array.where(possible, moves, zeros)
-        log_prob = array.where(possible, log_prob, -float("inf"))
+        log_prob = _log_share(exact, score, log_partition, possible)
         return self._restore(log_prob, prefix=0 if count is None else 1)
+
+    def log_prob_of(self, allowed):
+        """Log-probability that the structure is one of those that another distribution allows.
+
+        With some potentials at minus infinity, `allowed` is what is known of a structure where not
+        all is observed: minus this is its negative log-likelihood, whatever the rest is.
+
+        Args:
+            allowed: `Distribution` over the same structure, made of the same potentials, some of
+                them at minus infinity, at the same temperature.
+
+        Returns:
+            (...,), at most 0; minus infinity where nothing is allowed.
+
+        Example:
+
+        >>> import numpy as np
+        >>> from keras_struct import ops
+        >>> d = ops.categorical(np.zeros((1, 4), "float32"))
+        >>> known = ops.categorical(np.array([[0.0, -np.inf, 0.0, -np.inf]], "float32"))
+        >>> print(np.round(np.exp(np.array(d.log_prob_of(known))), 3))
+        [0.5]
+        """
+        self._same_kind("log_prob_of", allowed)
+        some, everything = allowed._log_partition, self._log_partition
+        possible = ops.logical_and(some > INFEASIBLE, everything > INFEASIBLE)
+        terms = [*allowed._soft[0], *(-x for x in self._soft[0])]
+        exact = cancelling_sum(ops.stack(terms, axis=1), 1)
+        return self._restore(_log_share(exact, some, everything, possible))
 
     def entropy(self):
         """Entropy in nats, (...,); 0 where there is one structure or none."""
@@ -321,13 +343,7 @@ class Distribution:
         Returns:
             (...,); plus infinity where `other` forbids what this one may draw.
         """
-        for d in (self, other):
-            d._soft_only("cross_entropy")
-        if type(self.structure) is not type(other.structure):
-            raise ValueError(
-                f"Expected a distribution over {self.structure.op}. "
-                f"Received: other={getattr(other.structure, 'op', other)}"
-            )
+        self._same_kind("cross_entropy", other)
         marginals = self._like(other)._marginals
         impossible = 0.0
         for t, p in zip(other._problem.potentials, marginals, strict=True):
@@ -486,9 +502,27 @@ class Distribution:
     def _as_given(self, x):
         return ops.cast(self._restore(x), self.structure.dtype)
 
+    def _same_kind(self, readout, other):
+        for d in (self, other):
+            d._soft_only(readout)
+        if type(self.structure) is not type(other.structure):
+            raise ValueError(
+                f"Expected a distribution over {self.structure.op}. "
+                f"Received: other={getattr(other.structure, 'op', other)}"
+            )
+
     def _soft_only(self, readout):
         if self._hard:
             raise ValueError(f"Expected temperature > 0 for {readout}. Received: temperature=0")
+
+
+def _log_share(exact, part, whole, possible):
+    """The log of a share, `exact`, at most 0, which moves as `part - whole`; or minus infinity."""
+    zeros = ops.zeros_like(exact)
+    exact = array.where(ops.logical_and(possible, exact < 0), exact, zeros)
+    moves = (part - ops.stop_gradient(part)) - (whole - ops.stop_gradient(whole))
+    share = ops.stop_gradient(exact) + array.where(possible, moves, zeros)
+    return array.where(possible, share, -float("inf"))
 
 
 def _keep(exists, event, prefix=0):

@@ -329,3 +329,26 @@ def test_entropies_of_large_scores_at_every_temperature(op):
             np.testing.assert_array_less(
                 np.abs(np.where(x == y, 0, x - y)), digit + 1e-5 * y + 1e-6
             )
+
+
+@pytest.mark.parametrize("tree", [ops.eisner, ops.spanning_tree])
+def test_the_probability_of_what_is_allowed(tree):
+    """Of the trees in which word 1 has a head it is the marginal of the arc."""
+    with float64():
+        scores = 3 * RNG.normal(size=(2, 4, 4))
+
+        def given(heads):
+            allowed = np.where(
+                np.isin(np.arange(4), heads) | (np.arange(4) != 1)[:, None], 0, -np.inf
+            )
+            return tensor(scores + allowed)
+
+        d = tree(tensor(scores))
+        marginals = array(d.marginals())
+        for heads in ([0], [2, 3], [0, 1, 2, 3]):
+            found = np.exp(array(d.log_prob_of(tree(given(heads)))))
+            np.testing.assert_allclose(found, marginals[:, 1, heads].sum(-1), rtol=1e-9)
+        nothing = array(d.log_prob_of(tree(given([]))))
+    assert np.isneginf(nothing).all()
+    with pytest.raises(ValueError, match="Received: other=cky"):
+        d.log_prob_of(ops.cky(tensor(scores)))

@@ -20,6 +20,8 @@ class LocalCrossEntropy(TreeLoss):
         reduction: How Keras reduces the losses of the sentences.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+        zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
+            gradient.
 
     Call arguments:
         y_true: Gold trees, see `TreeDecoder` for their form; spans may be those of any tree.
@@ -47,8 +49,14 @@ class LocalCrossEntropy(TreeLoss):
 
     weighs_tokens = True
 
-    def __init__(self, reduction="sum_over_batch_size", name="local_cross_entropy", dtype=None):
-        super().__init__(reduction, name, dtype)
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="local_cross_entropy",
+        dtype=None,
+        zero_infinity=False,
+    ):
+        super().__init__(reduction, name, dtype, zero_infinity)
 
     def word_weights(self, weight, potentials):
         if potentials.constituency:

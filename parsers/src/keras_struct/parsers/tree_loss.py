@@ -18,6 +18,8 @@ class TreeLoss(StructuredLoss):
         reduction: How Keras reduces the losses of the sentences.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+        zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
+            gradient.
 
     Call arguments:
         y_true: Constituency trees: `(B, 2N - 1, 3)`, start, end (exclusive) and label of all spans
@@ -29,10 +31,10 @@ class TreeLoss(StructuredLoss):
         sample_weight: Weights of the sentences, `(B,)`.
     """
 
-    def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
-        super().__init__(reduction, name, dtype)
+    def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None, zero_infinity=False):
+        super().__init__(reduction, name, dtype, zero_infinity)
 
-    def call(self, y_true, y_pred):
+    def losses(self, y_true, y_pred):
         y_true, weight = y_true if isinstance(y_true, tuple) else (y_true, None)
         potentials = unpack(y_pred, TreePotentials)
         if weight is not None:

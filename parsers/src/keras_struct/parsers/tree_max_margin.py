@@ -19,6 +19,8 @@ class TreeMaxMargin(TreeLoss):
         reduction: How Keras reduces the losses of the sentences.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+        zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
+            gradient.
 
     Call arguments:
         y_true: Gold trees, see `TreeDecoder` for their form.
@@ -44,9 +46,14 @@ class TreeMaxMargin(TreeLoss):
     """
 
     def __init__(
-        self, margin=1.0, reduction="sum_over_batch_size", name="tree_max_margin", dtype=None
+        self,
+        margin=1.0,
+        reduction="sum_over_batch_size",
+        name="tree_max_margin",
+        dtype=None,
+        zero_infinity=False,
     ):
-        super().__init__(reduction, name, dtype)
+        super().__init__(reduction, name, dtype, zero_infinity)
         if not 0 < margin < float("inf"):
             raise ValueError(f"Expected a positive number. Received: margin={margin}")
         self.margin = margin

@@ -16,6 +16,8 @@ class TreeNLL(TreeLoss):
         reduction: How Keras reduces the losses of the sentences.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
+        zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
+            gradient.
 
     Call arguments:
         y_true: Gold trees, see `TreeDecoder` for their form.
@@ -40,8 +42,14 @@ class TreeNLL(TreeLoss):
     parsing; Zhang, Zhou and Li (2020), Fast and accurate neural CRF constituency parsing.
     """
 
-    def __init__(self, reduction="sum_over_batch_size", name="tree_nll", dtype=None):
-        super().__init__(reduction, name, dtype)
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="tree_nll",
+        dtype=None,
+        zero_infinity=False,
+    ):
+        super().__init__(reduction, name, dtype, zero_infinity)
 
     def tree_loss(self, event, potentials):
         return -potentials.distribution().log_prob(event)
