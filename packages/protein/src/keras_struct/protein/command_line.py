@@ -2,14 +2,11 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from keras_struct.runs.command import LeftOut, check_outputs, run_command
 
 DESCRIPTION = """\
 Aligns proteins, and trains, scores and exports aligners. A chain is a file, or file:chain; files
@@ -85,6 +82,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--longest", type=int, default=512, help="residues of a chain in training")
     sub.add_argument("--limit", type=int, help="pairs to train on")
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--restart", action="store_true", help="begin anew if the folder is in use")
 
     sub = command("evaluate", "Score an aligner on labelled pairs.")
     sub.add_argument("files", nargs="+", metavar="TSV")
@@ -98,41 +96,20 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0, or 2 for input that does not fit."""
+    """Run the command; for the exit status see `run_command`."""
     chosen = arguments(words)
-    run: dict[str, Callable[[argparse.Namespace], None]] = {
+    run: dict[str, Callable[[argparse.Namespace, LeftOut], None]] = {
         "align": run_align,
         "search": run_search,
         "train": run_train,
         "evaluate": run_evaluate,
         "export": run_export,
     }
-    try:
-        run[chosen.command](chosen)
-    except BrokenPipeError:
-        return 0
-    except (ValueError, OSError, ImportError) as error:
-        print(f"keras-struct-protein: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def progress_bar(*columns: Any) -> Progress:
-    """A bar on standard error."""
-    return Progress(
-        *columns,
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
+    return run_command(
+        "keras-struct-protein",
+        lambda left_out: run[chosen.command](chosen, left_out),
+        getattr(chosen, "strict", False),
     )
-
-
-def check_folders(*files: Path | None) -> None:
-    """Raise before any work starts where a file cannot be written."""
-    for file in files:
-        if file is not None and not file.resolve().parent.is_dir():
-            raise FileNotFoundError(f"Expected an existing folder. Received: {file.parent}")
 
 
 def load(chosen: argparse.Namespace) -> Any:
@@ -142,12 +119,12 @@ def load(chosen: argparse.Namespace) -> Any:
     return ProteinAligner.from_preset(chosen.model)
 
 
-def run_align(chosen: argparse.Namespace) -> None:
+def run_align(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.layers.whole_files import open_whole
     from keras_struct.protein import draw, read_chain, write_superposed
     from keras_struct.protein.alignment import FORMATS as WRITERS
 
-    check_folders(chosen.output, chosen.superposed, chosen.picture)
+    check_outputs(chosen.output, chosen.superposed, chosen.picture)
     pair = read_chain(chosen.first), read_chain(chosen.second)
     (alignment,) = load(chosen).align([pair], maps=chosen.picture is not None, refine=chosen.refine)
     with open_whole(chosen.output) as stream:
@@ -158,25 +135,21 @@ def run_align(chosen: argparse.Namespace) -> None:
         draw(alignment, chosen.picture)
 
 
-def run_search(chosen: argparse.Namespace) -> None:
+def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.layers.whole_files import open_whole
     from keras_struct.protein import Hit, protein_files, read_chain, refine, search
+    from keras_struct.runs.progress import print_table, progress_bar
 
-    check_folders(chosen.output)
+    check_outputs(chosen.output)
     query, files = read_chain(chosen.query), protein_files(chosen.places)
-    with progress_bar(TextColumn("files")) as progress:
-        task = progress.add_task("search", total=len(files))
-
-        def skipped(file: Path, error: Exception) -> None:
-            progress.console.print(f"left out: {error}", highlight=False, markup=False)
-
+    with progress_bar("files", len(files)) as progress:
         hits = search(
             load(chosen),
             query,
             files,
             cache=chosen.cache,
-            skipped=skipped,
-            progress=lambda done: progress.update(task, completed=done),
+            skipped=lambda file, error: left_out(error),
+            progress=lambda done: progress.update(progress.task_ids[0], completed=done),
         )
     top = chosen.top or len(hits)
     shown = hits[:top] if chosen.output is None else hits
@@ -187,13 +160,9 @@ def run_search(chosen: argparse.Namespace) -> None:
     if chosen.refine:
         measured.sort(key=lambda pair: -pair[1]["tm_score_first"])
     rows = [_row(hit, measures) for hit, measures in measured]
-    table = Table(title=f"{query.name}: {len(hits)} chains")
     columns = ["chain", "score", "aligned", "identity", "TM-score", "RMSD", "lDDT", "file"]
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("chain", "file") else "right")
-    for row in rows[:top]:
-        table.add_row(*row)
-    Console(emoji=False, markup=False).print(table)
+    sides = {name: "left" if name in ("chain", "file") else "right" for name in columns}
+    print_table(f"{query.name}: {len(hits)} chains", sides, rows[:top])
     if chosen.output is not None:
         with open_whole(chosen.output) as stream:
             stream.write("\t".join([*columns, "cigar"]) + "\n")
@@ -234,9 +203,13 @@ def new_encoder(chosen: argparse.Namespace) -> Any:
     return protein.PretrainedEncoder(trunk, **sizes)
 
 
-def run_train(chosen: argparse.Namespace) -> None:
-    from keras_struct.protein import ProteinAligner, train
+def run_train(chosen: argparse.Namespace, left_out: LeftOut) -> None:
+    import keras
 
+    from keras_struct.protein import ProteinAligner, train
+    from keras_struct.runs.progress import epochs_bar
+
+    keras.utils.set_random_seed(chosen.seed)  # of a new model, too
     if chosen.start is not None:
         aligner = ProteinAligner.from_preset(chosen.start)
     else:
@@ -246,14 +219,7 @@ def run_train(chosen: argparse.Namespace) -> None:
         trunk.trainable = chosen.fine_tune
     elif chosen.fine_tune:
         raise ValueError("Expected a model with a trunk. Received: --fine-tune and none")
-    with progress_bar(TextColumn("epoch")) as progress:
-        task = progress.add_task("train", total=chosen.epochs)
-
-        def report(line: str) -> None:
-            progress.console.print(line, highlight=False)
-            if line.startswith("epoch "):
-                progress.update(task, completed=int(line.split()[1]))
-
+    with epochs_bar(chosen.epochs) as report:
         train(
             chosen.train,
             chosen.dev,
@@ -265,25 +231,24 @@ def run_train(chosen: argparse.Namespace) -> None:
             longest=chosen.longest,
             seed=chosen.seed,
             limit=chosen.limit,
+            restart=chosen.restart,
             progress=report,
         )
     print(chosen.output / "model.keras")
 
 
-def run_evaluate(chosen: argparse.Namespace) -> None:
+def run_evaluate(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.protein import evaluate, read_labelled_pairs
+    from keras_struct.runs.progress import print_table
 
     pairs = [pair for file in chosen.files for pair in read_labelled_pairs(file)]
     scores = evaluate(load(chosen), pairs, chosen.refine)
     if chosen.json:
         print(json.dumps({"pairs": len(pairs), **scores}))
         return
-    table = Table(title=f"{len(pairs)} pairs")
-    for name in scores:
-        table.add_column(name.replace("_", " "), justify="right")
-    table.add_row(*[f"{value:.4f}" for value in scores.values()])
-    Console(emoji=False, markup=False).print(table)
+    columns = {name.replace("_", " "): "right" for name in scores}
+    print_table(f"{len(pairs)} pairs", columns, [[f"{value:.4f}" for value in scores.values()]])
 
 
-def run_export(chosen: argparse.Namespace) -> None:
+def run_export(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     print(load(chosen).export(chosen.output, overwrite=chosen.overwrite))

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +156,8 @@ class ProteinAligner:
         path = Path(path)
         if path.suffix != ENDING:
             raise ValueError(f"Expected a file ending in {ENDING}. Received: path={str(path)!r}")
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-            self.model.save(Path(folder) / path.name)
-            os.replace(Path(folder) / path.name, path)
+        with whole_folder(path) as new:
+            self.model.save(new)
 
     def encode(self, chains, batch_residues=None):
         """List of states `(L, dim)`, float32, of chains.

@@ -153,7 +153,16 @@ def test_training_learns_and_goes_on_where_it_stopped(table, tmp_path, name):
     start = small(**model)
     trunk = getattr(start.encoder, "trunk", None)
     before = [] if trunk is None else [keras.ops.convert_to_numpy(w) for w in trunk.weights]
-    protein.train([table], [table], tmp_path, start, epochs=epochs, **options)
+
+    def interrupt(line):
+        lines.append(line)
+        if line.startswith(f"epoch {epochs} "):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        protein.train(
+            [table], [table], tmp_path, start, epochs + 1, **{**options, "progress": interrupt}
+        )
     if trunk is not None:
         moved = [
             np.abs(keras.ops.convert_to_numpy(w) - old).max() > 0
@@ -161,7 +170,11 @@ def test_training_learns_and_goes_on_where_it_stopped(table, tmp_path, name):
         ]
         assert any(moved) == trunk.trainable
         assert ("2 chains" in lines[0] or "3 chains" in lines[0]) != trunk.trainable
-    protein.train([table], [table], tmp_path, small(**model), epochs=epochs + 1, **options)
+    protein.train([table], [table], tmp_path, small(**model), epochs + 1, **options)
+    with pytest.raises(ValueError, match=r"Received: loss=.*, seed=1, not 0$"):
+        other = {"path": "f1", "f1": "path"}[loss]
+        more = {**options, "loss": other, "seed": 1}
+        protein.train([table], [table], tmp_path, small(**model), epochs + 1, **more)
     history = [json.loads(x) for x in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in history] == list(range(1, epochs + 2))
     assert history[-1]["loss"] < history[0]["loss"]

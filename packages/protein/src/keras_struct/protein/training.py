@@ -1,6 +1,5 @@
 """Training of an aligner on labelled pairs, and its scores on others."""
 
-import json
 from pathlib import Path
 
 import keras
@@ -20,6 +19,8 @@ from keras_struct.protein.protein_aligner import (
 )
 from keras_struct.protein.scores import lddt, pair_scores
 from keras_struct.protein.transport_aligner import plan_cross_entropy, plan_f1_loss
+from keras_struct.runs import claim, digest, digest_of_weights, fit, without_names
+from keras_struct.runs.checks import check_count, check_positive, check_seed
 
 LOSSES = {"path": layers.AlignmentCrossEntropy(), "f1": layers.AlignmentF1Loss()}
 PLAN_LOSSES = {"path": plan_cross_entropy, "f1": plan_f1_loss}
@@ -40,13 +41,15 @@ def train(
     longest=512,
     seed=0,
     limit=None,
+    restart=False,
     progress=print,
 ):
     """Train an aligner on labelled pairs.
 
     After each epoch the state of the training is stored in `output/checkpoint`, and the model in
     `output/model.keras` if it is the best so far on the dev pairs (without any, always). A training
-    that was interrupted goes on after its last epoch.
+    that was interrupted, at any moment and in any way, goes on after its last epoch, to the same
+    result. What decides it is in `output/training.json`.
 
     Args:
         train_files: Paths of tables, see `read_labelled_pairs`.
@@ -61,13 +64,15 @@ def train(
         longest: Residues; pairs with a longer chain are left out of training.
         seed: Seed of everything.
         limit: Most pairs to train on; None for all.
+        restart: Whether to begin anew where `output` holds a training, this one or another.
         progress: Called with a line of text after each epoch.
 
     Returns:
         The `ProteinAligner` as it was after its best epoch.
 
     Raises:
-        ValueError: For arguments that do not fit, before anything is read.
+        ValueError: For arguments that do not fit, before anything is read; if `output` holds
+            another training: the message names what differs.
         FileNotFoundError: If a file does not exist, the same.
     """
     if loss not in LOSSES:
@@ -75,16 +80,35 @@ def train(
     missing = [str(f) for f in [*train_files, *dev_files] if not Path(f).is_file()]
     if missing:
         raise FileNotFoundError(f"Expected existing files. Received: {missing}")
-    if not train_files or epochs < 1:
-        raise ValueError(
-            f"Expected files to train on, and epochs. Received: train_files={train_files}, "
-            f"epochs={epochs}"
-        )
+    if not train_files:
+        raise ValueError(f"Expected files to train on. Received: train_files={train_files}")
+    counts = {"epochs": epochs, "batch_cells": batch_cells, "longest": longest, "limit": limit}
+    for name, count in counts.items():
+        check_count(name, count, none=name == "limit")
+    check_positive("learning_rate", learning_rate)
+    check_seed(seed)
     keras.utils.set_random_seed(seed)
     aligner = ProteinAligner.create() if aligner is None else aligner
     pairs = [pair for file in train_files for pair in read_labelled_pairs(file)][:limit]
     dev = [pair for file in dev_files for pair in read_labelled_pairs(file)]
     pairs = usable_pairs(pairs, longest)
+    output = Path(output)
+    decisions = {
+        "train pairs": _digest_of_pairs(pairs),
+        "dev pairs": _digest_of_pairs(dev),
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_cells": batch_cells,
+        "loss": loss,
+        "seed": seed,
+        "encoder": digest([str(without_names(aligner.encoder.get_config()))]),
+        "aligner": digest([str(without_names(aligner.aligner.get_config()))]),
+        "trunk learns": learning_trunk(aligner.encoder),
+        "weights at the start": digest_of_weights(aligner.model.weights),
+        "backend": keras.backend.backend(),
+        "dtype policy": keras.config.dtype_policy().name,
+    }
+    claim(output, decisions, restart)
     model, inputs = trained_part(aligner, pairs, progress)
     most = FEW if learning_trunk(aligner.encoder) else MOST
     batches = Batches(pairs, inputs, batch_cells, most, loss, seed)
@@ -96,33 +120,29 @@ def train(
         keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0),
         loss=(PLAN_LOSSES if aligner.transports else LOSSES)[loss],
     )
-    output = Path(output)
-    (output / "checkpoint").mkdir(parents=True, exist_ok=True)
-    history = output / "history.jsonl"
-    best = max((row.get("f1", 0.0) for row in _rows(history)), default=-1.0)
 
-    def after_epoch(epoch, logs):
-        nonlocal best
-        scores = evaluate(aligner, dev) if dev else {}
-        row = {"epoch": epoch + 1, "loss": float(logs["loss"]), **scores}
-        with history.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-        if not dev or scores["f1"] > best:
-            best = scores.get("f1", 0.0)
+    def publish(rows):
+        if not dev or rows[-1]["f1"] > max((row["f1"] for row in rows[:-1]), default=-1.0):
             aligner.save(output / MODEL)
-        progress("  ".join(f"{k} {v:.4f}" if k != "epoch" else f"{k} {v}" for k, v in row.items()))
 
     progress(f"{len(pairs)} pairs to train on, {len(dev)} to score")
-    model.fit(
-        batches,
-        epochs=epochs,
-        verbose=0,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_end=after_epoch),
-            keras.callbacks.BackupAndRestore(str(output / "checkpoint"), delete_checkpoint=False),
-        ],
+    fit(
+        *(model, batches, epochs, seed, output),
+        score=lambda: evaluate(aligner, dev) if dev else {},
+        publish=publish,
+        progress=progress,
     )
     return ProteinAligner.from_preset(output / MODEL)
+
+
+def _digest_of_pairs(pairs):
+    parts = []
+    for pair in pairs:
+        found = pair.alignment
+        for chain in (found.first, found.second):
+            parts += [chain.sequence, b"" if chain.backbone is None else chain.backbone.tobytes()]
+        parts += [found.pairs.tobytes(), str(pair.weight)]
+    return digest(parts)
 
 
 def evaluate(aligner, pairs, refine=0):
@@ -150,12 +170,6 @@ def evaluate(aligner, pairs, refine=0):
     return {
         name: float(np.average([row[name] for row in rows], weights=weights)) for name in rows[0]
     }
-
-
-def _rows(history):
-    if not history.is_file():
-        return []
-    return [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
 
 
 def usable_pairs(pairs, longest):
@@ -213,17 +227,18 @@ class Batches(keras.utils.PyDataset):
             self.examples.append((first, second, path_of_pairs(matched), weight))
         self.lengths = [(len(p.alignment.first), len(p.alignment.second)) for p in pairs]
         self.budget, self.most = budget, most
-        self.generator = np.random.default_rng(seed)
-        self.on_epoch_end()
+        self.seed = seed
+        self.start_epoch(0)
 
     def __len__(self):
         return len(self.batches)
 
-    def on_epoch_end(self):
+    def start_epoch(self, number):
+        generator = np.random.default_rng([self.seed, number])
         self.batches = batches_by_shape(
-            self.lengths, self.budget, self.most, COARSE, self.generator.permutation
+            self.lengths, self.budget, self.most, COARSE, generator.permutation
         )
-        self.generator.shuffle(self.batches)
+        generator.shuffle(self.batches)
 
     def __getitem__(self, index):
         shape, members = self.batches[index]

@@ -4,20 +4,11 @@ import argparse
 import glob
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
+from keras_struct.runs.command import LeftOut, check_outputs, run_command
 
 DESCRIPTION = """\
 Parses English text, and trains, scores and exports parsers. The backend is that of Keras: set
@@ -99,6 +90,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     policy(sub)
     sub.add_argument("--limit", type=int, help="sentences to train on")
     sub.add_argument("--about", default="", help="what the treebanks are, kept with the model")
+    sub.add_argument("--restart", action="store_true", help="begin anew if the folder is in use")
 
     sub = command("average", "One parser from several trained from the same start.", None)
     sub.add_argument("models", nargs="+", metavar="MODEL", help="shipped names or folders")
@@ -115,23 +107,20 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0, or 2 for input that does not fit."""
+    """Run the command; for the exit status see `run_command`."""
     chosen = arguments(words)
-    run = {
+    run: dict[str, Callable[[argparse.Namespace, LeftOut], None]] = {
         "parse": run_parse,
         "evaluate": run_evaluate,
         "train": run_train,
         "average": run_average,
         "export": run_export,
     }
-    try:
-        run[chosen.command](chosen)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"keras-struct-treebank: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return 0
-    return 0
+    return run_command(
+        "keras-struct-treebank",
+        lambda left_out: run[chosen.command](chosen, left_out),
+        getattr(chosen, "strict", False),
+    )
 
 
 def set_policy(chosen: argparse.Namespace) -> None:
@@ -181,8 +170,9 @@ def read(files: Sequence[str], words: bool) -> Iterator[Any]:
                 yield from read_sentences(stream, format)
 
 
-def run_parse(chosen: argparse.Namespace) -> None:
+def run_parse(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.layers.whole_files import open_whole
+    from keras_struct.runs.progress import progress_bar
     from keras_struct.treebank.formats import DEFAULTS, FORMATS
     from keras_struct.treebank.parser_task import LOOKAHEAD
 
@@ -193,6 +183,8 @@ def run_parse(chosen: argparse.Namespace) -> None:
         raise ValueError(f"Expected another format for {chosen.kind} trees. Received: {format}")
     if format == "svg" and (chosen.output is None or not chosen.output.is_dir()):
         raise ValueError("Expected an existing folder as --output for svg, a file a sentence")
+    if format != "svg":
+        check_outputs(chosen.output)
     interactive = "-" in files and sys.stdin.isatty()
     lookahead = chosen.lookahead or (1 if interactive else LOOKAHEAD)
     parses = load(chosen).parse(
@@ -202,10 +194,9 @@ def run_parse(chosen: argparse.Namespace) -> None:
         max_words=chosen.max_words,
         lookahead=lookahead,
     )
-    columns = (SpinnerColumn(), TextColumn("{task.completed} sentences"), TimeElapsedColumn())
     quiet = chosen.output is None  # the trees themselves show the progress
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        task = progress.add_task("parse", total=None)
+    with progress_bar("sentences", None, disable=quiet) as progress:
+        task = progress.task_ids[0]
         if format == "svg":
             for number, parse in enumerate(parses, 1):
                 with open_whole(chosen.output / f"{number:05d}.svg") as stream:
@@ -220,7 +211,8 @@ def run_parse(chosen: argparse.Namespace) -> None:
                 progress.advance(task)
 
 
-def run_evaluate(chosen: argparse.Namespace) -> None:
+def run_evaluate(chosen: argparse.Namespace, left_out: LeftOut) -> None:
+    from keras_struct.runs.progress import print_table
     from keras_struct.treebank import evaluate
     from keras_struct.treebank.training import KINDS as TREES
 
@@ -234,28 +226,18 @@ def run_evaluate(chosen: argparse.Namespace) -> None:
     if chosen.json:
         print(json.dumps({"sentences": len(gold), **scores}))
         return
-    table = Table(title=f"{len(gold)} sentences")
-    for name in scores:
-        table.add_column(name, justify="right")
-    table.add_row(*[f"{100 * value:.2f}" for value in scores.values()])
-    Console().print(table)
+    row = [f"{100 * value:.2f}" for value in scores.values()]
+    print_table(f"{len(gold)} sentences", dict.fromkeys(scores, "right"), [row])
 
 
-def run_train(chosen: argparse.Namespace) -> None:
+def run_train(chosen: argparse.Namespace, left_out: LeftOut) -> None:
+    from keras_struct.runs.progress import epochs_bar
     from keras_struct.treebank.training import train
 
     set_policy(chosen)
     options = {"structure": chosen.structure} if chosen.kind == "dependency" else {}
     options["decoding"] = chosen.decoding
-    columns = (TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("train", total=chosen.epochs)
-
-        def report(line: str) -> None:
-            progress.console.print(line, highlight=False)
-            if line.startswith("epoch "):
-                progress.update(task, completed=int(line.split()[1]))
-
+    with epochs_bar(chosen.epochs) as report:
         train(
             chosen.kind,
             expand(chosen.train),
@@ -271,13 +253,14 @@ def run_train(chosen: argparse.Namespace) -> None:
             about=chosen.about,
             start=chosen.start,
             rank=chosen.rank,
+            restart=chosen.restart,
             progress=report,
             **options,
         )
     print(chosen.output / "model")
 
 
-def run_average(chosen: argparse.Namespace) -> None:
+def run_average(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct import treebank
     from keras_struct.treebank.compact_preset import preset_folder
 
@@ -292,6 +275,6 @@ def run_average(chosen: argparse.Namespace) -> None:
     print(chosen.output)
 
 
-def run_export(chosen: argparse.Namespace) -> None:
+def run_export(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     parser = load(chosen)
     print(parser.export_saved_model(chosen.output, overwrite=chosen.overwrite))

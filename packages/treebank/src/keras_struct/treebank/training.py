@@ -1,14 +1,14 @@
 """Training of parsers on treebanks."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_struct import parsers
-from keras_struct.layers.whole_files import open_whole
+from keras_struct.layers.whole_files import whole_folder
+from keras_struct.runs import claim, digest, digest_of_weights, fit
+from keras_struct.runs.checks import check_count, check_positive, check_seed
 from keras_struct.treebank.batches import batches_by_length, padded_size
 from keras_struct.treebank.compact_preset import check_rank, save_compact_preset
 from keras_struct.treebank.constituency_parser import ConstituencyParser
@@ -54,6 +54,7 @@ def train(
     preprocessor=None,
     start=None,
     rank=None,
+    restart=False,
     progress=print,
     **options,
 ):
@@ -61,7 +62,8 @@ def train(
 
     The embeddings and the lowest layers stay as they are, so their states are computed once. After
     each epoch the state of the training is stored in `output/checkpoint` and the parser in
-    `output/model`; a training that was interrupted goes on after its last epoch.
+    `output/model`; a training that was interrupted, at any moment and in any way, goes on after its
+    last epoch, to the same result. What decides it is in `output/training.json`.
 
     Args:
         kind: `"constituency"` or `"dependency"`.
@@ -83,6 +85,7 @@ def train(
             same shapes, and those of the labels and tags that both have.
         rank: Of the changes of MiniLM's matrices that are stored, see `save_compact_preset`. Scores
             after an epoch are those of the whole changes.
+        restart: Whether to begin anew where `output` holds a training, this one or another.
         progress: Called with a line of text after each epoch.
         **options: Of `ConstituencyParser` or `DependencyParser`.
 
@@ -90,8 +93,8 @@ def train(
         The trained parser.
 
     Raises:
-        ValueError: For arguments that do not fit, before anything is read; if `output` holds the
-            checkpoint of another training.
+        ValueError: For arguments that do not fit, before anything is read; if `output` holds
+            another training: the message names what differs.
         FileNotFoundError: If a file does not exist, the same.
     """
     losses = {
@@ -105,11 +108,12 @@ def train(
     missing = [str(f) for f in [*train_files, *dev_files] if not Path(f).is_file()]
     if missing:
         raise FileNotFoundError(f"Expected existing files. Received: {missing}")
-    if not train_files or epochs < 1:
-        raise ValueError(
-            f"Expected files to train on, and epochs. Received: train_files={train_files}, "
-            f"epochs={epochs}"
-        )
+    if not train_files:
+        raise ValueError(f"Expected files to train on. Received: train_files={train_files}")
+    for name, count in (("epochs", epochs), ("batch_tokens", batch_tokens), ("limit", limit)):
+        check_count(name, count, none=name == "limit")
+    check_positive("learning_rate", learning_rate)
+    check_seed(seed)
     compact = backbone is None
     if compact and frozen_layers is None:
         raise ValueError(
@@ -145,8 +149,27 @@ def train(
         kept = {w.path for w in backbone.non_trainable_weights} if compact else ()
         start_from(parser, start, kept)
     output = Path(output)
-    (output / "checkpoint").mkdir(parents=True, exist_ok=True)
-    _claim(output / "training.json", kind, parser)
+    decisions = {
+        "kind": kind,
+        "train files": [digest([Path(file).read_bytes()]) for file in train_files],
+        "dev files": [digest([Path(file).read_bytes()]) for file in dev_files],
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_tokens": batch_tokens,
+        "frozen_layers": frozen_layers,
+        "loss": loss,
+        "seed": seed,
+        "limit": limit,
+        "about": about,
+        "rank": rank,
+        "options": {**options, "dropout": parser.dropout},
+        "labels": parser.labels,
+        "tags": parser.tags,
+        "weights at the start": digest_of_weights(parser.weights),
+        "backend": keras.backend.backend(),
+        "dtype policy": keras.config.dtype_policy().name,
+    }
+    claim(output, decisions, restart)
     progress(
         f"{len(gold)} sentences to train on, {len(dev)} to score; {len(labels)} labels, "
         f"{len(tags)} tags; frozen layers run once over all sentences"
@@ -168,57 +191,21 @@ def train(
         loss={"tree": losses[loss](), "tags": _TagLoss()},
         loss_weights={"tree": 1.0, "tags": TAG_WEIGHT},
     )
-    history = output / "history.jsonl"
 
-    def after_epoch(epoch, logs):
-        scores = evaluate(parser, dev) if dev else {}
-        row = {"epoch": epoch + 1, "loss": logs["loss"], **scores}
-        with history.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+    def publish(rows):
         if compact:
             save_compact_preset(parser, output / "model", about, rank)
         else:
-            parser.save_to_preset(str(output / "model"))
-        progress("  ".join(f"{k} {v:.4f}" if k != "epoch" else f"{k} {v}" for k, v in row.items()))
+            with whole_folder(output / "model") as new:
+                parser.save_to_preset(str(new))
 
-    model.fit(
-        batches,
-        epochs=epochs,
-        verbose=0,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_end=after_epoch),
-            keras.callbacks.BackupAndRestore(str(output / "checkpoint"), delete_checkpoint=False),
-        ],
+    fit(
+        *(model, batches, epochs, seed, output),
+        score=lambda: evaluate(parser, dev) if dev else {},
+        publish=publish,
+        progress=progress,
     )
     return parser
-
-
-def _claim(path, kind, parser):
-    """Write what a checkpoint belongs to, or refuse to go on with one of another training.
-
-    The frozen layers are not in the checkpoint: under others its weights would mean nothing.
-    """
-    frozen = hashlib.sha256()
-    for weight in parser.backbone.non_trainable_weights:
-        frozen.update(weight.path.encode())
-        frozen.update(keras.ops.convert_to_numpy(weight).tobytes())
-    ours = {
-        "kind": kind,
-        "labels": list(parser.labels),
-        "tags": list(parser.tags),
-        "frozen layers": frozen.hexdigest(),
-    }
-    if not path.exists():
-        with open_whole(path) as stream:
-            json.dump(ours, stream, indent=1)
-    theirs = json.loads(path.read_text(encoding="utf-8"))
-    different = [name for name, value in ours.items() if theirs.get(name) != value]
-    if different:
-        raise ValueError(
-            "Expected a folder without a training, or one to go on with: the same kind of parser, "
-            f"labels, tags and frozen layers. Received: output={str(path.parent)!r} with other "
-            f"{' and '.join(different)}"
-        )
 
 
 def start_from(parser, other, kept=()):
@@ -341,21 +328,22 @@ class _Batches(keras.utils.PyDataset):
     def __init__(self, encoded, targets, tags, budget, seed):
         super().__init__()
         self.encoded, self.targets, self.tags = encoded, targets, tags
-        self.generator = np.random.default_rng(seed)
+        self.seed = seed
         self.known = np.array([i for i, e in enumerate(encoded) if e is not None])
         self.sizes = np.array([len(encoded[i][0]) for i in self.known])
         padded = [padded_size(size, LEAST_LENGTH) for size in self.sizes.tolist()]
         self.ends = np.cumsum([len(batch) for batch in batches_by_length(padded, budget)])[:-1]
-        self.on_epoch_end()
+        self.start_epoch(0)
 
     def __len__(self):
         return len(self.batches)
 
-    def on_epoch_end(self):
+    def start_epoch(self, number):
         """Sentences change places with those of nearly their length."""
-        order = np.argsort(self.sizes + JITTER * self.generator.random(len(self.sizes)))
+        generator = np.random.default_rng([self.seed, number])
+        order = np.argsort(self.sizes + JITTER * generator.random(len(self.sizes)))
         self.batches = [self.known[batch] for batch in np.split(order, self.ends)]
-        self.generator.shuffle(self.batches)
+        generator.shuffle(self.batches)
 
     def __getitem__(self, index):
         batch = self.batches[index]
