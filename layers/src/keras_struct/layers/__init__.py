@@ -23,8 +23,12 @@ from keras_struct.layers.attention_map import (
 )
 from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.crf import CRF
+from keras_struct.layers.ctc import CTC
+from keras_struct.layers.ctc_decoder import CTCDecoder
+from keras_struct.layers.ctc_loss import CTCLoss
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.gap_penalties import GapPenalties
+from keras_struct.layers.label_error_rate import LabelErrorRate
 from keras_struct.layers.packed import Header, header, pack, unpack
 from keras_struct.layers.potentials import AlignmentPotentials, ChainPotentials, TreePotentials
 from keras_struct.layers.segments import segments_to_spans, spans_to_segments
@@ -44,6 +48,7 @@ from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenc
 
 __all__ = [
     "CRF",
+    "CTC",
     "Aligner",
     "AlignmentCrossEntropy",
     "AlignmentDecoder",
@@ -54,11 +59,14 @@ __all__ = [
     "AttachMask",
     "AttentionMap",
     "CKYMap",
+    "CTCDecoder",
+    "CTCLoss",
     "ChainPotentials",
     "DTWMap",
     "EisnerMap",
     "GapPenalties",
     "Header",
+    "LabelErrorRate",
     "LinearChainMap",
     "MonotonicMap",
     "NeedlemanWunschMap",

@@ -111,9 +111,10 @@ def decoding_model(model, output_mode=None, temperature=1.0):
 
     Args:
         model: Functional or `Sequential` model with an output that a `CRF`, a
-            `SemiMarkovCRF`, an `Aligner` or a head of `keras_struct.parsers` made.
-        output_mode: See `StructuredDecoder`, for an `Aligner` `AlignmentDecoder`, for a parser
-            `keras_struct.parsers.TreeDecoder`; None for `"tags"`, `"path"` and `"tree"`.
+            `SemiMarkovCRF`, a `CTC`, an `Aligner` or a head of `keras_struct.parsers` made.
+        output_mode: See `StructuredDecoder`, for a `CTC` `CTCDecoder`, for an `Aligner`
+            `AlignmentDecoder`, for a parser `keras_struct.parsers.TreeDecoder`; None for `"tags"`,
+            `"labels"`, `"path"` and `"tree"`.
         temperature: See the same decoders.
 
     Returns:
@@ -142,7 +143,8 @@ def decoding_model(model, output_mode=None, temperature=1.0):
         )
     if not any(_head_of(output) for output in keras.tree.flatten(outputs)):
         raise ValueError(
-            "Expected a model with an output of a CRF, a SemiMarkovCRF, an Aligner or a parser. "
+            "Expected a model with an output of a CRF, a SemiMarkovCRF, a CTC, an Aligner or a "
+            "parser. "
             f"Received: model={model} with outputs={model.outputs}"
         )
 

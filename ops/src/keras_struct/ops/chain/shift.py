@@ -105,7 +105,7 @@ class Shift(Implementation):
 
     def _walk(self, tape, draws, n=1):
         """States after every step, (B, T, n)."""
-        steps, (count, size) = ops.shape(tape.weights)[1], tape.weights.shape[2:]
+        steps, (count, size) = ops.shape(tape.weights)[1], ops.shape(tape.weights)[2:]
         last = log_weights(tape.last)[:, None]  # (B, n, S)
         last = last + ops.zeros((1, n, 1), dtype=last.dtype)
         last = perturbed(last, draws, 0, flat_places((1, size)))
@@ -130,7 +130,7 @@ class Shift(Implementation):
     def topk(self, problem, k):
         (moves,) = problem.potentials
         final = problem.context[0]
-        count, size = moves.shape[3], final.shape[1]
+        count, size = moves.shape[3], ops.shape(final)[1]
         pad = ops.stack([_padding(final, count - 1)[0]] * k, axis=2)
 
         def step(carry, x):
@@ -185,7 +185,7 @@ def indicator(states, moves):
     steps = states - before
     used = one_hot(steps, moves.shape[3], moves.dtype)[:, :, None, :]
     if moves.shape[2] != 1:
-        used = used * one_hot(states, moves.shape[2], moves.dtype)[..., None]
+        used = used * one_hot(states, ops.shape(moves)[2], moves.dtype)[..., None]
     possible = ops.all(ops.logical_and(steps >= 0, steps < moves.shape[3]), axis=1)
     return used, possible
 
@@ -217,7 +217,7 @@ def _over_paths(x):
 
 
 def _start(final):
-    others = 1.0 - one_hot(ops.zeros((1,), "int32"), final.shape[1], final.dtype)
+    others = 1.0 - one_hot(ops.zeros((1,), "int32"), ops.shape(final)[1], final.dtype)
     return ops.zeros_like(final) + others * FORBIDDEN
 
 
@@ -229,7 +229,7 @@ def _padding(final, width):
 
 def _shifted(x, pad, count):
     """`x[:, s - m]` for every move m, (M, B, S); `pad` stands left of state 0."""
-    size = x.shape[1]
+    size = ops.shape(x)[1]
     padded = array.concatenate([pad, x], 1)
     moved = [padded[:, count - 1 - m : count - 1 - m + size] for m in range(count)]
     return array.stack(moved, 0)
@@ -237,7 +237,7 @@ def _shifted(x, pad, count):
 
 def _before(messages, pad, count):
     """Messages before every move, `high` and `low`, each (M, B, S)."""
-    size = messages.shape[2]
+    size = ops.shape(messages)[2]
     padded = array.concatenate([pad, messages], 2)
     moved = [padded[:, :, count - 1 - m : count - 1 - m + size] for m in range(count)]
     moved = array.stack(moved, 1)

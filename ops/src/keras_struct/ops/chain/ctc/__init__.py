@@ -36,7 +36,8 @@ def ctc(log_probs, labels, lengths=None, blank=0, temperature=1.0, mask=None, im
     Shapes: `T` frames, `K` symbols with the blank, `S` labels.
 
     Args:
-        log_probs: (..., T, K) scores, usually `keras.ops.log_softmax` of logits.
+        log_probs: (..., T, K) scores, usually `keras.ops.log_softmax` of logits. They are not
+            normalised here: of raw logits the value is no log-probability, and may be above 0.
         labels: (..., S) integers in [0, K) other than `blank`.
         lengths: Pair `(frames, labels)` of integers (...,), or None for T and S. Either may be
             None. Too few frames for the labels: no structure, value minus infinity.
@@ -99,14 +100,14 @@ class CTC(Structure):
         labels = ops.convert_to_tensor(labels)
         if not keras.backend.is_int_dtype(labels.dtype):
             raise ValueError(f"Expected integer labels. Received: dtype of labels={labels.dtype}")
-        if len(labels.shape) != len(log_probs.shape) - 1 or labels.shape[-1] is None:
+        if len(labels.shape) != len(log_probs.shape) - 1:
             raise ValueError(
-                f"Expected labels of shape {(*log_probs.shape[:-2], 'S')} with a static S. "
+                f"Expected labels of shape {(*log_probs.shape[:-2], 'S')}. "
                 f"Received: shape of labels={tuple(labels.shape)}"
             )
         if not isinstance(blank, int) or blank < 0 or (isinstance(self.k, int) and blank >= self.k):
             raise ValueError(f"Expected a blank in [0, {self.k}). Received: blank={blank}")
-        most = labels.shape[-1]
+        most = ops.shape(labels)[-1]
         frames, count = (
             as_sequence(f"lengths[{i}]", length, mask, self.batch_shape, n, self.checks)
             for i, (length, mask, n) in enumerate(
@@ -122,17 +123,17 @@ class CTC(Structure):
         self.potentials = {"log_probs": ops.cast(flatten_batch(log_probs, 2), self.compute)}
         valid = frames.mask(self.n)
         self.padding = {"log_probs": (None if valid is None else valid[..., None], 0.0)}
-        blanks = ops.full_like(count.lengths, blank)
-        columns = [blanks]
-        for label in ops.unstack(labels, most, axis=1) if most else []:
-            columns += [label, blanks]
-        self.extended = ops.stack(columns, axis=1)
+        blanks = ops.full_like(labels, blank)
+        pairs = ops.stack([blanks, labels], axis=2)
+        pairs = ops.reshape(pairs, (ops.shape(labels)[0], 2 * most))
+        last = ops.full_like(count.lengths, blank)[:, None]
+        self.extended = ops.concatenate([pairs, last], axis=1)
         final, self.reach = _ends_and_reach(self.extended, count.lengths, blank, self.compute)
         self.context = (final, frames.lengths, self.reach)
         self.compact()
 
     def _check_labels(self, given, labels, count, blank):
-        k, most = self.k, labels.shape[1]
+        k, most = self.k, labels.shape[1]  # unknown where there are no values to check
 
         def check(values, counts):
             values = values.reshape(-1, most)
@@ -164,9 +165,10 @@ class CTC(Structure):
     def possible(self, event, context):
         final, lengths, reach = context
         used, possible, last = self._walk(event, final, lengths)
-        ends = ops.take_along_axis(final, ops.clip(last, 0, final.shape[1] - 1)[:, None], axis=1)
+        size = ops.shape(final)[1]
+        ends = ops.take_along_axis(final, ops.clip(last, 0, size - 1)[:, None], axis=1)
         forbidden = ops.any(ops.logical_and(used > 0, reach[:, None] < 0), axis=(1, 2, 3))
-        inside = ops.logical_and(last >= 0, last < final.shape[1])
+        inside = ops.logical_and(last >= 0, last < size)
         possible = ops.logical_and(possible, ops.logical_and(inside, ends[:, 0] == 0))
         return ops.logical_and(possible, ops.logical_not(forbidden))
 
@@ -193,14 +195,14 @@ class CTC(Structure):
         at_end = ops.take_along_axis(event, ops.maximum(lengths - 1, 0)[:, None], axis=1)
         last = array.where(lengths[:, None] > 0, at_end, 0)
         states = array.where(valid, event, last)
-        moves = ops.zeros((1, 1, final.shape[1], 3), dtype=self.compute)
+        moves = ops.zeros_like(final)[:1, None, :, None] + ops.zeros((3,), dtype=self.compute)
         used, possible = shift.indicator(states, moves)
         return used, possible, last[:, 0]
 
 
 def _ends_and_reach(extended, count, blank, dtype):
     """Where a path may end, (B, S), and which moves there are, (B, S, 3): 0 or `FORBIDDEN`."""
-    size = extended.shape[1]
+    size = ops.shape(extended)[1]
     position = ops.arange(size, dtype="int32")[None]
     last = 2 * count[:, None]
     ends = ops.logical_or(position == last, ops.logical_and(position == last - 1, last > 0))
