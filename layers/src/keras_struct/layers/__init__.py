@@ -26,6 +26,7 @@ from keras_struct.layers.crf import CRF
 from keras_struct.layers.ctc import CTC
 from keras_struct.layers.ctc_decoder import CTCDecoder
 from keras_struct.layers.ctc_loss import CTCLoss
+from keras_struct.layers.decoding_model import DecodingModel, decoding_model
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.gap_penalties import GapPenalties
 from keras_struct.layers.label_error_rate import LabelErrorRate
@@ -39,7 +40,7 @@ from keras_struct.layers.soft_dtw import SoftDTW
 from keras_struct.layers.soft_edit_distance import SoftEditDistance
 from keras_struct.layers.span_f1 import SpanF1
 from keras_struct.layers.structured_attention import StructuredAttention
-from keras_struct.layers.structured_decoder import StructuredDecoder, decoding_model
+from keras_struct.layers.structured_decoder import StructuredDecoder
 from keras_struct.layers.structured_nll import StructuredNLL
 from keras_struct.layers.tag_scheme import TagConstraints, tag_constraints, tag_spans
 from keras_struct.layers.transport_map import SinkhornMap
@@ -63,6 +64,7 @@ __all__ = [
     "CTCLoss",
     "ChainPotentials",
     "DTWMap",
+    "DecodingModel",
     "EisnerMap",
     "GapPenalties",
     "Header",

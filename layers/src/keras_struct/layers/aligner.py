@@ -11,13 +11,14 @@ from keras_struct.layers.crf import clone_initializer
 from keras_struct.layers.gap_penalties import GapPenalties
 from keras_struct.layers.packed import alignment_options, pack, packed_spec
 from keras_struct.layers.potentials import AlignmentPotentials, check_alignment, potential_dtype
+from keras_struct.layers.prediction_head import PredictionHead
 from keras_struct.layers.sequence_mask import extent, without_padding
 
 SCORINGS = ("dot_product", "bilinear")
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class Aligner(keras.layers.Layer):
+class Aligner(PredictionHead):
     """Alignment with gaps of two sequences of token states.
 
     The score of an alignment is the sum of a score for each matched pair of tokens, their scaled
@@ -153,11 +154,6 @@ class Aligner(keras.layers.Layer):
             )
         if not self.gaps.built:
             self.gaps.build(first_shape, second_shape)
-
-    @property
-    def returns_potentials(self):
-        """Whether the output is packed potentials, which `decoding_model` then decodes."""
-        return self.output_mode == "potentials"
 
     def call(self, first, second=None, first_mask=None, second_mask=None):
         potentials = self._potentials(first, second, first_mask, second_mask)

@@ -14,6 +14,7 @@ from keras_struct.layers.alignment_f1 import AlignmentF1
 from keras_struct.layers.alignment_f1_loss import AlignmentF1Loss
 from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.check_layer import CHECKS, check_layer
+from keras_struct.layers.decoding_model import decoding_model
 from keras_struct.layers.gap_penalties import GapPenalties
 from keras_struct.layers.packed import pack, unpack
 from keras_struct.layers.potentials import ALIGNMENTS, AlignmentPotentials
@@ -23,7 +24,6 @@ from keras_struct.layers.structured_attention_test import (
     random,
     right_padded,
 )
-from keras_struct.layers.structured_decoder import decoding_model
 from keras_struct.ops.testing import EXPORTS
 
 X = {"first": random(2, 5, 4), "second": random(2, 4, 4, seed=1)}

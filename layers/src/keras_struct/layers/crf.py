@@ -7,20 +7,25 @@ from keras import ops as K
 
 from keras_struct.layers.packed import pack, packed_spec
 from keras_struct.layers.potentials import ChainPotentials, potential_dtype
+from keras_struct.layers.prediction_head import PredictionHead
 from keras_struct.layers.sequence_mask import extent, without_padding
 from keras_struct.layers.structured_decoder import StructuredDecoder, decode, decoded_spec
 from keras_struct.layers.tag_scheme import TagConstraints
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class CRF(keras.layers.Layer):
+class CRF(PredictionHead):
     """Linear-chain conditional random field over the tags of a sequence.
+
+    **What it returns are not logits**: an `argmax(-1)` of it has no meaning. Tags come from
+    `crf.decode(model.predict(x))`, from `decoding_model(model).predict(x)`, or from a layer with
+    `output_mode="tags"`.
 
     The score of tags `y` is the sum of a score per token (a projection of its features), a learned
     score per pair of neighbouring tags, and one for the first and the last tag. As the last layer
     of a model it returns its potentials, packed in one tensor, so the model trains with an ordinary
-    `compile(loss=StructuredNLL())` and saves like any other; `decoding_model` turns the trained
-    model into one that returns the best tags. With `output_mode="marginals"` it is an inner layer:
+    `compile(loss=StructuredNLL())` and saves like any other (before it is loaded,
+    `keras_struct.layers` is imported). With `output_mode="marginals"` it is an inner layer:
     a softmax per token that knows about its neighbours.
 
     Args:
@@ -166,11 +171,6 @@ class CRF(keras.layers.Layer):
             regularizer=self.transition_regularizer,
             autocast=False,
         )
-
-    @property
-    def returns_potentials(self):
-        """Whether the output is packed potentials, which `decoding_model` then decodes."""
-        return self.output_mode == "potentials"
 
     def call(self, inputs, mask=None):
         potentials = self._potentials(inputs, mask)

@@ -9,10 +9,11 @@ import pytest
 from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.check_layer import CHECKS, check_layer
 from keras_struct.layers.crf import CRF
+from keras_struct.layers.decoding_model import decoding_model
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.sequence_mask import lengths_from_mask
 from keras_struct.layers.span_f1 import SpanF1
-from keras_struct.layers.structured_decoder import StructuredDecoder, decoding_model
+from keras_struct.layers.structured_decoder import StructuredDecoder
 from keras_struct.layers.structured_nll import StructuredNLL
 from keras_struct.layers.tag_scheme import TagConstraints, tag_constraints
 from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenceAccuracy
@@ -292,8 +293,51 @@ def test_decoding_model_keeps_the_structure_of_the_outputs():
     assert tuple(decoded["other"].shape) == (2, 5, 2)
     with pytest.raises(ValueError, match="an output of a CRF"):
         decoding_model(keras.Model(x, outputs["other"]))
-    with pytest.raises(ValueError, match="Functional"):
-        decoding_model(keras.Sequential([CRF(3)]))
+    with pytest.raises(ValueError, match="Expected a Keras model"):
+        decoding_model(CRF(3))
+
+
+@keras.saving.register_keras_serializable("crf_test")
+class Tagger(keras.Model):
+    """A subclassed model of two heads, one of which only passes on."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.embed = keras.layers.Embedding(9, 4, mask_zero=True)
+        self.first, self.second = CRF(3), CRF(2, transition_initializer="random_normal")
+        self.marginals = CRF(2, output_mode="marginals")
+
+    def call(self, words):
+        states = self.embed(words)
+        return {
+            "two": [self.first(states), self.second(states)],
+            "other": self.marginals(states),
+        }
+
+
+def test_decoding_model_of_a_subclassed_model(tmp_path):
+    words = np.array([[1, 2, 3, 4], [5, 6, 0, 0]])
+    model = Tagger()
+    decoder = decoding_model(model)
+    found = decoder.predict(words, verbose=0)
+    outputs = model.predict(words, verbose=0)
+    for head, raw, tags in zip(
+        (model.first, model.second), outputs["two"], found["two"], strict=True
+    ):
+        np.testing.assert_array_equal(tags, numpy(head.decode(raw)))
+        np.testing.assert_array_equal(tags == -1, words == 0)
+        marginals = numpy(head.decode(raw, "marginals", temperature=0))
+        np.testing.assert_array_equal(marginals.argmax(-1)[words > 0], tags[words > 0])
+    np.testing.assert_allclose(found["other"], outputs["other"])
+    decoder.save(tmp_path / "decoder.keras")
+    again = keras.saving.load_model(tmp_path / "decoder.keras").predict(words, verbose=0)
+    np.testing.assert_array_equal(again["two"][1], found["two"][1])
+    unbuilt = decoding_model(keras.Sequential([keras.layers.Embedding(9, 4), CRF(3)]))
+    assert unbuilt.predict(words, verbose=0).shape == (2, 4)
+    with pytest.raises(ValueError, match="an output of a CRF"):
+        decoding_model(keras.Sequential([keras.layers.Embedding(9, 4)])).predict(words, verbose=0)
+    with pytest.raises(ValueError, match="output_mode='marginals'"):
+        model.marginals.decode(outputs["other"])
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from keras import ops as K
 from keras_struct.layers.ctc_decoder import CTCDecoder
 from keras_struct.layers.ctc_decoding import best_path, check_blank, collapse
 from keras_struct.layers.potentials import potential_dtype
+from keras_struct.layers.prediction_head import PredictionHead
 from keras_struct.layers.sequence_mask import without_padding
 from keras_struct.ops.numerics import FORBIDDEN
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class CTC(keras.layers.Layer):
+class CTC(PredictionHead):
     """Labels of frames without an alignment: log-probabilities of the symbols of each frame.
 
     As the last layer of a model it returns log-probabilities (normalised, not logits), for
@@ -64,6 +65,7 @@ class CTC(keras.layers.Layer):
     """
 
     OUTPUT_MODES = ("log_probs", "labels", "path")
+    raw_output_mode = "log_probs"
 
     def __init__(
         self,
@@ -120,11 +122,6 @@ class CTC(keras.layers.Layer):
                 name="projection",
             )
             self.projection.build(input_shape)
-
-    @property
-    def returns_potentials(self):
-        """Whether the output is log-probabilities, which `decoding_model` then decodes."""
-        return self.output_mode == "log_probs"
 
     def decoder(self, output_mode="labels", temperature=1.0):
         """The layer that `decoding_model` adds: a `CTCDecoder`. A temperature changes nothing."""

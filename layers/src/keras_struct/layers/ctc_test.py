@@ -235,6 +235,9 @@ def test_fit_learns_to_read():
     assert model.evaluate(x, labels, verbose=0, return_dict=True)["label_error_rate"] == 0.0
     found = layers.decoding_model(model).predict(x, verbose=0)
     np.testing.assert_array_equal(found[:, :3], labels)
+    np.testing.assert_array_equal(
+        array(model.layers[-1].decode(model.predict(x, verbose=0))), found
+    )
     beams = layers.decoding_model(model, "beams").predict(x[:4], verbose=0)
     np.testing.assert_array_equal(beams["labels"][:, 0, :3], labels[:4])
 

@@ -13,9 +13,9 @@ import pytest
 from keras_struct.layers import export
 from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.crf import CRF
+from keras_struct.layers.decoding_model import decoding_model
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
-from keras_struct.layers.structured_decoder import decoding_model
 
 PLAIN_TENSORFLOW = """
 import json, sys

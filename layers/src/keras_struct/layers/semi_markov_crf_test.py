@@ -8,12 +8,13 @@ import pytest
 
 from keras_struct.layers.check_layer import CHECKS, check_layer
 from keras_struct.layers.crf import CRF
+from keras_struct.layers.decoding_model import decoding_model
 from keras_struct.layers.packed import pack, unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import segments_to_spans, spans_to_segments
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
 from keras_struct.layers.span_f1 import SpanF1
-from keras_struct.layers.structured_decoder import StructuredDecoder, decoding_model
+from keras_struct.layers.structured_decoder import StructuredDecoder
 from keras_struct.layers.structured_nll import StructuredNLL
 from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenceAccuracy
 

@@ -7,11 +7,12 @@ from keras import ops as K
 from keras_struct.layers.crf import clone_initializer
 from keras_struct.layers.packed import pack, packed_spec, tree_options
 from keras_struct.layers.potentials import TreePotentials, potential_dtype
+from keras_struct.layers.prediction_head import PredictionHead
 from keras_struct.layers.sequence_mask import extent, without_padding
 from keras_struct.parsers.tree_decoder import OUTPUT_MODES, TreeDecoder, decode, decoded_spec
 
 
-class ParserHead(keras.layers.Layer):
+class ParserHead(PredictionHead):
     """Base class of the heads of parsers, see `CKYParser` and `DependencyParser`.
 
     A subclass says its `structure` (and `single_root`, see `TreePotentials`), builds layers in
@@ -75,11 +76,6 @@ class ParserHead(keras.layers.Layer):
 
     def projected(self, projection, states, training):
         return self.dropout_layer(projection(states), training=training)
-
-    @property
-    def returns_potentials(self):
-        """Whether the output is packed potentials, which `decoding_model` then decodes."""
-        return self.output_mode == "potentials"
 
     def call(self, states, mask=None, training=False):
         # A product with NaN would poison the gradients of the weights.

@@ -1,0 +1,62 @@
+"""What all prediction heads share: their outputs are decoded."""
+
+import contextlib
+import contextvars
+from typing import Any
+
+import keras
+
+_FOUND: contextvars.ContextVar[list | None] = contextvars.ContextVar("outputs", default=None)
+
+
+@contextlib.contextmanager
+def outputs_of_heads(found):
+    """Within this context, heads that return potentials append themselves and their outputs."""
+    token = _FOUND.set(found)
+    try:
+        yield
+    finally:
+        _FOUND.reset(token)
+
+
+class PredictionHead(keras.layers.Layer):
+    """Base class of layers whose outputs stand for structures, until they are decoded.
+
+    A subclass sets `decoder`, the class of the layer that decodes, or a method that makes it from
+    an output mode and a temperature; and `output_mode`.
+    """
+
+    decoder: Any
+    raw_output_mode = "potentials"
+
+    @property
+    def returns_potentials(self):
+        """Whether the output is yet to be decoded, as `decoding_model` does."""
+        return self.output_mode == self.raw_output_mode
+
+    def __call__(self, *args, **kwargs):
+        outputs = super().__call__(*args, **kwargs)
+        found = _FOUND.get()
+        if found is not None and self.returns_potentials:
+            found.append((self, outputs))
+        return outputs
+
+    def decode(self, outputs, output_mode=None, temperature=1.0):
+        """What outputs of this layer, or of a model that ends with it, stand for.
+
+        Args:
+            outputs: As the layer returned them, also as `predict` gives them.
+            output_mode: What to return, and `temperature`: see the decoder, the same as in
+                `decoding_model`; None for the best structures.
+            temperature: See the decoder.
+
+        Returns:
+            As the decoder, such as `StructuredDecoder`.
+        """
+        if not self.returns_potentials:
+            raise ValueError(
+                f"Expected a layer with output_mode={self.raw_output_mode!r}, since others have "
+                f"decoded already. Received: output_mode={self.output_mode!r}"
+            )
+        mode = {} if output_mode is None else {"output_mode": output_mode}
+        return self.decoder(temperature=temperature, **mode)(outputs)
