@@ -78,7 +78,7 @@ def main():
     options.add_argument("--only", default="", help="heads whose name holds this text")
     chosen = options.parse_args()
     keras.config.set_dtype_policy(chosen.dtype_policy)
-    trees = KINDS[chosen.kind][0]
+    trees = KINDS[chosen.kind]
     gold = trees.read(chosen.dev)
     sentences = [trees.words(tree) for tree in gold]
     header = True

@@ -10,6 +10,7 @@ from keras_struct.parsers.cky_parser import CKYParser
 from keras_struct.parsers.dependencies import (
     arcs,
     check_arcs,
+    conllu_text,
     is_projective,
     new_sentence,
     read_conllu,
@@ -24,7 +25,13 @@ from keras_struct.parsers.dependency_parser import (
 from keras_struct.parsers.greedy_spans import greedy_spans
 from keras_struct.parsers.label_vocabulary import LabelVocabulary
 from keras_struct.parsers.local_cross_entropy import LocalCrossEntropy
-from keras_struct.parsers.tree import Tree, read_trees
+from keras_struct.parsers.tree import (
+    BRACKET_ESCAPES,
+    Tree,
+    escape_word,
+    read_trees,
+    unescape_word,
+)
 from keras_struct.parsers.tree_decoder import TreeDecoder
 from keras_struct.parsers.tree_max_margin import TreeMaxMargin
 from keras_struct.parsers.tree_nll import TreeNLL
@@ -32,6 +39,7 @@ from keras_struct.parsers.tree_spans import NULL, chart_spans, tree_from_spans, 
 from keras_struct.parsers.tree_stripping import strip_functions, strip_root, strip_traces
 
 __all__ = [
+    "BRACKET_ESCAPES",
     "NULL",
     "AttachmentScore",
     "AttachmentScores",
@@ -55,6 +63,8 @@ __all__ = [
     "chart_spans",
     "check_arcs",
     "collapse_unary",
+    "conllu_text",
+    "escape_word",
     "expand_unary",
     "greedy_spans",
     "is_projective",
@@ -67,6 +77,7 @@ __all__ = [
     "tree_from_spans",
     "tree_spans",
     "unbinarize",
+    "unescape_word",
     "with_arcs",
     "words_of",
 ]

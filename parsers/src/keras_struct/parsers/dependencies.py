@@ -1,27 +1,37 @@
 """Dependency trees in CoNLL-U, as the `TokenList` of the `conllu` package."""
 
+import re
+
 import conllu
 import numpy as np
 from conllu.exceptions import ParseException
 from conllu.parser import DEFAULT_FIELD_PARSERS, DEFAULT_FIELDS, parse_pair_value
 from conllu.serializer import serialize_field
 
+_BROKEN = re.compile("[\ud800-\udfff]")  # halves of characters, bytes that were no text
+_NO_TEXT = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
-def read_conllu(lines, name="<lines>"):
+
+def read_conllu(lines, name="<lines>", skipped=None, trees=False):
     r"""Reads sentences in CoNLL-U with their comments, multiword tokens and empty nodes.
 
     Columns have the types of the `conllu` package where it can write them back as they were, else
     they stay strings: `sentence.serialize()` gives the lines again, but for blanks in comments.
 
     Args:
-        lines: Lines of text, such as an open file or a list of strings.
+        lines: Lines of text, such as an open file or a list of strings. A byte-order mark before
+            the first one is no part of it.
         name: What errors call the text, such as the path of the file.
+        skipped: Called with the error of a malformed sentence, which is left out: reading goes on
+            after the next blank line. None raises the error.
+        trees: Whether the arcs of every sentence must be a tree with one root, see `check_arcs`.
 
     Yields:
         `conllu.TokenList`, one for each sentence.
 
     Raises:
-        ValueError: If a line is malformed; the message starts with name and line.
+        ValueError: If a line is malformed; the message starts with name and line. With `trees` also
+            if the arcs of a sentence are none; the line is its first.
 
     Example:
 
@@ -36,26 +46,72 @@ def read_conllu(lines, name="<lines>"):
     Source: Nivre et al. (2020), Universal Dependencies v2, §3;
     https://universaldependencies.org/format.html
     """
-    sentence = _empty_sentence()
+    for first, block in _blocks(lines):
+        number, count, sentence = first - 1, 0, _empty_sentence()
+        try:
+            for line in block:
+                number += 1
+                if _BROKEN.search(line):
+                    raise ParseException("Expected text in the encoding of the file. Received: no")
+                if line.startswith("#"):
+                    _add_comment(sentence, line[1:].strip())
+                else:
+                    token = _parse_token(line.split("\t"), count + 1)
+                    count += isinstance(token["id"], int)
+                    sentence.append(token)
+            if trees and sentence:
+                number = first
+                check_arcs(sentence)
+                if {None, "_"} & set(arcs(sentence)[1]):
+                    raise ParseException("Expected relations (DEPREL) of all words. Received: _")
+        except (ParseException, ValueError) as error:
+            located = ValueError(f"{name}:{number}: {error}")
+            if skipped is None:
+                raise located from error
+            skipped(located)
+            continue
+        if sentence:
+            yield sentence
+
+
+def _blocks(lines):
+    """Number of the first line, and the lines of each sentence; comments alone go to the next."""
+    first, words = 1, False
+    block: list[str] = []
     for number, line in enumerate(lines, 1):
         line = line.rstrip("\r\n")
-        if line.startswith("#"):
-            comment = line[1:].strip()
-            key, value = parse_pair_value(comment)
-            if value and key not in sentence.metadata:
-                sentence.metadata[key] = value
-            else:
-                sentence.metadata[comment] = None
-        elif line.strip():
-            try:
-                sentence.append(_parse_token(line.split("\t"), len(words_of(sentence)) + 1))
-            except ParseException as error:
-                raise ValueError(f"{name}:{number}: {error}") from error
-        elif sentence:
-            yield sentence
-            sentence = _empty_sentence()
-    if sentence:
-        yield sentence
+        if number == 1:
+            line = line.removeprefix("\ufeff")
+        if line.strip():
+            if not block:
+                first = number
+            words = words or not line.startswith("#")
+            block.append(line)
+        elif words:
+            yield first, block
+            block, words = [], False
+    if block:
+        yield first, block
+
+
+def _add_comment(sentence, comment):
+    key, value = parse_pair_value(comment)
+    if value and key not in sentence.metadata:
+        sentence.metadata[key] = value
+    else:
+        sentence.metadata[comment] = None
+
+
+def conllu_text(text):
+    """A text that a column or a comment of CoNLL-U can hold: control signs and blanks are a blank.
+
+    Example:
+
+    >>> from keras_struct.parsers import conllu_text
+    >>> conllu_text("a\\tb\\x00c")
+    'a b c'
+    """
+    return _NO_TEXT.sub(" ", text)
 
 
 def new_sentence(words, upos=None):
@@ -147,7 +203,7 @@ def check_arcs(sentence):
     forms = " ".join(word["form"] for word in words_of(sentence))
     where = f"in the sentence {sentence.metadata.get('sent_id', forms)!r}"
     for word, head in enumerate(heads, 1):
-        if head is None or not 0 <= head <= len(heads):
+        if not isinstance(head, int) or not 0 <= head <= len(heads):
             raise ValueError(
                 f"Expected heads from 0 to {len(heads)} {where}. Received: head={head} of {word}"
             )
@@ -202,6 +258,8 @@ def _parse_token(columns, number):
         parse = DEFAULT_FIELD_PARSERS.get(field)
         value = text if parse is None else parse(columns, place)
         token[field] = value if serialize_field(value) == text else text
+    if not token["form"]:
+        raise ParseException("Expected a form. Received: an empty column")
     if isinstance(token["id"], int) and token["id"] != number:
         raise ParseException(f"Expected the word number {number}. Received: id={token['id']}")
     return token

@@ -1,6 +1,7 @@
 """CoNLL-U is written as it was read, and arcs that are no tree are errors."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -133,3 +134,29 @@ def test_counts_of_trees():
             assert is_projective(heads) == all(inside)
             found.append(is_projective(heads))
         assert (len(found), sum(found)) == (n ** (n - 1), projective)
+
+
+LINE = "1\ta\t_\tX\t_\t_\t{}\t{}\t_\t_\n"
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (LINE.format("x", "root"), "'x' is not"),
+        (LINE.format("1", "root"), "Expected one root"),
+        (LINE.format("_", "root"), "head=None of 1"),
+        (LINE.format("01", "root"), "'01' is not"),
+        (LINE.format("0", "_"), "Expected relations"),
+        (LINE.format("0", "root").replace("a", ""), "Expected a form"),
+        (LINE.format("0", "caf\udce9"), "Expected text in the encoding"),
+    ],
+)
+def test_a_bad_sentence_is_named_and_left_out(bad, message):
+    good = LINE.format("0", "root") + "\n"
+    text = "\ufeff" + good + "# a comment\n" + bad + "\n" + good
+    errors: list[Exception] = []
+    found = list(read_conllu(lines(text), "a.conllu", errors.append, trees=True))
+    assert len(found) == 2
+    assert len(errors) == 1 and re.match(rf"a.conllu:[34]: .*{message}", str(errors[0]))
+    with pytest.raises(ValueError, match=message):
+        list(read_conllu(lines(text), trees=True))

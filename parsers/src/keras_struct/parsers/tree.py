@@ -4,6 +4,19 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+BRACKET_ESCAPES = {
+    "-LRB-": "(",
+    "-RRB-": ")",
+    "-LSB-": "[",
+    "-RSB-": "]",
+    "-LCB-": "{",
+    "-RCB-": "}",
+}
+_ESCAPE = {sign: escape for escape, sign in BRACKET_ESCAPES.items()}
+_TO_ESCAPE = re.compile(r"[()\[\]{}]")
+_ESCAPED = re.compile("|".join(BRACKET_ESCAPES))
+_NO_WORD = re.compile(r"[\s\x00-\x1f\x7f]+", re.ASCII)
+_BROKEN = re.compile("[\ud800-\udfff]")  # halves of characters, bytes that were no text
 # A label or a word. Blanks are those of ASCII: words of some treebanks hold a no-break space.
 _ATOM = re.compile(r"[^\s()]+", re.ASCII)
 _TOKEN = re.compile(rf"[()]|{_ATOM.pattern}", re.ASCII)
@@ -97,12 +110,40 @@ def fold(tree, function):
     return results[0]
 
 
-def read_trees(lines, name="<lines>"):
+def escape_word(word):
+    """A word as treebanks write it: brackets, also within it, as -LRB-, and no blanks.
+
+    Args:
+        word: Any string that is not empty.
+
+    Returns:
+        String that a `Tree` takes: a blank within it is a no-break space.
+
+    Example:
+
+    >>> from keras_struct.parsers import escape_word, unescape_word
+    >>> escape_word("f(x)"), unescape_word("f-LRB-x-RRB-")
+    ('f-LRB-x-RRB-', 'f(x)')
+
+    Source: Bies et al. (1995), Bracketing Guidelines for Treebank II Style.
+    """
+    return _NO_WORD.sub("\u00a0", _TO_ESCAPE.sub(lambda match: _ESCAPE[match[0]], word))
+
+
+def unescape_word(word):
+    """The word that `escape_word` wrote."""
+    return _ESCAPED.sub(lambda match: BRACKET_ESCAPES[match[0]], word) if "-" in word else word
+
+
+def read_trees(lines, name="<lines>", skipped=None):
     """Reads trees in bracket notation, each on one line or over several.
 
     Args:
-        lines: Lines of text, such as an open file or a list of strings.
+        lines: Lines of text, such as an open file or a list of strings. A byte-order mark before
+            the first one is no part of it.
         name: What errors call the text, such as the path of the file.
+        skipped: Called with the error of a malformed tree, which is left out: reading goes on at
+            the next line that begins with a bracket. None raises the error.
 
     Yields:
         A `Tree` for each outermost pair of brackets. An extra pair, as in `( (S ...))`, is a
@@ -121,32 +162,58 @@ def read_trees(lines, name="<lines>"):
 
     Source: Bies et al. (1995), Bracketing Guidelines for Treebank II Style.
     """
+    for _, tree in numbered_trees(lines, name, skipped):
+        yield tree
+
+
+def numbered_trees(lines, name="<lines>", skipped=None):
+    """The trees of `read_trees`, each with the number of its first line."""
     stack: list[tuple] = []  # of open brackets: line, atoms, children
+    number, lost = 0, False
+
+    def unfit(text):
+        nonlocal lost
+        error = ValueError(f"{name}:{number}: {text}")
+        if skipped is None:
+            raise error
+        skipped(error)
+        stack.clear()
+        lost = True
+
     for number, line in enumerate(lines, 1):
+        if number == 1:
+            line = line.removeprefix("\ufeff")
+        if lost and not line.startswith("("):
+            continue
+        lost = False
+        if _BROKEN.search(line):
+            unfit("Expected text in the encoding of the file. Received: bytes that are none")
+            continue
         for token in _TOKEN.findall(line):
             _, atoms, children = stack[-1] if stack else (number, [], [])
             if token == "(" and len(atoms) < 2:
                 stack.append((number, [], []))
             elif token == ")" and (children or len(atoms) == 2):
-                stack.pop()
+                first, *_ = stack.pop()
                 tree = Tree(*atoms) if len(atoms) == 2 else Tree("".join(atoms), children)
                 if stack:
                     stack[-1][2].append(tree)
                 else:
-                    yield tree
+                    yield first, tree
             elif stack and token not in "()" and not children and len(atoms) < 2:
                 atoms.append(token)
             else:
-                raise ValueError(
-                    f"{name}:{number}: Expected a label over child trees, such as (NP (NN dog)), "
-                    f"or a tag over one word. Received: {token!r} {_place(stack)}"
+                unfit(
+                    "Expected a label over child trees, such as (NP (NN dog)), "
+                    f"or a tag over one word. Received: {token[:80]!r} {_place(stack)}"
                 )
+                break
     if stack:
-        raise ValueError(f"{name}:{number}: Expected ')'. Received: no more lines {_place(stack)}")
+        unfit(f"Expected ')'. Received: no more lines {_place(stack)}")
 
 
 def _place(stack):
     if not stack:
         return "outside of brackets"
     line, atoms, _ = stack[-1]
-    return f"in the bracket '({' '.join(atoms)}' opened in line {line}"
+    return f"in the bracket '({' '.join(atoms)[:80]}' opened in line {line}"

@@ -5,7 +5,14 @@ import copy
 import numpy as np
 import pytest
 
-from keras_struct.parsers import Tree, read_trees, strip_functions, strip_traces
+from keras_struct.parsers import (
+    Tree,
+    escape_word,
+    read_trees,
+    strip_functions,
+    strip_traces,
+    unescape_word,
+)
 from keras_struct.parsers.random_tree import random_tree
 
 SENTENCES = [
@@ -87,3 +94,27 @@ def test_traces_and_functions():
     assert str(strip_functions(strip_traces(tree))) == expected
     (nothing,) = read_trees(["(NP (-NONE- *T*-1))"])
     assert strip_traces(nothing) is None
+
+
+def test_a_bad_tree_is_named_and_left_out():
+    text = [
+        "\ufeff(S (X a))",
+        "(S (X",
+        "  b)",
+        "(S (X c))",
+        "d",
+        "(S (X e\udce9))",
+        "(S (X f))",
+        "(S",
+    ]
+    errors: list[Exception] = []
+    found = list(read_trees(text, "a.mrg", errors.append))
+    assert [tree.words() for tree in found] == [["a"], ["f"]]
+    assert [str(error).split(" ")[0] for error in errors] == [*("a.mrg:5:", "a.mrg:6:", "a.mrg:8:")]
+
+
+@pytest.mark.parametrize("word", ["(", "f(x)[1]", ":-)", "{}", "a-b", "caf\u00e9"])
+def test_escaped_words_are_words_of_trees_and_come_back(word):
+    (tree,) = read_trees([str(Tree("X", escape_word(word)))])
+    assert unescape_word(tree.word) == word
+    assert escape_word("a b\tc\x00") == "a\u00a0b\u00a0c\u00a0"

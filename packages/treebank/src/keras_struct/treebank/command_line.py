@@ -3,8 +3,8 @@
 import argparse
 import glob
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ KERAS_BACKEND to jax, tensorflow, torch or numpy (numpy does not train).
 """
 KINDS = ("constituency", "dependency")
 SHIPPED = {"constituency": "constituency_en", "dependency": "dependency_en"}
+INPUT_FORMATS = ("text", "words", "conllu")
 FORMATS = ("brackets", "conllu", "json", "svg")
 
 
@@ -52,13 +53,35 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
             help="longer sentences are parsed in pieces and joined (default: 600)",
         )
 
+    def reading(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--encoding", help="of the files (default: UTF-8, or by their mark)")
+        sub.add_argument("--strict", action="store_true", help="stop at what would be left out")
+
     sub = command("parse", "Parse raw text.", "text files, globs, or - for standard input")
     model(sub)
     sizes(sub)
-    sub.add_argument("--words", action="store_true", help="a sentence a line, words by blanks")
+    reading(sub)
+    sub.add_argument(
+        "--input-format",
+        choices=INPUT_FORMATS,
+        default="text",
+        help="raw text; a sentence a line with its words between blanks; or CoNLL-U",
+    )
+    sub.add_argument(
+        "--words",
+        action="store_const",
+        const="words",
+        dest="input_format",
+        help="short for --input-format words",
+    )
     sub.add_argument("--format", choices=FORMATS, help="default: brackets, or conllu")
     sub.add_argument("--probabilities", action="store_true", help="of every part, in json")
-    sub.add_argument("--output", type=Path, help="file (svg: folder); default: standard output")
+    sub.add_argument(
+        "--output",
+        type=Path,
+        help="file (svg: folder), appears when it is whole; the same command goes on after an "
+        "interruption (default: standard output)",
+    )
     sub.add_argument(
         "--lookahead", type=int, help="sentences read ahead (default: 2048; 1 at a terminal)"
     )
@@ -66,6 +89,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub = command("evaluate", "Score a parser on gold trees.", "files of brackets or CoNLL-U")
     model(sub)
     sizes(sub)
+    reading(sub)
+    sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+
+    sub = command("score", "Score trees of any parser on gold trees, without a model.", None)
+    sub.add_argument("gold", metavar="GOLD", help="file of brackets or CoNLL-U")
+    sub.add_argument("predicted", metavar="PREDICTED", help="file of trees of the same sentences")
+    reading(sub)
     sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
 
     sub = command("train", "Train a parser over MiniLM; goes on where it stopped.", None)
@@ -88,6 +118,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     sub.add_argument("--seed", type=int, default=0)
     policy(sub)
+    reading(sub)
     sub.add_argument("--limit", type=int, help="sentences to train on")
     sub.add_argument("--about", default="", help="what the treebanks are, kept with the model")
     sub.add_argument("--restart", action="store_true", help="begin anew if the folder is in use")
@@ -112,6 +143,7 @@ def main(words: Sequence[str] | None = None) -> int:
     run: dict[str, Callable[[argparse.Namespace, LeftOut], None]] = {
         "parse": run_parse,
         "evaluate": run_evaluate,
+        "score": run_score,
         "train": run_train,
         "average": run_average,
         "export": run_export,
@@ -146,88 +178,77 @@ def load(chosen: argparse.Namespace, model: str | None = None) -> Any:
     return treebank.DependencyParser.from_preset(name)
 
 
-def expand(patterns: Sequence[str]) -> list[str]:
-    """The files that paths and globs name, in order; `-` stays."""
-    files: list[str] = []
-    for pattern in patterns:
-        found = [pattern] if pattern == "-" else sorted(glob.glob(pattern, recursive=True))
-        if not found:
-            raise FileNotFoundError(f"Expected existing files. Received: {pattern}")
-        files += found
-    return files
+def expand(patterns: Sequence[str], left_out: LeftOut) -> list[str]:
+    """The files that paths and globs name, in order; `-` stays.
 
-
-def read(files: Sequence[str], words: bool) -> Iterator[Any]:
-    """Texts or sentences of all files, one after the other."""
-    from keras_struct.treebank.text import read_sentences
-
-    format = "words" if words else "text"
-    for file in files:
-        if file == "-":
-            yield from read_sentences(sys.stdin, format)
-        else:
-            with open(file, encoding="utf-8") as stream:
-                yield from read_sentences(stream, format)
+    A pattern that names none is left out, but if all do it is an error.
+    """
+    found = [
+        [p] if p == "-" or os.path.exists(p) else sorted(glob.glob(p, recursive=True))
+        for p in patterns
+    ]
+    missing = [pattern for pattern, files in zip(patterns, found, strict=True) if not files]
+    if len(missing) == len(patterns):
+        raise FileNotFoundError(f"Expected existing files. Received: {', '.join(missing)}")
+    for pattern in missing:
+        left_out(FileNotFoundError(f"Expected existing files. Received: {pattern}"))
+    return [file for files in found for file in files]
 
 
 def run_parse(chosen: argparse.Namespace, left_out: LeftOut) -> None:
-    from keras_struct.layers.whole_files import open_whole
-    from keras_struct.runs.progress import progress_bar
-    from keras_struct.treebank.formats import DEFAULTS, FORMATS
-    from keras_struct.treebank.parser_task import LOOKAHEAD
-
-    files = expand(chosen.files)
-    format = chosen.format or DEFAULTS[chosen.kind]
+    format = chosen.format or {"constituency": "brackets", "dependency": "conllu"}[chosen.kind]
     other = {"constituency": "conllu", "dependency": "brackets"}[chosen.kind]
     if format == other:
         raise ValueError(f"Expected another format for {chosen.kind} trees. Received: {format}")
-    if format == "svg" and (chosen.output is None or not chosen.output.is_dir()):
-        raise ValueError("Expected an existing folder as --output for svg, a file a sentence")
     if format != "svg":
         check_outputs(chosen.output)
-    interactive = "-" in files and sys.stdin.isatty()
-    lookahead = chosen.lookahead or (1 if interactive else LOOKAHEAD)
-    parses = load(chosen).parse(
-        read(files, chosen.words),
-        batch_tokens=chosen.batch_tokens,
-        probabilities=chosen.probabilities,
-        max_words=chosen.max_words,
-        lookahead=lookahead,
-    )
-    quiet = chosen.output is None  # the trees themselves show the progress
-    with progress_bar("sentences", None, disable=quiet) as progress:
-        task = progress.task_ids[0]
-        if format == "svg":
-            for number, parse in enumerate(parses, 1):
-                with open_whole(chosen.output / f"{number:05d}.svg") as stream:
-                    stream.write(FORMATS[format](parse))
-                progress.advance(task)
-            return
-        with open_whole(chosen.output) as stream:
-            for parse in parses:
-                stream.write(FORMATS[format](parse))
-                if quiet:
-                    stream.flush()
-                progress.advance(task)
+    elif chosen.output is None or not chosen.output.is_dir():
+        raise ValueError("Expected an existing folder as --output for svg, a file a sentence")
+    files = expand(chosen.files, left_out)
+    from keras_struct.treebank import parse_command
+
+    parse_command.run_parse(chosen, files, load(chosen), left_out)
 
 
 def run_evaluate(chosen: argparse.Namespace, left_out: LeftOut) -> None:
-    from keras_struct.runs.progress import print_table
+    files = expand(chosen.files, left_out)
     from keras_struct.treebank import evaluate
-    from keras_struct.treebank.training import KINDS as TREES
+    from keras_struct.treebank.gold_trees import KINDS as TREES
 
-    files = expand(chosen.files)
-    gold = [tree for file in files for tree in TREES[chosen.kind][0].read(file)]
+    read = TREES[chosen.kind].read
+    gold = [tree for file in files for tree in read(file, left_out, chosen.encoding)]
     if not gold:
-        raise ValueError(f"Expected gold trees. Received: none in {files}")
+        raise ValueError(f"Expected gold trees. Received: none in {', '.join(files)}")
     scores = evaluate(
         load(chosen), gold, batch_tokens=chosen.batch_tokens, max_words=chosen.max_words
     )
+    show_scores(chosen, len(gold), scores)
+
+
+def run_score(chosen: argparse.Namespace, left_out: LeftOut) -> None:
+    check_inputs(chosen.gold, chosen.predicted)
+    from keras_struct.treebank.scoring import score_files
+
+    sentences, scores = score_files(
+        chosen.kind, chosen.gold, chosen.predicted, left_out, chosen.encoding
+    )
+    show_scores(chosen, sentences, scores)
+
+
+def check_inputs(*files: str) -> None:
+    missing = [file for file in files if file != "-" and not os.path.exists(file)]
+    if missing:
+        raise FileNotFoundError(f"Expected existing files. Received: {', '.join(missing)}")
+
+
+def show_scores(chosen: argparse.Namespace, sentences: int, scores: dict[str, float]) -> None:
     if chosen.json:
-        print(json.dumps({"sentences": len(gold), **scores}))
+        print(json.dumps({"sentences": sentences, **scores}))
         return
+    from keras_struct.runs.progress import print_table
+
     row = [f"{100 * value:.2f}" for value in scores.values()]
-    print_table(f"{len(gold)} sentences", dict.fromkeys(scores, "right"), [row])
+    print_table(f"{sentences} sentences", dict.fromkeys(scores, "right"), [row])
 
 
 def run_train(chosen: argparse.Namespace, left_out: LeftOut) -> None:
@@ -240,8 +261,8 @@ def run_train(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     with epochs_bar(chosen.epochs) as report:
         train(
             chosen.kind,
-            expand(chosen.train),
-            expand(chosen.dev),
+            expand(chosen.train, left_out),
+            expand(chosen.dev, left_out) if chosen.dev else [],
             chosen.output,
             epochs=chosen.epochs,
             learning_rate=chosen.learning_rate,
@@ -254,6 +275,8 @@ def run_train(chosen: argparse.Namespace, left_out: LeftOut) -> None:
             start=chosen.start,
             rank=chosen.rank,
             restart=chosen.restart,
+            skipped=left_out,
+            encoding=chosen.encoding,
             progress=report,
             **options,
         )

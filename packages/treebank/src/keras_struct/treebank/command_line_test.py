@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import re
 import xml.etree.ElementTree as ElementTree
 
 import keras
@@ -9,8 +11,10 @@ import pytest
 
 from keras_struct import parsers, treebank
 from keras_struct.ops.testing import BACKEND
-from keras_struct.treebank import command_line, formats
-from keras_struct.treebank.tiny import tiny_parser
+from keras_struct.treebank import command_line, formats, parse_command
+from keras_struct.treebank.tiny import tiny_parser, tiny_sentences
+
+one_backend = pytest.mark.skipif(BACKEND != "torch", reason="files are the same on every backend")
 
 CONSTITUENCY = treebank.ConstituencyParse(
     ["We", "left", "(", "early", ")"],
@@ -147,6 +151,120 @@ def test_errors_come_before_work(run, tmp_path):
     status, _, err = run("evaluate", tmp_path / "bad.mrg")
     assert status == 2
     assert "bad.mrg" in err
+
+
+@one_backend
+def test_bad_input_is_named_and_left_out(run, tmp_path, monkeypatch):
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
+    good.write_bytes(b"\xef\xbb\xbfWe left :) f(x) \n")
+    bad.write_bytes("Caf\u00e9.\n\nIt saw.".encode("latin-1"))
+    (tmp_path / "folder").mkdir()
+    files = [tmp_path / "folder", bad, good, tmp_path / "none.txt"]
+    status, out, err = run("parse", *files)
+    assert status == 1
+    trees = [tree.words() for tree in parsers.read_trees(out.splitlines())]
+    smile = [":-RRB-", "f", "-LRB-", "x", "-RRB-"]
+    assert trees == [["It", "saw", "."], ["We", "left", *smile]]
+    for message in (f"{bad}:1: Expected text in", "none.txt", "Is a directory", "3 of the input"):
+        assert message in err
+    assert run("parse", bad, good, "--strict")[0] == 2
+    assert run("parse", bad, good, "--encoding", "latin-1")[0] == 0
+    assert run("parse", good, "--encoding", "no")[0] == 2
+
+
+@one_backend
+def test_json_tells_where_words_are(run, tmp_path):
+    texts = {"1.txt": "We left.\r\n\r\nIt  saw.", "2.txt": "They left."}
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode())
+    _, out, _ = run("parse", tmp_path / "*.txt", "--format", "json")
+    for row in map(json.loads, out.splitlines()):
+        with open(row["file"], newline="") as stream:
+            text = stream.read()
+        assert [text[start:end] for start, end in row["offsets"]] == row["words"]
+    _, out, _ = run("parse", tmp_path / "1.txt", "--kind", "dependency")
+    assert out.count("# text = ") == 2 and out.count("SpaceAfter=No") == 2
+    again = run("parse", "--kind", "dependency", "--input-format", "conllu", stdin=out)
+    assert again[:2] == (0, out)
+
+
+@one_backend
+def test_parse_goes_on_where_it_stopped(run, tmp_path, monkeypatch, loaded):
+    text, out = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    text.write_text("\n".join(" ".join(words) for words in tiny_sentences(30, 5)))
+    command = ["parse", text, "--words", "--format", "json", "--lookahead", "4"]
+    assert run(*command, "--output", tmp_path / "whole.jsonl")[0] == 0
+    wanted = (tmp_path / "whole.jsonl").read_text()
+    monkeypatch.setattr(parse_command, "SECONDS", 0.0)
+    original, count = formats.as_json_line, 0
+
+    def interrupted(parse):
+        nonlocal count
+        count += 1
+        if count == 15:
+            raise KeyboardInterrupt
+        return original(parse)
+
+    monkeypatch.setitem(formats.FORMATS, "json", interrupted)
+    assert run(*command, "--output", out)[0] == 130
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        *(".a.jsonl.part", ".a.jsonl.part.json", "a.txt", "whole.jsonl")
+    ]
+    count = 100
+    assert run(*command, "--output", out)[0] == 0
+    assert count - 100 == 30 - 12  # the three whole chunks are not parsed again
+    assert out.read_text() == wanted
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.jsonl", "a.txt", "whole.jsonl"]
+    # What another input has left is not gone on with.
+    count = 0
+    assert run(*command, "--output", out)[0] == 130
+    text.write_text(text.read_text() + "\nwe left")
+    count = 100
+    assert run(*command, "--output", out)[0] == 0
+    assert count - 100 == 31
+    assert out.read_text().startswith(wanted)
+
+
+@one_backend
+def test_outputs_that_are_streams(run):
+    for target in ("-", "/dev/stdout"):
+        status, out, _ = run("parse", "--output", target, stdin="We left.")
+        assert status == 0 and out.startswith("(")
+    assert run("parse", "--output", "/dev/null", stdin="We left.")[:2] == (0, "")
+    assert not os.path.isfile("/dev/null")
+
+
+@one_backend
+def test_score_of_two_files(run, tmp_path):
+    gold, other = tmp_path / "gold.mrg", tmp_path / "other.mrg"
+    gold.write_text("(S (NP (PRP We)) (VP (VB go)))\n(S (NP (PRP I)) (VP (VB go)))\n")
+    other.write_text("(S (PRP We) (VP (VB go)))\n(S (NP (PRP He)) (VP (VB go)))\n")
+    status, out, err = run("score", gold, other, "--json")
+    assert (status, json.loads(out)["recall"]) == (1, 2 / 3)
+    assert "in sentence 2, 'I go' as word 1. Received: 'He go'" in err
+    assert run("score", gold, other, "--strict")[0] == 2
+    status, out, _ = run("score", gold, gold)
+    assert status == 0 and "100.00" in out
+    other.write_text("(S (PRP We) (VP (VB go)))\n")
+    status, _, err = run("score", gold, other)
+    assert status == 2 and "Expected as many sentences" in err
+    arcs = tmp_path / "a.conllu"
+    arcs.write_text("1\ta\t_\t_\t_\t_\t2\tx\t_\t_\n2\tb\t_\t_\t_\t_\t1\tx\t_\t_\n")
+    status, _, err = run("score", "--kind", "dependency", arcs, arcs)
+    assert status == 2 and "a.conllu:1: Expected one root" in err
+
+
+@one_backend
+def test_evaluate_names_bad_gold_trees(run, tmp_path):
+    line = "1\twe\t_\tX\t_\t_\t{}\troot\t_\t_\n\n"
+    heads = ("0", "_", "1", "0", "7", "x")
+    (tmp_path / "a.conllu").write_text("".join(line.format(head) for head in heads))
+    command = ["evaluate", "--kind", "dependency", tmp_path / "a.conllu", "--json"]
+    status, out, err = run(*command)
+    assert (status, json.loads(out)["sentences"]) == (1, 2)
+    for number, message in ((3, "heads from"), (5, "one root"), (9, "heads from"), (11, "'x' is")):
+        assert re.search(rf"a\.conllu:{number}: .*{message}", err), number
+    assert run(*command, "--strict")[0] == 2
 
 
 def test_a_model_that_does_not_exist(capsys):

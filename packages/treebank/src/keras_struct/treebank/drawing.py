@@ -1,5 +1,9 @@
 """Pictures of trees, in SVG."""
 
+import contextlib
+import re
+import sys
+
 import svgling
 import svgwrite
 
@@ -8,6 +12,24 @@ from keras_struct.treebank.parses import ConstituencyParse, DependencyParse
 FONT = "Helvetica, Arial, sans-serif"
 CHARACTER, GAP, LEVEL, MARGIN = 9, 22, 34, 14  # pixels
 INK, ARC = "#222222", "#2a6f97"
+DEEPEST = 100_000  # calls: svgling takes a few for each level of a tree
+_BLANKS = re.compile(r"\s+")
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _shown(text: str) -> str:
+    """A text that XML can hold, on one line."""
+    return _NO_XML.sub("\ufffd", _BLANKS.sub(" ", text))
+
+
+@contextlib.contextmanager
+def _deep_calls():
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEEPEST))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def draw(parse: ConstituencyParse | DependencyParse) -> str:
@@ -22,21 +44,23 @@ def draw(parse: ConstituencyParse | DependencyParse) -> str:
     """
     if isinstance(parse, DependencyParse):
         return _draw_arcs(parse)
-    drawing = svgling.draw_tree(_nested(parse.tree)).get_svg()
-    drawing.elements.insert(1, drawing.rect((0, 0), ("100%", "100%"), fill="white"))
-    return drawing.tostring()
+    with _deep_calls():
+        drawing = svgling.draw_tree(_nested(parse.tree)).get_svg()
+        drawing.elements.insert(1, drawing.rect((0, 0), ("100%", "100%"), fill="white"))
+        return drawing.tostring()
 
 
 def _nested(tree):
     # Depth is that of the sentence's nesting; recursion is svgling's own.
     if tree.word is not None:
-        return (tree.label, tree.word)
-    return (tree.label, *[_nested(child) for child in tree.children])
+        return (_shown(tree.label), _shown(tree.word))
+    return (_shown(tree.label), *[_nested(child) for child in tree.children])
 
 
 def _draw_arcs(parse: DependencyParse) -> str:
     """Words in a row, an arc above them from each head to its dependent."""
-    widths = [CHARACTER * max(len(w), len(t)) for w, t in zip(parse.words, parse.tags, strict=True)]
+    words = [_shown(word) for word in parse.words]
+    widths = [CHARACTER * max(len(w), len(t)) for w, t in zip(words, parse.tags, strict=True)]
     centres, right = [], float(MARGIN)
     for width in widths:
         centres.append(right + width / 2)
@@ -46,7 +70,7 @@ def _draw_arcs(parse: DependencyParse) -> str:
     drawing = svgwrite.Drawing(size=(right - GAP + MARGIN, base + 3 * MARGIN + 20))
     drawing.add(drawing.rect((0, 0), ("100%", "100%"), fill="white"))
     style = {"text_anchor": "middle", "font_family": FONT, "fill": INK}
-    for at, word, tag in zip(centres, parse.words, parse.tags, strict=True):
+    for at, word, tag in zip(centres, words, parse.tags, strict=True):
         drawing.add(drawing.text(word, (at, base + 22), font_size=16, **style))
         drawing.add(drawing.text(tag, (at, base + 40), font_size=11, **{**style, "fill": "#888"}))
     small = {**style, "fill": ARC, "font_size": 11}

@@ -5,28 +5,48 @@ from typing import Any
 import numpy as np
 
 from keras_struct import parsers
+from keras_struct.runs import open_text
 
 
-def read_constituency(path):
-    """The trees of a file of brackets, without traces, functions and roots."""
-    with open(path, encoding="utf-8") as lines:
-        trees = [parsers.strip_traces(tree) for tree in parsers.read_trees(lines, str(path))]
+def read_constituency(path, skipped=None, encoding=None):
+    """The trees of a file of brackets, without traces, functions and roots.
+
+    Args:
+        path: Path, or `-` for standard input.
+        skipped: Called with the error of a malformed tree, which is left out; None raises.
+        encoding: Of the file; None for that of its byte-order mark, or else UTF-8.
+
+    Raises:
+        ValueError: If the text is malformed; the message starts with file and line.
+    """
+    with open_text(path, encoding) as lines:
+        trees = [parsers.strip_traces(t) for t in parsers.read_trees(lines, str(path), skipped)]
     trees = [parsers.strip_functions(tree) for tree in trees if tree is not None]
     return [parsers.strip_root(tree) for tree in trees]
 
 
-def read_dependency(path):
-    """The sentences of a CoNLL-U file."""
-    with open(path, encoding="utf-8") as lines:
-        return list(parsers.read_conllu(lines, str(path)))
+def read_dependency(path, skipped=None, encoding=None):
+    """The sentences of a CoNLL-U file.
+
+    Args:
+        path: Path, or `-` for standard input.
+        skipped: Called with the error of a sentence that is malformed, or whose arcs are no tree
+            with one root; it is left out. None raises.
+        encoding: Of the file; None for that of its byte-order mark, or else UTF-8.
+
+    Raises:
+        ValueError: For such a sentence; the message starts with file and line.
+    """
+    with open_text(path, encoding) as lines:
+        return list(parsers.read_conllu(lines, str(path), skipped, trees=True))
 
 
 class GoldTrees:
     """What a parser is trained on and scored against; nothing here has a state."""
 
     @staticmethod
-    def read(path) -> list[Any]:
-        """The trees of a file."""
+    def read(path, skipped=None, encoding=None) -> list[Any]:
+        """The trees of a file, see `read_dependency`."""
         raise NotImplementedError
 
     @staticmethod
@@ -52,9 +72,14 @@ class GoldTrees:
         """Whether a parser with these options has this tree among its own."""
         return True
 
+    @classmethod
+    def scores(cls, gold, parses) -> dict[str, float]:
+        """Scores of parses by name."""
+        raise NotImplementedError
+
     @staticmethod
-    def scores(gold, parses) -> dict[str, float]:
-        """Scores by name."""
+    def compared(gold, predicted) -> dict[str, float]:
+        """Scores of trees by name."""
         raise NotImplementedError
 
 
@@ -83,15 +108,19 @@ class ConstituencyTrees(GoldTrees):
     def target(tree, labels):
         return labels.encode_spans(parsers.chart_spans(tree), 2 * len(tree.words()) - 1)
 
-    @staticmethod
-    def scores(gold, parses):
-        """EVALB's."""
+    @classmethod
+    def scores(cls, gold, parses):
         # The tags are those of the gold trees: EVALB leaves punctuation out by its gold tag.
         trees = [
             parsers.tree_from_spans(tree.words(), tree.tags(), list(parse.spans))
             for tree, parse in zip(gold, parses, strict=True)
         ]
-        found = parsers.bracket_scores(gold, trees)
+        return cls.compared(gold, trees)
+
+    @staticmethod
+    def compared(gold, predicted):
+        """EVALB's."""
+        found = parsers.bracket_scores(gold, predicted)
         return {
             "bracket F1": found.f1,
             "precision": found.precision,
@@ -129,12 +158,22 @@ class DependencyTrees(GoldTrees):
         eisner = options.get("structure", "eisner") == "eisner"
         return not eisner or parsers.is_projective(parsers.arcs(sentence)[0])
 
-    @staticmethod
-    def scores(gold, parses):
-        """Those of the CoNLL 2018 shared task."""
+    @classmethod
+    def scores(cls, gold, parses):
         trees = [
             parsers.with_arcs(sentence, parse.heads, parse.relations)
             for sentence, parse in zip(gold, parses, strict=True)
         ]
-        found = parsers.attachment_scores(gold, trees)
+        return cls.compared(gold, trees)
+
+    @staticmethod
+    def compared(gold, predicted):
+        """Those of the CoNLL 2018 shared task."""
+        found = parsers.attachment_scores(gold, predicted)
         return {"UAS": found.uas, "LAS": found.las, "CLAS": found.clas}
+
+
+KINDS: dict[str, type[GoldTrees]] = {
+    "constituency": ConstituencyTrees,
+    "dependency": DependencyTrees,
+}

@@ -1,7 +1,9 @@
 """What the parsers of text share: backbone, words, batches, results in order."""
 
+import io
 import itertools
 import json
+from typing import Any
 
 import keras
 import keras_hub
@@ -9,10 +11,11 @@ import numpy as np
 
 from keras_struct.layers import export_saved_model
 from keras_struct.parsers import TreeDecoder
+from keras_struct.runs import check_text
 from keras_struct.treebank.batches import batches_by_length, padded_size
 from keras_struct.treebank.compact_preset import load_compact_preset, preset_folder
-from keras_struct.treebank.preprocessor import LEAST_LENGTH, ParserPreprocessor
-from keras_struct.treebank.text import sentences_of
+from keras_struct.treebank.preprocessor import LEAST_LENGTH, ParserPreprocessor, check_words
+from keras_struct.treebank.text import Sentence, read_sentences, sentences_of
 from keras_struct.treebank.word_pooling import WordPooling
 
 BATCH_TOKENS = 2048
@@ -84,11 +87,8 @@ class ParserTask(keras_hub.models.Task):
     def __call__(self, *args, **kwargs):
         """Parses of a list of raw texts or of lists of words; else as any Keras model."""
         sentences = args[0] if args else None
-        if isinstance(sentences, str):
-            raise ValueError(f"Expected a list of texts. Received: the text {sentences!r}")
-        if isinstance(sentences, (list, tuple)) and all(
-            isinstance(s, str) or (isinstance(s, (list, tuple)) and s and isinstance(s[0], str))
-            for s in sentences
+        if isinstance(sentences, (str, list, tuple)) and not any(
+            hasattr(sentence, "dtype") for sentence in sentences
         ):
             return list(self.parse(sentences, **kwargs))
         return super().__call__(*args, **kwargs)
@@ -116,12 +116,14 @@ class ParserTask(keras_hub.models.Task):
         probabilities=False,
         max_words=MAX_WORDS,
         lookahead=LOOKAHEAD,
+        skipped=None,
     ):
         """Parse a stream of sentences, in batches of like length.
 
         Args:
             sentences: Iterable, without end if need be, of raw texts (each of any number of
-                sentences) or of sentences as lists of words.
+                sentences) or of sentences as lists of words. Or an open text file, whose paragraphs
+                are such texts: lines may end anywhere, a blank line ends a sentence.
             batch_tokens: Most subwords of a batch, padding included.
             probabilities: Whether to give the probability of every part.
             max_words: Longer sentences are parsed in pieces of at most so many words, cut after
@@ -129,12 +131,16 @@ class ParserTask(keras_hub.models.Task):
                 the cube and memory with the square of this number.
             lookahead: How many sentences are taken from the stream before the first is parsed; more
                 make batches of more equal lengths, fewer make results come sooner.
+            skipped: Called with the error of a sentence or text that cannot be parsed, which is
+                left out; None raises.
 
         Yields:
-            One result for every sentence, in order.
+            One result for every sentence, in order; its words are a `Sentence`, which knows the
+            text and the offsets in it where there was a text.
 
         Raises:
-            ValueError: If a sentence is neither, or a number is not positive.
+            ValueError: If a sentence is neither, a text stands alone, not in a list, or a number is
+                not positive.
         """
         if self.preprocessor is None:
             raise ValueError("Expected a parser with a preprocessor. Received: preprocessor=None")
@@ -142,7 +148,10 @@ class ParserTask(keras_hub.models.Task):
         for name, value in numbers.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"Expected a positive integer. Received: {name}={value}")
-        return self._parse(_words(sentences), batch_tokens, probabilities, max_words, lookahead)
+        if isinstance(sentences, str):
+            raise ValueError(f"Expected a list of texts. Received: the text {sentences[:80]!r}")
+        words = _words(sentences, skipped)
+        return self._parse(words, batch_tokens, probabilities, max_words, lookahead)
 
     def _parse(self, sentences, batch_tokens, probabilities, max_words, lookahead):
         while chunk := list(itertools.islice(sentences, lookahead)):
@@ -156,9 +165,10 @@ class ParserTask(keras_hub.models.Task):
                 for i, parse in zip(batch, parses, strict=True):
                     found[i] = parse
             parses = iter(found)
-            for parts in cut:
+            for words, parts in zip(chunk, cut, strict=True):
                 whole = list(itertools.islice(parses, len(parts)))
-                yield whole[0] if len(whole) == 1 else self.joined(whole)
+                tree: Any = whole[0] if len(whole) == 1 else self.joined(whole)
+                yield tree._replace(words=words)
 
     def _parse_batch(self, sentences, probabilities):
         arrays = self.preprocessor.arrays(sentences, few_shapes=True)
@@ -227,13 +237,29 @@ class ParserTask(keras_hub.models.Task):
         return super().from_preset(preset, load_weights=load_weights, **kwargs)
 
 
-def _words(sentences):
+def _words(sentences, skipped):
     """Sentences as lists of words, of raw texts and of sentences that are lists already."""
-    for sentence in sentences:
-        if isinstance(sentence, str):
-            yield from sentences_of(sentence)
-        else:
-            yield list(sentence)
+    if isinstance(sentences, io.TextIOBase):
+        name = getattr(sentences, "name", "<stream>")
+        try:
+            yield from read_sentences(sentences, "text", name, skipped)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return
+    for number, sentence in enumerate(sentences):
+        try:
+            if isinstance(sentence, str):
+                check_text(sentence)
+                found = sentences_of(sentence)
+            else:
+                check_words(sentence)
+                found = [sentence if isinstance(sentence, Sentence) else Sentence(sentence)]
+        except ValueError as error:
+            if skipped is None:
+                raise
+            skipped(ValueError(f"sentence {number} of those given: {error}"))
+            continue
+        yield from found
 
 
 def _pieces(words, max_words):

@@ -1,10 +1,12 @@
 """The parsers of text, with random weights."""
 
+import io
 import itertools
 import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,9 +54,22 @@ def test_raw_text_and_lists_of_words(parser):
     words = [["We", "left", "early", "."], ["They", "saw", "it", "."]]
     words.append(["We", "left", "(", "early", ")", "."])
     assert parser(texts) == parser(words)
-    for wrong in ("We left.", [["We", ""]], [["We", 3]]):
+    wrong: Any
+    for wrong in ("We left.", [["We", ""]], [["We", 3]], [[]], [None], ["We", 3], b"We", [b"We"]):
         with pytest.raises(ValueError, match="Expected a list of"):
-            parser(wrong)
+            list(parser.parse(wrong))
+        if wrong != b"We":
+            with pytest.raises(ValueError, match="Expected a list of"):
+                parser(wrong)
+    skipped: list[Exception] = []
+    found = list(parser.parse([["We", ""], "We left.", None, "a\ud800"], skipped=skipped.append))
+    assert [parse.words for parse in found] == [["We", "left", "."]]
+    assert [str(error)[:10] for error in skipped] == [f"sentence {k}" for k in (0, 2, 3)]
+    # An open file is read by paragraphs, wherever its lines end.
+    stream = io.StringIO("We\nleft early. They\nsaw it.\n\nWe left (early).\n")
+    found = list(parser.parse(stream))
+    assert [parse.words for parse in found] == words
+    assert found[1].words.offsets[0] == (15, 19)
     with pytest.raises(ValueError, match="batch_tokens=0"):
         parser.parse(words, batch_tokens=0)
 

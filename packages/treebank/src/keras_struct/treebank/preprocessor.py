@@ -4,12 +4,29 @@ import keras
 import keras_hub
 import numpy as np
 
+from keras_struct.parsers import unescape_word
+from keras_struct.runs import check_text
 from keras_struct.treebank.batches import padded_size
 
 LEAST_LENGTH, LEAST_WORDS = 32, 16  # of padded batches
 REMEMBERED = 1_000_000  # words whose subwords are kept
-ESCAPES = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
-ESCAPES |= {"``": '"', "''": '"'}
+QUOTES = {"``": '"', "''": '"'}
+
+
+def check_words(words):
+    """Raise a `ValueError` unless a sentence is a list of words that are not empty."""
+    if not isinstance(words, (list, tuple)):
+        received = f"a sentence of type {type(words).__name__}"
+    elif not words:
+        received = "a sentence without words"
+    else:
+        wrong = [w for w in words if not (isinstance(w, str) and w.strip())]
+        if not wrong:
+            for word in words:
+                check_text(word)
+            return
+        received = f"{wrong[0]!r} in a sentence of {len(words)}"
+    raise ValueError(f"Expected a list of words, none empty. Received: {received}")
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -64,15 +81,13 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
 
     def subwords(self, words):
         """The list of the numbers of the subwords of each word, at least one."""
-        words = words if isinstance(words, (list, tuple)) else [None]
-        if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise ValueError(f"Expected a list of words, none empty. Received: sentence={words!r}")
+        check_words(words)
         new = sorted({word for word in words if word not in self._subwords})
         if new:
             if len(self._subwords) > REMEMBERED:
                 self._subwords = {}
                 new = sorted(set(words))
-            texts = [ESCAPES.get(word, word) for word in new]
+            texts = [QUOTES.get(word, unescape_word(word)) for word in new]
             unknown = [self.tokenizer.token_to_id("[UNK]")]
             pieces = self.tokenizer(texts)
             for word, ids in zip(new, pieces, strict=True):

@@ -1,5 +1,6 @@
 """Training of parsers on treebanks."""
 
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ from keras_struct.treebank.compact_preset import check_rank, save_compact_preset
 from keras_struct.treebank.constituency_parser import ConstituencyParser
 from keras_struct.treebank.dependency_parser import DependencyParser
 from keras_struct.treebank.evaluation import evaluate
-from keras_struct.treebank.gold_trees import ConstituencyTrees, DependencyTrees, GoldTrees
+from keras_struct.treebank.gold_trees import KINDS
 from keras_struct.treebank.minilm import minilm_backbone, minilm_tokenizer
 from keras_struct.treebank.parser_task import ParserTask
 from keras_struct.treebank.preprocessor import LEAST_LENGTH, LEAST_WORDS, ParserPreprocessor
@@ -31,9 +32,9 @@ BY_NAME = {
     "tree/biaffine/kernel": ("labels", 1),
     "tree/relation_scores/kernel": ("labels", 1),
 }
-KINDS: dict[str, tuple[type[GoldTrees], type[ParserTask]]] = {
-    "constituency": (ConstituencyTrees, ConstituencyParser),
-    "dependency": (DependencyTrees, DependencyParser),
+PARSERS: dict[str, type[ParserTask]] = {
+    "constituency": ConstituencyParser,
+    "dependency": DependencyParser,
 }
 
 
@@ -55,6 +56,8 @@ def train(
     start=None,
     rank=None,
     restart=False,
+    skipped=None,
+    encoding=None,
     progress=print,
     **options,
 ):
@@ -86,6 +89,8 @@ def train(
         rank: Of the changes of MiniLM's matrices that are stored, see `save_compact_preset`. Scores
             after an epoch are those of the whole changes.
         restart: Whether to begin anew where `output` holds a training, this one or another.
+        skipped: Called with the error of a malformed gold tree, which is left out; None raises.
+        encoding: Of the files; None for that of their byte-order marks, or else UTF-8.
         progress: Called with a line of text after each epoch.
         **options: Of `ConstituencyParser` or `DependencyParser`.
 
@@ -102,7 +107,7 @@ def train(
         "max_margin": parsers.TreeMaxMargin,
         "local": parsers.LocalCrossEntropy,
     }
-    for name, value, known in (("kind", kind, KINDS), ("loss", loss, losses)):
+    for name, value, known in (("kind", kind, PARSERS), ("loss", loss, losses)):
         if value not in known:
             raise ValueError(f"Expected one of {list(known)}. Received: {name}={value!r}")
     missing = [str(f) for f in [*train_files, *dev_files] if not Path(f).is_file()]
@@ -127,16 +132,16 @@ def train(
             f"Received: rank={rank}"
         )
     keras.utils.set_random_seed(seed)
-    treebank, task = KINDS[kind]
+    treebank, task = KINDS[kind], PARSERS[kind]
     if isinstance(start, (str, Path)):
         start = task.from_preset(start)
-    gold = [tree for file in train_files for tree in treebank.read(file)][:limit]
-    gold = [
-        tree
-        for tree in gold
-        if 0 < len(treebank.words(tree)) <= LONGEST and treebank.fits(tree, options)
-    ]
-    dev = [tree for file in dev_files for tree in treebank.read(file)]
+    read = [tree for file in train_files for tree in treebank.read(file, skipped, encoding)][:limit]
+    reasons = [_unfit(tree, treebank, options) for tree in read]
+    gold = [tree for tree, reason in zip(read, reasons, strict=True) if reason is None]
+    unfit = Counter(reason for reason in reasons if reason is not None)
+    if not gold:
+        raise ValueError(f"Expected trees to train on. Received: none; left out: {dict(unfit)}")
+    dev = [tree for file in dev_files for tree in treebank.read(file, skipped, encoding)]
     labels = treebank.labels(gold)
     tags = parsers.LabelVocabulary.of(
         [tag for tree in gold for tag in treebank.tags(tree)], [UNKNOWN_TAG], unknown=UNKNOWN_TAG
@@ -174,6 +179,8 @@ def train(
         f"{len(gold)} sentences to train on, {len(dev)} to score; {len(labels)} labels, "
         f"{len(tags)} tags; frozen layers run once over all sentences"
     )
+    if unfit:
+        progress("not trained on: " + ", ".join(f"{n} {reason}" for reason, n in unfit.items()))
     batches = _Batches(
         _encode(parser, [treebank.words(tree) for tree in gold], frozen_layers),
         [treebank.target(tree, labels) for tree in gold],
@@ -206,6 +213,13 @@ def train(
         progress=progress,
     )
     return parser
+
+
+def _unfit(tree, treebank, options):
+    """Why a tree is not trained on; None if it is."""
+    if not 0 < len(treebank.words(tree)) <= LONGEST:
+        return f"sentences of more than {LONGEST} words"
+    return None if treebank.fits(tree, options) else "trees that are not projective"
 
 
 def start_from(parser, other, kept=()):
