@@ -35,6 +35,11 @@ from keras_struct.ops.testing import (
 )
 
 COMPILED = BACKEND in ("jax", "tensorflow")
+# One structure of each engine, for what a backend compiles for seconds.
+ENGINES = (
+    "categorical", "linear_chain", "subset", "needleman_wunsch", "damerau", "eisner", "pcfg",
+    "spanning_tree",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +99,28 @@ class Case:
         jax.eval_shape(build, shapes)
         return dataclasses.replace(found[0], traced=False)
 
+    def program(self, readouts, dtype="float64", **options):
+        """One compiled function of potentials and temperature: NumPy results of
+        `readouts(distribution)`, a tree of tensors."""
+        names = list(self.arrays())
+
+        def run(temperature, *args):
+            warmth = {} if temperature is None else {"temperature": temperature}
+            return readouts(self.make(dict(zip(names, args, strict=True)), **warmth, **options))
+
+        compiled = fast(run)
+
+        def call(arrays=None, temperature=None):
+            arrays = self.arrays() if arrays is None else arrays
+            warmth = None if temperature is None else tensor(temperature, dtype)
+            results = compiled(warmth, *[tensor(arrays[name], dtype) for name in names])
+            return keras.tree.map_structure(array, results)
+
+        return call
+
     def read(self, readouts, arrays=None, dtype="float64", **options):
-        """NumPy results of `readouts(distribution)`, a tree of tensors, in one compiled call."""
-        arrays = self.arrays() if arrays is None else arrays
-        names = list(arrays)
-
-        def run(*args):
-            return readouts(self.make(dict(zip(names, args, strict=True)), **options))
-
-        results = fast(run)(*[tensor(arrays[name], dtype) for name in names])
-        return keras.tree.map_structure(array, results)
+        """The results of one call of a `program`."""
+        return self.program(readouts, dtype, **options)(arrays)
 
     def exists(self):
         """Which examples have any object at all, in the user's batch shape."""
@@ -117,27 +134,36 @@ def for_backend(cases):
     """Every case through every implementation that takes it on the active backend.
 
     JAX and TensorFlow compile each law of a case for seconds: there all laws run on the core cases
-    through the first implementation, and `ReadoutLaws` on the rest, see `others`.
+    of a structure of each engine, and `ReadoutLaws` on what is left, see `others`.
     """
     return [
         dataclasses.replace(case, implementation=name)
         for case in cases
-        if case.core or not COMPILED
-        for name in implementations_of(case)[: 1 if COMPILED else None]
+        for name in (implementations_of(case)[:1] if COMPILED else implementations_of(case))
+        if _has_all_laws(case)
     ]
 
 
 def others(cases):
-    """What `for_backend` leaves out: other cases, and core cases through other implementations;
-    every third of them unless all are asked for."""
+    """What `for_backend` leaves out: core cases through every implementation, and a third of the
+    other cases, or all of them if all are asked for."""
     if not COMPILED:
         return []
-    left = [
+    core = [
         dataclasses.replace(case, implementation=name)
         for case in cases
-        for name in (implementations_of(case)[1:] if case.core else implementations_of(case)[:1])
+        if case.core
+        for name in implementations_of(case)[1 if _has_all_laws(case) else 0 :]
     ]
-    return left if EVERY_CASE else left[::3]
+    left = [case for case in cases if not case.core]
+    left = left if EVERY_CASE else left[::3]
+    return core + [
+        dataclasses.replace(case, implementation=implementations_of(case)[0]) for case in left
+    ]
+
+
+def _has_all_laws(case):
+    return not COMPILED or (case.core and (EVERY_CASE or case.call().op in ENGINES))
 
 
 def implementations_of(case):
@@ -215,40 +241,36 @@ class StructureLaws:
     )
 
     def test_readouts_equal_enumeration(self, case):
-        """Value, marginals, entropy, best, k best, log-probabilities and samples."""
-        k, n = 4, 1500
-
-        def readouts(d):
-            top, samples = d.topk(k), d.sample(3, n)
-            return {
-                "value": d.value(),
-                "log_partition": d.log_partition(),
-                "entropy": d.entropy(),
-                "marginals": d._marginals,
-                "named": d.marginals("all"),
-                "best": d.score(d.argmax()),
-                "scores": top.scores,
-                "events": top.events,
-                "log_probs": d.log_prob(top.events),
-                "samples": samples,
-                "sampled": d.log_prob(samples),
-            }
-
+        """Value, marginals, entropy, best, k best, curvature, samples, and the log-probability of
+        each event."""
+        number = 1500
         with float64():
             d = case.distribution(temperature=self.temperature)
+            listed = enumeration(d)
+            events, count = _events(listed, d)
+            enumerated = Enumerated(listed, self.temperature)
+
+            def readouts(d):
+                samples = d.sample(3, number)
+                return {
+                    **enumerated.readouts(d),
+                    "samples": samples,
+                    "sampled": d.log_prob(samples),
+                    "listed": d.log_prob(events) if count else d.value(),
+                }
+
             got = case.read(readouts, temperature=self.temperature)
             hard = case.read(lambda d: d.value(), temperature=0)
-            listed = enumeration(d)
-            check_enumerated(got, d, listed, self.temperature)
-            marginals = _expectation(listed, [x.shape for x in got["marginals"]])
-            check_named(got["named"], marginals, d)
+            enumerated.check(got, d)
         sign = -1 if d.structure.costs else 1
         for b, objects in enumerate(listed):
             best = max((s for _, s, _ in objects), default=0.0)
-            wanted = sign * self.temperature * best if objects else -sign * np.inf
-            close(_flat(hard, d)[b], wanted)
+            close(_flat(hard, d)[b], sign * (self.temperature * best if objects else -np.inf))
             p = _probabilities(objects)
             self._check_samples(_flat(got["sampled"], d, 1)[:, b], got["samples"], d, p, b)
+            if count:
+                found = _flat(got["listed"], d, 1)[: len(p), b]
+                np.testing.assert_allclose(found, np.log(p)[:count], atol=1e-9)
 
     def _check_samples(self, log_prob, samples, d, p, b):
         if not len(p):
@@ -265,27 +287,8 @@ class StructureLaws:
         hits = np.mean(log_prob > np.log(p.max()) - 1e-6)
         assert abs(hits - mass) < 5 * np.sqrt(mass * (1 - mass) / n) + 1e-6
 
-    def test_every_event_has_its_probability(self, case):
-        with float64():
-            d = case.distribution(temperature=self.temperature)
-            objects = enumeration(d)
-            most = min(50, max(len(o) for o in objects))
-            if not most:
-                pytest.skip("no example of this case has any structure")
-            blank = np.full_like(np.asarray(max(objects, key=len)[0][0]), -1)
-            events = np.stack(
-                [[o[i][0] if i < len(o) else blank for o in objects] for i in range(most)]
-            )
-            rank = d.structure.event_rank
-            shape = (most, *d.structure.batch_shape, *events.shape[events.ndim - rank :])
-            events = events.reshape(shape)
-            log_prob = case.read(lambda d: d.log_prob(events), temperature=self.temperature)
-            for b, o in enumerate(objects):
-                count = min(most, len(o))
-                expected = np.log(_probabilities(o))[:count]
-                np.testing.assert_allclose(_flat(log_prob, d, 1)[:count, b], expected, atol=1e-9)
-
     def test_named_marginals_are_the_derivative_of_the_value(self, case):
+        _not_compiled()
         with float64():
             arrays, exists = case.arrays(), case.exists()
             names = list(arrays)
@@ -305,6 +308,7 @@ class StructureLaws:
                 np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-7, err_msg=name)
 
     def test_readouts_and_curvature_equal_the_reference(self, case):
+        _not_compiled()
         with float64():
             rng = np.random.default_rng(2)
             slow = case.distribution(implementation="reference", temperature=self.temperature)
@@ -397,7 +401,8 @@ class StructureLaws:
             }
 
         with float64():
-            clean, dirty = case.read(readouts), case.read(readouts, poisoned)
+            read = case.program(readouts)
+            clean, dirty = read(), read(poisoned)
             for name, x in dirty.items():
                 np.testing.assert_array_equal(x, clean[name], err_msg=name)
             for name, pad in padding.items():
@@ -423,10 +428,9 @@ class StructureLaws:
             def readouts(d):
                 return {"value": d.value(), "marginals": d.marginals("all"), "h": d.entropy()}
 
-            temperature = tensor(1e9)
-            d = case.distribution(temperature=temperature)
-            hot = case.read(readouts, temperature=temperature)
-            cold = case.read(readouts, temperature=tensor(1e-4))
+            d = case.distribution(temperature=tensor(1e9))
+            read = case.program(readouts)
+            hot, cold = read(temperature=1e9), read(temperature=1e-4)
             hard = case.read(readouts, temperature=0)
             for b, objects in enumerate(enumeration(d)):
                 expected = np.log(len(objects)) if objects else 0.0
@@ -542,75 +546,81 @@ class ReadoutLaws:
 
     def test_readouts_and_second_order_equal_enumeration(self, case):
         with float64():
-            rng = np.random.default_rng(2)
             d = case.distribution(temperature=self.temperature)
-            listed = enumeration(d)
-            marginals, tangents = [], []
-
-            def readouts(d):
-                top = d.topk(3)
-                marginals[:] = _expectation(listed, [tuple(x.shape) for x in d._marginals])
-                # Canonical no-ops of the padding are no parts of any structure: no tangent there.
-                tangents[:] = [np.where(x > 0, rng.normal(size=x.shape), 0.0) for x in marginals]
-                directions = tuple(tensor(x) for x in tangents)
-                return {
-                    "value": d.value(),
-                    "log_partition": d.log_partition(),
-                    "entropy": d.entropy(),
-                    "marginals": d._marginals,
-                    "named": d.marginals("all"),
-                    "scores": top.scores,
-                    "events": top.events,
-                    "log_probs": d.log_prob(top.events),
-                    "best": d.score(d.argmax()),
-                    "curvature": d._sweeps.curvature(d._problem, d._soft[1], directions),
-                }
-
-            got = case.read(readouts, temperature=self.temperature)
-            check_enumerated(got, d, listed, self.temperature)
-            for x, y in zip(got["marginals"], marginals, strict=True):
-                close(np.where(y > 0, x, 0.0), y)
-            check_named(got["named"], marginals, d)
-            curvature = _covariance(listed, tangents)
-            for x, y, p in zip(got["curvature"], curvature, marginals, strict=True):
-                np.testing.assert_allclose(x[p > 0], y[p > 0], rtol=1e-8, atol=1e-9)
+            enumerated = Enumerated(enumeration(d), self.temperature)
+            got = case.read(enumerated.readouts, temperature=self.temperature)
+            enumerated.check(got, d)
 
 
-def check_enumerated(got, d, listed, temperature):
-    """Value, log-partition, entropy, best and k best beside all objects."""
-    sign = -1 if d.structure.costs else 1
-    scale = sign * temperature
-    for b, objects in enumerate(listed):
-        p = _probabilities(objects)
-        ranked = np.sort([s for _, s, _ in objects])[::-1]
-        close(_flat(got["log_partition"], d)[b], _logsumexp(ranked))
-        close(_flat(got["value"], d)[b], scale * _logsumexp(ranked))
-        close(_flat(got["entropy"], d)[b], -np.sum(p * np.log(np.maximum(p, 1e-300))))
-        close(_flat(got["best"], d)[b], scale * ranked[0] if objects else -sign * np.inf)
-        _check_topk(got, d, objects, ranked, scale, b)
+class Enumerated:
+    """Readouts of a distribution beside what all its objects say, in NumPy."""
+
+    def __init__(self, listed, temperature):
+        self.listed, self.temperature = listed, temperature
+
+    def readouts(self, d):
+        top = d.topk(3)
+        rng = np.random.default_rng(2)
+        self.marginals = _expectation(self.listed, [tuple(x.shape) for x in d._marginals])
+        # Canonical no-ops of the padding are no parts of any structure: no tangent there.
+        self.tangents = [np.where(x > 0, rng.normal(size=x.shape), 0.0) for x in self.marginals]
+        tangents = tuple(tensor(x) for x in self.tangents)
+        return {
+            "value": d.value(),
+            "log_partition": d.log_partition(),
+            "entropy": d.entropy(),
+            "named": d.marginals("all"),
+            "scores": top.scores,
+            "events": top.events,
+            "log_probs": d.log_prob(top.events),
+            "best": d.score(d.argmax()),
+            "curvature": d._sweeps.curvature(d._problem, d._soft[1], tangents),
+        }
+
+    def check(self, got, d):
+        sign = -1 if d.structure.costs else 1
+        scale = sign * self.temperature
+        for b, objects in enumerate(self.listed):
+            p = _probabilities(objects)
+            ranked = np.sort([s for _, s, _ in objects])[::-1]
+            close(_flat(got["log_partition"], d)[b], _logsumexp(ranked))
+            close(_flat(got["value"], d)[b], scale * _logsumexp(ranked))
+            close(_flat(got["entropy"], d)[b], -np.sum(p * np.log(np.maximum(p, 1e-300))))
+            close(_flat(got["best"], d)[b], scale * ranked[0] if objects else -sign * np.inf)
+            self._check_topk(got, d, b, ranked, scale)
+        named = fast(lambda *x: keras.tree.map_structure(d._restore, d._named(x)))
+        for name, x in named(*map(tensor, self.marginals)).items():
+            close(got["named"][name], array(x), err_msg=name)
+        expected = _covariance(self.listed, self.tangents)
+        for x, y, p in zip(got["curvature"], expected, self.marginals, strict=True):
+            np.testing.assert_allclose(x[p > 0], y[p > 0], rtol=1e-8, atol=1e-9)
+
+    def _check_topk(self, got, d, b, ranked, scale):
+        events = _flat(got["events"], d, 1)
+        count = min(len(events), len(ranked))
+        wanted = np.full(len(events), -np.inf if scale > 0 else np.inf)
+        wanted[:count] = scale * ranked[:count]
+        close(_flat(got["scores"], d, 1)[:, b], wanted)
+        close(_flat(got["log_probs"], d, 1)[:count, b], ranked[:count] - _logsumexp(ranked))
+        found = [events[i, b].astype("int32").tobytes() for i in range(count)]
+        assert len(set(found)) == count
+        assert set(found) <= {e.tobytes() for e, _, _ in self.listed[b]}
 
 
-def _check_topk(got, d, objects, ranked, scale, b):
-    events = _flat(got["events"], d, 1)
-    k = len(events)
-    count = min(k, len(ranked))
-    wanted = np.full(k, -np.inf if scale > 0 else np.inf)
-    wanted[:count] = scale * ranked[:count]
-    close(_flat(got["scores"], d, 1)[:, b], wanted)
-    close(_flat(got["log_probs"], d, 1)[:count, b], ranked[:count] - _logsumexp(ranked))
-    found = [events[i, b].astype("int32").tobytes() for i in range(count)]
-    assert len(set(found)) == count
-    assert set(found) <= {e.tobytes() for e, _, _ in objects}
+def _not_compiled():
+    if COMPILED and not EVERY_CASE:
+        pytest.skip("compiles for seconds what other laws say, and other backends test")
 
 
-def check_named(named, canonical, d):
-    """Every entry: zero in the padding, where nothing is possible, and where nothing exists."""
-
-    def expected(*canonical):
-        return {name: d._restore(x) for name, x in d._named(canonical).items()}
-
-    for name, x in fast(expected)(*map(tensor, canonical)).items():
-        close(named[name], array(x), err_msg=name)
+def _events(listed, d):
+    """The first objects of every example as events (count, ..., event axes), and how many."""
+    count = min(50, max(len(objects) for objects in listed))
+    if not count:
+        return None, 0
+    blank = np.full_like(np.asarray(max(listed, key=len)[0][0]), -1)
+    events = np.stack([[o[i][0] if i < len(o) else blank for o in listed] for i in range(count)])
+    axes = events.shape[events.ndim - d.structure.event_rank :]
+    return events.reshape(count, *d.structure.batch_shape, *axes), count
 
 
 def _expectation(listed, shapes, weights=None):

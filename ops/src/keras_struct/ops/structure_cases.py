@@ -9,7 +9,7 @@ from keras import ops as K
 from keras_struct import ops
 from keras_struct.ops import dispatch
 from keras_struct.ops.array import where
-from keras_struct.ops.laws import Case
+from keras_struct.ops.laws import ENGINES, Case
 from keras_struct.ops.testing import BACKEND, EVERY_CASE, tensor
 
 
@@ -49,11 +49,6 @@ def _nearest(name):
     return [case for x in lists for case in x if isinstance(case, Case)]
 
 
-# One of each engine, for what JAX compiles for seconds.
-ENGINES = (
-    "categorical", "linear_chain", "subset", "needleman_wunsch", "damerau", "eisner", "pcfg",
-    "spanning_tree",
-)  # fmt: skip
 _all = EVERY_CASE or BACKEND != "jax"
 _cases = {op: case for op, case in smallest().items() if _all or op in ENGINES}
 every_structure = pytest.mark.parametrize("case", _cases.values(), ids=_cases.keys())
