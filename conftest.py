@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
+# JAX and TensorFlow compile each case for seconds: of a test of more than three, each runs another
+# third. PyTorch and NumPy run all of them, as does `make test-every`.
+THIRDS = {} if "EVERY_CASE" in os.environ else {"jax": 0, "tensorflow": 1}
+FEW_CASES = 3
 
 
 def pytest_configure() -> None:
@@ -41,11 +46,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept = a_third_of_many(items)
     if part := config.getoption("part"):
         first, step = map(int, part.split("/"))
-        kept = items[first - 1 :: step]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        kept = kept[first - 1 :: step]
+    names = {item.nodeid for item in kept}
+    if dropped := [item for item in items if item.nodeid not in names]:
+        config.hook.pytest_deselected(items=dropped)
         items[:] = kept
+
+
+def a_third_of_many(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests that this backend runs, in their order; see `THIRDS`."""
+    third = THIRDS.get(os.environ["KERAS_BACKEND"])
+    if third is None:
+        return list(items)
+    cases: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        cases[item.nodeid.split("[")[0]].append(item.nodeid)
+    names: set[str] = set()
+    for group in cases.values():
+        names.update(group if len(group) <= FEW_CASES else group[third::3])
+    return [item for item in items if item.nodeid in names]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -145,8 +145,7 @@ def for_backend(cases):
 
 
 def others(cases):
-    """What `for_backend` leaves out: core cases through every implementation, and a third of the
-    other cases, or all of them if all are asked for."""
+    """What `for_backend` leaves out: core cases through every implementation, and other cases."""
     if not COMPILED:
         return []
     core = [
@@ -155,10 +154,10 @@ def others(cases):
         if case.core
         for name in implementations_of(case)[1 if _has_all_laws(case) else 0 :]
     ]
-    left = [case for case in cases if not case.core]
-    left = left if EVERY_CASE else left[::3]
     return core + [
-        dataclasses.replace(case, implementation=implementations_of(case)[0]) for case in left
+        dataclasses.replace(case, implementation=implementations_of(case)[0])
+        for case in cases
+        if not case.core
     ]
 
 
