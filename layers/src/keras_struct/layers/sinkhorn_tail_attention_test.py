@@ -1,5 +1,7 @@
 """Attention by transport: numbers of `ops`, the contract of Keras, and long sequences."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def test_equals_the_map_of_stored_scores():
     masks = {"query_mask": right_padded([6, 3], 6), "value_mask": right_padded([6, 4], 6)}
     for band_width in (None, 2):
         tiles = SinkhornTailAttention(2, 3, band_width=band_width, epsilon=0.5)
-        stored = StructuredAttention(2, 3, "sinkhorn", temperature=0.5)
+        stored = StructuredAttention(2, 3, "sinkhorn", temperature=0.5, base_steps=20)
         for layer in (tiles, stored):
             layer.build(x.shape, value.shape)
         stored.set_weights(tiles.get_weights())
@@ -88,7 +90,9 @@ def test_equals_ops_with_learned_tokens():
 def test_plan_of_the_map_is_doubly_stochastic_and_masked():
     scores = random(2, 2, 4, 4)
     scores[:, :, 1, 2] = -np.inf
-    plan = numpy(SinkhornMap(base_steps=100)(scores))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # that masses are not met
+        plan = numpy(SinkhornMap()(5 * scores))
     np.testing.assert_allclose(plan.sum(2), 1, atol=1e-4)
     np.testing.assert_allclose(plan.sum(3), 1, atol=1e-3)
     assert not plan[:, :, 1, 2].any()

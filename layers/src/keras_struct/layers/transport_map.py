@@ -15,7 +15,8 @@ class SinkhornMap(AlignmentMap):
     mask.
 
     Args:
-        base_steps: Steps under a stopped gradient, see `ops.sinkhorn_plan`.
+        base_steps: Steps under a stopped gradient; None for as many as needed, see
+            `ops.sinkhorn_plan`.
         tail_steps: Steps with gradient.
         temperature: Positive number that divides the scores.
         learn_temperature: See `AttentionMap`; the gradient goes through the tail.
@@ -35,7 +36,7 @@ class SinkhornMap(AlignmentMap):
     """
 
     def __init__(
-        self, base_steps=20, tail_steps=2, temperature=1.0, learn_temperature=False, **kwargs
+        self, base_steps=None, tail_steps=2, temperature=1.0, learn_temperature=False, **kwargs
     ):
         super().__init__(temperature, learn_temperature, **kwargs)
         if temperature == 0:
@@ -44,7 +45,9 @@ class SinkhornMap(AlignmentMap):
                 f"Received: temperature={temperature}"
             )
         for name, steps in (("base_steps", base_steps), ("tail_steps", tail_steps)):
-            if not isinstance(steps, int) or steps < 0:
+            if (steps is not None or name == "tail_steps") and (
+                not isinstance(steps, int) or steps < 0
+            ):
                 raise ValueError(f"Expected an integer >= 0. Received: {name}={steps!r}")
         self.base_steps = base_steps
         self.tail_steps = tail_steps
