@@ -17,7 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
 # JAX and TensorFlow compile each case for seconds: of a test of more than three, each runs another
-# third. PyTorch and NumPy run all of them, as does `make test-every`.
+# third, and none that is marked `compiles_long`. PyTorch and NumPy run all, as does
+# `make test-every`.
 THIRDS = {} if "EVERY_CASE" in os.environ else {"jax": 0, "tensorflow": 1}
 FEW_CASES = 3
 
@@ -63,6 +64,8 @@ def a_third_of_many(items: list[pytest.Item]) -> list[pytest.Item]:
         return list(items)
     cases: dict[str, list[str]] = defaultdict(list)
     for item in items:
+        if item.get_closest_marker("compiles_long"):
+            continue
         cases[item.nodeid.split("[")[0]].append(item.nodeid)
     names: set[str] = set()
     for group in cases.values():

@@ -1,6 +1,5 @@
-from packaging.requirements import Requirement
-
 from ci.lowest_versions import lowest, requirements
+from packaging.requirements import Requirement
 
 
 def test_the_highest_of_the_lowest_counts():

@@ -11,11 +11,11 @@ import pytest
 
 from keras_struct.ops.testing import EVERY_CASE
 
-FOLDER = Path(__file__).parent
-quick = pytest.mark.skipif(
-    keras.config.backend() == "tensorflow" and not EVERY_CASE,
-    reason="traced for a minute on TensorFlow (make test-every); JAX and PyTorch run it",
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch" and not EVERY_CASE,
+    reason="PyTorch, which compiles nothing, runs the examples, or `make test-every`",
 )
+FOLDER = Path(__file__).parent
 needs_gradients = pytest.mark.skipif(
     keras.config.backend() == "numpy", reason="the NumPy backend has no gradients"
 )
@@ -33,7 +33,6 @@ def is_png(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG")
 
 
-@quick
 def test_protein_alignment(tmp_path):
     output = run("protein_alignment.py", "--output", str(tmp_path))
     assert "best score 153" in output  # as parasail's sw with BLOSUM62, 11 and 1
@@ -74,7 +73,6 @@ def test_protein_alignment_names_the_chains():
     assert "Received: chain=Z" in result.stderr
 
 
-@quick
 @needs_gradients
 def test_noisy_copy():
     rows = [line for line in run("noisy_copy.py").splitlines() if "%" in line]
@@ -84,7 +82,6 @@ def test_noisy_copy():
     assert learned[5] > frozen[5]  # F1
 
 
-@quick
 @needs_gradients
 def test_dtw_classifier(tmp_path):
     output = run("dtw_classifier.py", "--output", str(tmp_path))
@@ -97,10 +94,7 @@ def test_dtw_classifier(tmp_path):
     assert is_png(tmp_path / "prototypes.png")
 
 
-@pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the tables are the same on every backend, and compiled for half a minute on others",
-)
+@needs_gradients
 def test_sinkhorn_validation(tmp_path):
     command = [sys.executable, "-m", "sinkhorn_validation", "--smoke"]
     command += ["--output", str(tmp_path / "results.md")]
@@ -113,10 +107,7 @@ def test_sinkhorn_validation(tmp_path):
     assert len(exact) == 2 and all(float(row[6]) < 1e-5 for row in exact)
 
 
-@pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="it trains, which is compiled for a minute elsewhere; what it uses is tested everywhere",
-)
+@needs_gradients
 def test_pfam_sinkhorn(tmp_path):
     command = [sys.executable, "-m", "pfam_sinkhorn", "--smoke", "--output", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(FOLDER)])}

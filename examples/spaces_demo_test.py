@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import keras
+import pytest
 
 
+@pytest.mark.compiles_long
 def test_demo(tmp_path):
     script = Path(__file__).with_name("spaces_demo.py")
     command = [sys.executable, str(script), "--smoke", "--output", str(tmp_path), "It is no-where"]

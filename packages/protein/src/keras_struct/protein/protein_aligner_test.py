@@ -143,6 +143,7 @@ MODELS: dict[str, tuple[str, dict]] = {
 
 
 # TensorFlow compiles for ten seconds what PyTorch tries in one.
+@pytest.mark.compiles_long
 @trains
 @pytest.mark.parametrize("name", MODELS if BACKEND == "torch" else ["letters"])
 def test_training_learns_and_goes_on_where_it_stopped(table, tmp_path, name):
@@ -199,6 +200,7 @@ def test_bad_tables_are_named(tmp_path, table):
         protein.read_labelled_pairs(bad)
 
 
+@pytest.mark.compiles_long
 def test_search_ranks_caches_and_leaves_out_what_is_broken(shipped, chains, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     shutil.copy(GLOBINS, tmp_path / "in" / "2gtl.cif")
@@ -245,6 +247,7 @@ def test_search_ranks_caches_and_leaves_out_what_is_broken(shipped, chains, tmp_
     assert len(protein.search(shipped, chains[0], files[:1], cache=tmp_path / "cache")) == 15
 
 
+@pytest.mark.compiles_long
 def test_the_command_aligns_and_searches(tmp_path, capsys):
     pair = [f"{GLOBINS}:A", f"{GLOBINS}:B"]
     outputs = ["--superposed", str(tmp_path / "s.pdb"), "--picture", str(tmp_path / "m.png")]

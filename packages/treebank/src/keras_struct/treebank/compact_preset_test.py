@@ -28,6 +28,7 @@ def new_parser(num_layers=6):
     )
 
 
+@pytest.mark.compiles_long
 def test_what_is_stored_comes_back(tmp_path):
     parser = new_parser()
     freeze(parser.backbone, 5)
@@ -43,6 +44,7 @@ def test_what_is_stored_comes_back(tmp_path):
         treebank.ConstituencyParser.from_preset(str(tmp_path / "preset"))
 
 
+@pytest.mark.compiles_long
 def test_changes_of_low_rank(tmp_path):
     parser = new_parser(num_layers=1)
     freeze(parser.backbone, 0)

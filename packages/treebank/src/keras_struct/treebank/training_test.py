@@ -56,6 +56,7 @@ def options(tmp_path, backbone_seed=1, **more):
     }
 
 
+@pytest.mark.compiles_long
 @pytest.mark.skipif(not HAS_GRADIENTS, reason="the NumPy backend has no gradients")
 # One kind where each is compiled for seconds.
 @pytest.mark.parametrize("kind", ["dependency", "constituency"][: 1 if COMPILED else 2])
