@@ -21,7 +21,8 @@ from keras_struct.protein.scores import (
     tm_score,
 )
 from keras_struct.protein.search import Hit, protein_files, search
-from keras_struct.protein.structure_files import read_chain, read_chains, write_superposed
+from keras_struct.protein.structure_files import read_chain, read_chains
+from keras_struct.protein.superposed_files import write_superposed, write_transformed
 from keras_struct.protein.training import evaluate, train
 from keras_struct.protein.transport_aligner import (
     PlanDecoder,
@@ -65,4 +66,5 @@ __all__ = [
     "tm_score",
     "train",
     "write_superposed",
+    "write_transformed",
 ]

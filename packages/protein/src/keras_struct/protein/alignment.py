@@ -120,6 +120,17 @@ class Alignment:
             "lddt": scores.lddt(*ca, self.pairs),
         }
 
+    def transformation(self):
+        """The superposition of the second chain on the first, of the best TM-score.
+
+        Returns:
+            Rotation `(3, 3)` and translation `(3,)` in angstrom: `rotation @ x + translation`.
+
+        Raises:
+            ValueError: If a chain has no coordinates, or fewer than three pairs are aligned.
+        """
+        return scores.superposition(self.first, self.second, self.pairs)
+
     def as_fasta(self):
         """Aligned FASTA of two records."""
         chains = (self.first, self.second)
@@ -128,8 +139,17 @@ class Alignment:
         )
 
     def as_json(self):
-        """Dictionary of numbers, strings and lists: all but the map."""
+        """Dictionary of numbers, strings and lists: all but the map.
+
+        With coordinates also the `rotation` and the `translation` of `transformation`, or None with
+        fewer than three pairs.
+        """
         probabilities = None if self.probabilities is None else self.probabilities.tolist()
+        moves = {}
+        if self.first.backbone is not None and self.second.backbone is not None:
+            known = len(self.pairs) >= scores.LEAST_PAIRS
+            found = [x.tolist() for x in self.transformation()] if known else [None, None]
+            moves = dict(zip(("rotation", "translation"), found, strict=True))
         return {
             "first": self.first.name,
             "second": self.second.name,
@@ -138,6 +158,7 @@ class Alignment:
             "pairs": self.pairs.tolist(),
             "probabilities": probabilities,
             **self.measures(),
+            **moves,
         }
 
     def as_json_line(self):

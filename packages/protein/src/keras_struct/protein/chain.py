@@ -82,6 +82,6 @@ def with_coordinates(chain) -> Any:
     if chain.backbone is None:
         raise ValueError(
             f"Expected a chain with coordinates. Received: {chain.name}, a bare sequence; a model "
-            "of amino acids aligns those"
+            "of amino acids (--model sequence) aligns those"
         )
     return chain

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_struct.runs.command import LeftOut, check_outputs, run_command
 
+PROGRAM = "keras-struct-protein"
 DESCRIPTION = """\
 Aligns proteins, and trains, scores and exports aligners. A chain is a file, or file:chain; files
 are PDB, mmCIF, BinaryCIF or FASTA, also with .gz. The backend is that of Keras: set KERAS_BACKEND
@@ -22,7 +24,7 @@ STRUCTURES = ("smith_waterman", "needleman_wunsch", "overlap", "sinkhorn")
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments of the command."""
-    parser = argparse.ArgumentParser(prog="keras-struct-protein", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, text: str, model: bool = True) -> argparse.ArgumentParser:
@@ -44,18 +46,35 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
             help=f"align anew by the superposition, towards a higher TM-score{more}",
         )
 
+    def chains(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--model-number", type=int, default=1, help="of NMR models (default: 1)")
+        sub.add_argument(
+            "--chain-names",
+            choices=("author", "label"),
+            default="author",
+            help="by which mmCIF files name their chains (default: author)",
+        )
+
     sub = command("align", "Align two chains.")
-    sub.add_argument("first")
+    sub.add_argument("first", help="file, file:chain, or file:A+B for chains as one")
     sub.add_argument("second")
+    chains(sub)
     refinable(sub)
     sub.add_argument("--format", choices=FORMATS, default="text")
     sub.add_argument("--output", type=Path, help="file; default: standard output")
-    sub.add_argument("--superposed", type=Path, metavar="PDB", help="both chains, superposed")
+    sub.add_argument(
+        "--superposed", type=Path, metavar="FILE", help="both chains, superposed: .pdb or .cif"
+    )
+    sub.add_argument(
+        "--transformed", type=Path, metavar="FILE", help="the second file, all of it, superposed"
+    )
     sub.add_argument("--picture", type=Path, help="of the alignment map: .png, .svg or .pdf")
 
     sub = command("search", "Align a chain with every chain of files and folders, best first.")
     sub.add_argument("query")
     sub.add_argument("places", nargs="+", metavar="PLACE", help="files and folders")
+    chains(sub)
+    sub.add_argument("--strict", action="store_true", help="stop at what would be left out")
     sub.add_argument("--cache", type=Path, help="folder that keeps what is encoded; resumes")
     refinable(sub, "; hits are then ranked by it")
     sub.add_argument("--top", type=int, default=20, help="hits to show (default: 20; 0: all)")
@@ -83,11 +102,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--limit", type=int, help="pairs to train on")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--restart", action="store_true", help="begin anew if the folder is in use")
+    sub.add_argument("--strict", action="store_true", help="stop at what would be left out")
 
     sub = command("evaluate", "Score an aligner on labelled pairs.")
     sub.add_argument("files", nargs="+", metavar="TSV")
     refinable(sub)
     sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    sub.add_argument("--strict", action="store_true", help="stop at what would be left out")
 
     sub = command("export", "Write SavedModels that encode and align in plain TensorFlow.")
     sub.add_argument("output", type=Path, help="folder to write")
@@ -106,7 +127,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "export": run_export,
     }
     return run_command(
-        "keras-struct-protein",
+        PROGRAM,
         lambda left_out: run[chosen.command](chosen, left_out),
         getattr(chosen, "strict", False),
     )
@@ -121,44 +142,60 @@ def load(chosen: argparse.Namespace) -> Any:
 
 def run_align(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.layers.whole_files import open_whole
-    from keras_struct.protein import draw, read_chain, write_superposed
+    from keras_struct.protein import draw, read_chain, write_superposed, write_transformed
     from keras_struct.protein.alignment import FORMATS as WRITERS
+    from keras_struct.protein.structure_files import file_and_chain
 
-    check_outputs(chosen.output, chosen.superposed, chosen.picture)
-    pair = read_chain(chosen.first), read_chain(chosen.second)
+    check_outputs(chosen.output, chosen.superposed, chosen.transformed, chosen.picture)
+    options = (chosen.model_number, chosen.chain_names, left_out)
+    pair = read_chain(chosen.first, *options), read_chain(chosen.second, *options)
     (alignment,) = load(chosen).align([pair], maps=chosen.picture is not None, refine=chosen.refine)
     with open_whole(chosen.output) as stream:
         stream.write(WRITERS[chosen.format](alignment))
+    written: list[tuple[Path, Path]] = []
     if chosen.superposed is not None:
-        write_superposed(alignment, chosen.superposed)
+        written.append((chosen.superposed, write_superposed(alignment, chosen.superposed)))
+    if chosen.transformed is not None:
+        source, _ = file_and_chain(chosen.second)
+        found = write_transformed(alignment, source, chosen.transformed, chosen.model_number)
+        written.append((chosen.transformed, found))
     if chosen.picture is not None:
         draw(alignment, chosen.picture)
+    for wanted, path in written:
+        if wanted != path:
+            print(f"{PROGRAM}: {path} is mmCIF, since PDB cannot hold it", file=sys.stderr)
 
 
 def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.layers.whole_files import open_whole
-    from keras_struct.protein import Hit, protein_files, read_chain, refine, search
+    from keras_struct.protein import protein_files, read_chain, search
     from keras_struct.runs.progress import print_table, progress_bar
 
     check_outputs(chosen.output)
-    query, files = read_chain(chosen.query), protein_files(chosen.places)
+    if chosen.top < 0:
+        raise ValueError(f"Expected a number of hits, or 0 for all. Received: --top {chosen.top}")
+    query = read_chain(chosen.query, chosen.model_number, chosen.chain_names, left_out)
+    files = protein_files(chosen.places)
     with progress_bar("files", len(files)) as progress:
         hits = search(
             load(chosen),
             query,
             files,
             cache=chosen.cache,
+            model=chosen.model_number,
+            names=chosen.chain_names,
             skipped=lambda file, error: left_out(error),
             progress=lambda done: progress.update(progress.task_ids[0], completed=done),
         )
+    if not hits:
+        raise ValueError(f"Expected chains to align. Received: none in {len(files)} files")
     top = chosen.top or len(hits)
     shown = hits[:top] if chosen.output is None else hits
     if chosen.refine:
-        found = refine([hit.alignment for hit in shown], chosen.refine)
-        shown = [Hit(hit.file, alignment) for hit, alignment in zip(shown, found, strict=True)]
+        shown = _refined(shown, chosen.refine)
     measured = [(hit, hit.alignment.measures()) for hit in shown]
     if chosen.refine:
-        measured.sort(key=lambda pair: -pair[1]["tm_score_first"])
+        measured.sort(key=lambda pair: -pair[1].get("tm_score_first", -1.0))
     rows = [_row(hit, measures) for hit, measures in measured]
     columns = ["chain", "score", "aligned", "identity", "TM-score", "RMSD", "lDDT", "file"]
     sides = {name: "left" if name in ("chain", "file") else "right" for name in columns}
@@ -168,6 +205,20 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
             stream.write("\t".join([*columns, "cigar"]) + "\n")
             for (hit, _), row in zip(measured, rows, strict=True):
                 stream.write("\t".join([*row, hit.alignment.cigar()]) + "\n")
+
+
+def _refined(hits: list[Any], steps: int) -> list[Any]:
+    """The hits with refined alignments, where both chains have coordinates."""
+    from keras_struct.protein import Hit, refine
+
+    with_both = [
+        k
+        for k, hit in enumerate(hits)
+        if hit.alignment.first.backbone is not None and hit.alignment.second.backbone is not None
+    ]
+    found = refine([hits[k].alignment for k in with_both], steps)
+    refined = dict(zip(with_both, found, strict=True))
+    return [Hit(hit.file, refined.get(k, hit.alignment)) for k, hit in enumerate(hits)]
 
 
 def _row(hit: Any, found: dict[str, Any]) -> list[str]:
@@ -207,8 +258,10 @@ def run_train(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     import keras
 
     from keras_struct.protein import ProteinAligner, train
+    from keras_struct.runs.checks import check_seed
     from keras_struct.runs.progress import epochs_bar
 
+    check_seed(chosen.seed)
     keras.utils.set_random_seed(chosen.seed)  # of a new model, too
     if chosen.start is not None:
         aligner = ProteinAligner.from_preset(chosen.start)
@@ -232,6 +285,7 @@ def run_train(chosen: argparse.Namespace, left_out: LeftOut) -> None:
             seed=chosen.seed,
             limit=chosen.limit,
             restart=chosen.restart,
+            skipped=left_out,
             progress=report,
         )
     print(chosen.output / "model.keras")
@@ -241,7 +295,7 @@ def run_evaluate(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.protein import evaluate, read_labelled_pairs
     from keras_struct.runs.progress import print_table
 
-    pairs = [pair for file in chosen.files for pair in read_labelled_pairs(file)]
+    pairs = [pair for file in chosen.files for pair in read_labelled_pairs(file, left_out)]
     scores = evaluate(load(chosen), pairs, chosen.refine)
     if chosen.json:
         print(json.dumps({"pairs": len(pairs), **scores}))

@@ -3,12 +3,16 @@
 import gzip
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from keras_struct import protein
 from keras_struct.protein.scores import d0
 
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="files are the same on every backend"
+)
 tmtools = pytest.importorskip("tmtools")
 GLOBINS = Path(tmtools.__file__).parent / "data" / "2gtl.cif"
 
@@ -174,3 +178,193 @@ def test_superposed_file(tmp_path):
             protein.Alignment(bare, second, alignment.pairs), tmp_path / "no.pdb"
         )
     assert not (tmp_path / "no.pdb").exists()
+
+
+def cif(columns, rows, name="x"):
+    """Lines of an mmCIF file with a category atom_site."""
+    return [f"data_{name}", "loop_", *(f"_atom_site.{c}" for c in columns), *rows, "#"]
+
+
+CIF_COLUMNS = {
+    "group_PDB": "ATOM", "type_symbol": "{element}", "label_atom_id": "{atom}",
+    "label_alt_id": ".", "label_comp_id": "GLY", "label_asym_id": "B", "auth_asym_id": "A",
+    "label_seq_id": "{k}", "auth_seq_id": "{k}", "pdbx_PDB_ins_code": "?", "Cartn_x": "{x}",
+    "Cartn_y": "{y}", "Cartn_z": "0", "occupancy": "1.0", "pdbx_PDB_model_num": "1",
+}  # fmt: skip
+PLACES = {"N": (0, 0), "CA": (1.5, 0), "C": (2, 1.4), "O": (1.2, 2.4)}
+
+
+def cif_lines(*without, name="x", size=3):
+    columns = [column for column in CIF_COLUMNS if column not in without]
+    rows = [
+        " ".join(CIF_COLUMNS[c] for c in columns).format(
+            atom=atom, element=atom[0], k=k, x=x + 3.8 * k, y=y
+        )
+        for k in range(1, size + 1)
+        for atom, (x, y) in PLACES.items()
+    ]
+    return cif(columns, rows, name)
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        (),
+        ("pdbx_PDB_ins_code", "pdbx_PDB_model_num", "type_symbol", "occupancy", "group_PDB"),
+        ("label_alt_id", "auth_seq_id", "auth_asym_id"),
+        ("label_seq_id", "label_asym_id"),
+    ],
+)
+def test_mmcif_with_few_columns(tmp_path, without):
+    (chain,) = protein.read_chains(_bare(tmp_path / "a.cif", cif_lines(*without)))
+    assert (chain.sequence, chain.residue_ids) == ("GGG", ("1", "2", "3"))
+    np.testing.assert_allclose(chain.ca[:, 0], [5.3, 9.1, 12.9], atol=1e-3)
+
+
+def test_chains_by_the_name_of_the_author_or_the_label_and_of_several_blocks(tmp_path):
+    file = _bare(tmp_path / "a.cif", cif_lines())
+    assert protein.read_chain(f"{file}:A").name == "a:A"
+    assert protein.read_chain(f"{file}:B", names="label").name == "a:B"
+    with pytest.raises(ValueError, match=r"chains among \['A'\]"):
+        protein.read_chain(f"{file}:B")
+    two = [*cif_lines(name="one"), "data_empty", "_x.y 1", *cif_lines(name="two", size=2)]
+    chains = protein.read_chains(_bare(tmp_path / "b.cif", two))
+    assert [(c.name, len(c)) for c in chains] == [("b:one.A", 3), ("b:two.A", 2)]
+    assert len(protein.read_chain(f"{tmp_path / 'b.cif'}:two.A")) == 2
+    (only,) = protein.read_chains(_bare(tmp_path / "c.cif", ["data_empty", "_x.y 1", *cif_lines()]))
+    assert only.name == "c:A"
+
+
+def test_a_complex_as_one_chain(tmp_path):
+    lines = [*residue("GLY", 1), *residue("ALA", 2), *residue("SER", 1, chain="B")]
+    (both,) = protein.read_chains(write(tmp_path / "a.pdb", lines), ["B+A"])
+    assert (both.name, both.sequence) == ("a:B+A", "SGA")
+    assert both.residue_ids == ("B:1", "A:1", "A:2") and len(both.structural_letters) == 3
+    with pytest.raises(ValueError, match=r"Received: \['A\+C'\]"):
+        protein.read_chains(tmp_path / "a.pdb", ["A+C"])
+
+
+@pytest.mark.parametrize("width", [52, 54, 60, 66, 80])
+def test_pdb_lines_that_end_early(tmp_path, width):
+    lines = [line[:width] for line in residue("GLY", 1) + residue("SER", 2)]
+    lines += [line[:54] + "******" + line[60:] for line in residue("ALA", 3)]
+    if width == 52:
+        with pytest.raises(ValueError, match=r"readable file.*a\.pdb|coordinates in line 1"):
+            protein.read_chains(write(tmp_path / "a.pdb", [line[:45] for line in lines]))
+        return
+    (chain,) = protein.read_chains(write(tmp_path / "a.pdb", lines))
+    assert chain.sequence == "GSA"
+    assert np.isfinite(chain.backbone[:, :4]).all()
+
+
+def test_residues_of_simulation_packages(tmp_path):
+    names = [
+        "HSE",
+        "HSD",
+        "HSP",
+        "HID",
+        "HIE",
+        "HIP",
+        "CYX",
+        "CYM",
+        "ASH",
+        "GLH",
+        "LYN",
+        "TYM",
+        "MSE",
+    ]
+    lines = [line for k, name in enumerate(names, 1) for line in residue(name, k)]
+    lines += [atom("CB", "HID", 14, (0, 0, 0)), *residue("HID", 15)]
+    lines += [*residue("HSE", 16), atom("OD", "HSE", 16, (5, 5, 5))]
+    (chain,) = protein.read_chains(write(tmp_path / "a.pdb", lines))
+    assert chain.sequence == "HHHHHHCCDEKYM" + "H" + "S"
+    assert len(chain.atoms) == 13 * 4 + 4 + 5  # side chains that nobody knows are kept
+    four = [line.replace(" GLY ", " NALA ") for line in cif_lines()]
+    assert protein.read_chains(_bare(tmp_path / "a.cif", four))[0].sequence == "AAA"
+
+
+def test_an_atom_with_and_without_a_location(tmp_path, recwarn):
+    lines = [*residue("SER", 1), atom("OG", "SER", 1, (1, 1, 1), occupancy=0.4)]
+    lines.append(atom("OG", "SER", 1, (2, 2, 2), alt="B", occupancy=0.6))
+    lines = [line[:76] for line in lines]  # no elements, which biotite warns of
+    (chain,) = protein.read_chains(write(tmp_path / "a.pdb", lines))
+    assert chain.atoms.atom_name.tolist().count("OG") == 1
+    assert chain.atoms.coord[-1].tolist() == [2, 2, 2]
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["A.PDB", "a.ent", "a.pdb1", "a.Cif.GZ", "a.mcif.xz", "a.brk.bz2"])
+def test_endings(tmp_path, name):
+    import bz2
+    import lzma
+
+    lines = (
+        cif_lines() if "cif" in name.lower() else [x for k in (1, 2, 3) for x in residue("GLY", k)]
+    )
+    data = "\n".join([*lines, ""]).encode()
+    for ending, compress in (
+        (".gz", gzip.compress),
+        (".xz", lzma.compress),
+        (".bz2", bz2.compress),
+    ):
+        data = compress(data) if name.lower().endswith(ending) else data
+    (tmp_path / name).write_bytes(data)
+    (chain,) = protein.read_chains(tmp_path / name)
+    assert (chain.sequence, chain.name.lower()) == ("GGG", "a:a")
+    assert protein.protein_files([tmp_path]) == [tmp_path / name]
+    (tmp_path / "cut.pdb.gz").write_bytes(gzip.compress(b"x" * 1000)[:20])
+    with pytest.raises(ValueError, match=r"readable file.*cut"):
+        protein.read_chains(tmp_path / "cut.pdb.gz")
+
+
+def test_fasta_as_it_comes(tmp_path):
+    file = tmp_path / "a.fa"
+    text = (
+        "\ufeff;comment\r\n>sp|P1:x one\r\nMK V\r\nLL*\r\n>gap\nM-K\n>digit\nM1\n>empty\n>lys\nKV\n"
+    )
+    file.write_bytes(f"{text}>lys\nKVF\n>\nAC\n".encode())
+    errors: list[Exception] = []
+    chains = protein.read_chains(file, skipped=errors.append)
+    assert [(c.name, c.sequence) for c in chains] == [
+        *(("sp|P1:x", "MKVLL"), ("lys", "KV"), ("lys_2", "KVF"), ("a_7", "AC"))
+    ]
+    assert [str(e).split(" in ")[-1][:8] for e in errors[:2]] == ["gap, not", "digit, n"]
+    assert "the header empty" in str(errors[2])
+    # A record that is asked for by its name, colon and all, whatever the others are.
+    assert protein.read_chain(f"{file}:sp|P1:x").sequence == "MKVLL"
+    assert protein.read_chain(f"{file}:lys_2").sequence == "KVF"
+    with pytest.raises(ValueError, match=r"Received: \['gap'\].*letters of amino acids in gap"):
+        protein.read_chain(f"{file}:gap")
+    with pytest.raises(ValueError, match="letters of amino acids in gap"):
+        protein.read_chains(file)
+    _bare(file, ["MKV"])
+    with pytest.raises(ValueError, match=r"begins with >.*a\.fa"):
+        protein.read_chains(file)
+
+
+def test_what_pdb_cannot_hold_is_written_as_mmcif(tmp_path):
+    lines = [x for k in range(1, 6) for x in residue("GLY", k)]
+    near = protein.read_chains(write(tmp_path / "near.pdb", lines))[0]
+    far = cif_lines(size=5)
+    far = [line.replace(" 0 1.0 1", " 20000.5 1.0 1") for line in far]
+    (other,) = protein.read_chains(_bare(tmp_path / "far.cif", far))
+    pairs = np.stack([np.arange(5)] * 2, axis=1)
+    for alignment, wanted in (
+        (protein.Alignment(near, near, pairs), "s.pdb"),
+        (protein.Alignment(other, near, pairs), "s.cif"),
+    ):
+        path = protein.write_superposed(alignment, tmp_path / "s.pdb")
+        assert path == tmp_path / wanted
+        a, b = protein.read_chains(path)
+        np.testing.assert_allclose(a.ca, b.ca, atol=5e-3)
+        assert [c.name[-1] for c in (a, b)] == ["A", "B"]
+    assert protein.write_superposed(alignment, tmp_path / "t.cif") == tmp_path / "t.cif"
+    # All of a file, moved by what JSON tells.
+    whole = protein.write_transformed(alignment, tmp_path / "near.pdb", tmp_path / "w.pdb")
+    (moved,) = protein.read_chains(whole)
+    np.testing.assert_allclose(moved.ca, other.ca, atol=5e-3)
+    found = alignment.as_json()
+    by_hand = near.ca @ np.array(found["rotation"]).T + found["translation"]
+    np.testing.assert_allclose(by_hand, other.ca, atol=5e-3)
+    few = protein.Alignment(near, near, pairs[:2]).as_json()
+    assert few["rotation"] is None and few["translation"] is None

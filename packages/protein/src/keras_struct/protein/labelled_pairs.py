@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 from pathlib import Path
 
 from keras_struct.protein.alignment import Alignment
@@ -19,7 +20,7 @@ class LabelledPair:
     weight: float = 1.0
 
 
-def read_labelled_pairs(path):
+def read_labelled_pairs(path, skipped=None):
     """The reference alignments of a table.
 
     Args:
@@ -32,32 +33,45 @@ def read_labelled_pairs(path):
         List of `LabelledPair`; a chain of several pairs is one object.
 
     Raises:
-        FileNotFoundError: If the table, or a file that it names, does not exist.
-        ValueError: If columns are missing, or the rows show other residues than the files; the
-            message names the line.
+        FileNotFoundError: If the table does not exist.
+        ValueError: If columns are missing, a file cannot be read, or the rows show other residues
+            than the files; the message names the line.
     """
     path = Path(path)
     chains: dict[str, Chain] = {}
     found: list[LabelledPair] = []
-    with open(path, encoding="utf-8", newline="") as stream:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         table = csv.DictReader(stream, delimiter="\t")
-        missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
-        if missing:
-            raise ValueError(f"Expected columns {COLUMNS} in {path}. Received: without {missing}")
-        for row in table:
-            try:
-                for side in ("first", "second"):
-                    if row[side] not in chains:
-                        chains[row[side]] = read_chain(path.parent / row[side])
-                alignment = Alignment.from_rows(
-                    chains[row["first"]],
-                    chains[row["second"]],
-                    (row["first_row"], row["second_row"]),
-                )
-                weight = float(row.get("weight") or 1.0)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {table.line_num}: {error}") from error
-            found.append(LabelledPair(alignment, weight))
+        try:
+            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
+            if missing:
+                raise ValueError(f"Expected columns {COLUMNS}. Received: without {missing}")
+            for row in table:
+                try:
+                    found.append(_pair(row, path.parent, chains))
+                except (ValueError, OSError) as error:
+                    located = ValueError(f"{path}, line {table.line_num}: {error}")
+                    if skipped is None:
+                        raise located from error
+                    skipped(located)
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {table.line_num}: {error}") from error
     if not found:
         raise ValueError(f"Expected pairs. Received: {path} without any")
     return found
+
+
+def _pair(row, folder, chains):
+    """The pair of a row; `chains` holds those that are known."""
+    missing = [name for name in COLUMNS if not row[name]]
+    if missing:
+        raise ValueError(f"Expected values of all columns. Received: none of {missing}")
+    for side in ("first", "second"):
+        if row[side] not in chains:
+            chains[row[side]] = read_chain(folder / row[side])
+    rows = row["first_row"], row["second_row"]
+    alignment = Alignment.from_rows(chains[row["first"]], chains[row["second"]], rows)
+    weight = float(row.get("weight") or 1.0)
+    if not (math.isfinite(weight) and weight > 0):
+        raise ValueError(f"Expected a positive weight. Received: weight={row['weight']}")
+    return LabelledPair(alignment, weight)

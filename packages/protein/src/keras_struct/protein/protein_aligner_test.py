@@ -190,7 +190,6 @@ def test_bad_tables_are_named(tmp_path, table):
         protein.train([table], [], tmp_path / "x", loss="l1")
     with pytest.raises(FileNotFoundError, match=r"none.tsv"):
         protein.train(["none.tsv"], [], tmp_path / "x")
-    assert not (tmp_path / "x").exists()
     bad = tmp_path / "bad.tsv"
     bad.write_text("first\tsecond\n")
     with pytest.raises(ValueError, match=r"without .'first_row', 'second_row'"):
@@ -198,6 +197,23 @@ def test_bad_tables_are_named(tmp_path, table):
     bad.write_text(table.read_text().replace("2gtl.cif", str(GLOBINS)).replace("DCC", "DCA"))
     with pytest.raises(ValueError, match=r"bad.tsv, line 2: Expected the residues of 2gtl:A"):
         protein.read_labelled_pairs(bad)
+    # Each bad row is named and left out.
+    head, good, other = table.read_text().replace("2gtl.cif", str(GLOBINS)).splitlines()
+    wrong = [f"{good}\t{weight}" for weight in ("0", "nan", "-1", "x", "inf")]
+    rows = [f"\ufeff{head}\tweight", *wrong, good[:-9], "a\tb", good.replace(":B", ":Q"), other]
+    bad.write_text("\n".join(rows))
+    errors: list[Exception] = []
+    (pair,) = protein.read_labelled_pairs(bad, errors.append)
+    assert pair.alignment.second.name == "2gtl:C" and pair.weight == 1
+    assert [str(e).partition(":")[0][-6:] for e in errors] == [f"line {k}" for k in range(2, 10)]
+    # A loss that means nothing for a structure.
+    for structure in ("needleman_wunsch", "overlap"):
+        with pytest.raises(ValueError, match=f"loss='f1'.*{structure}"):
+            protein.train([table], [], tmp_path / "x", small(structure=structure))
+    for name in ("epochs", "limit", "longest", "learning_rate"):
+        with pytest.raises(ValueError, match=f"{name}=0"):
+            protein.train([table], [], tmp_path / "x", **{name: 0})
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.compiles_long
@@ -242,9 +258,78 @@ def test_search_ranks_caches_and_leaves_out_what_is_broken(shipped, chains, tmp_
         assert (chain.sequence, chain.residue_ids) == (other.sequence, other.residue_ids)
         np.testing.assert_array_equal(chain.backbone, other.backbone)
     # A damaged entry is made again.
-    for entry in (tmp_path / "cache").iterdir():
-        entry.write_bytes(b"damaged")
-    assert len(protein.search(shipped, chains[0], files[:1], cache=tmp_path / "cache")) == 15
+    (entry,) = (tmp_path / "cache").iterdir()
+    whole = entry.read_bytes()
+    for damaged in (b"damaged", b"", whole[:-1], whole[:500] + b"x" + whole[501:], whole[32:]):
+        entry.write_bytes(damaged)
+        assert len(protein.search(shipped, chains[0], files[:1], cache=tmp_path / "cache")) == 15
+    assert entry.read_bytes()[32:36] == b"PK\x03\x04"
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="files are the same on every backend")
+def test_a_search_goes_through_whatever_a_folder_holds(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "in"
+    (folder / "dir.cif").mkdir(parents=True)
+    shutil.copy(GLOBINS, folder / "dir.cif" / "2gtl.cif")
+    (folder / "q.fasta").write_text(">lys\nKVFGRCELAAAM\n>bad\nM-K\n")
+    (folder / "link.pdb").symlink_to("/nowhere")
+    (folder / "none.cif").write_text("data_x\n_a.b 1\n")
+    cache = ["--cache", str(tmp_path / "cache")]
+    command = ["search", f"{GLOBINS}:A", str(folder), *cache]
+    named = ("lys, a bare sequence", "bad, not ['-']", "link.pdb", "none.cif", "4 of the input")
+    for _ in range(2):  # what is left out is named again where the rest is in the cache
+        assert main([*command, "--refine"]) == 1
+        found = capsys.readouterr()
+        assert found.out.count("2gtl:") > 15
+        assert all(name in found.err for name in named)
+    assert main([*command, "--strict"]) == 2
+    assert main(["search", f"{GLOBINS}:A", str(folder / "q.fasta")]) == 2
+    assert "Expected chains to align" in capsys.readouterr().err
+    # Letters alone are enough for the other model; only what has coordinates is refined.
+    assert main([*command[:3], "--model", "sequence", "--refine"]) == 1
+    assert "lys" in capsys.readouterr().out
+    # A cache that cannot be written costs nothing but itself.
+    (tmp_path / "full").mkdir()
+    aligner = protein.ProteinAligner.from_preset("structure")
+    query = protein.read_chain(f"{GLOBINS}:A")
+    errors: list[Exception] = []
+
+    def full(*arguments):
+        raise OSError(28, "No space left")
+
+    module = sys.modules["keras_struct.protein.search"]
+    monkeypatch.setattr(module.EncodingCache, "store", full)
+    hits = protein.search(
+        *(aligner, query, [GLOBINS], tmp_path / "full"),
+        skipped=lambda file, error: errors.append(error),
+    )
+    assert len(hits) == 15 and [str(e) for e in errors] == ["[Errno 28] No space left"]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="files are the same on every backend")
+def test_encoding_is_kept_every_few_seconds(shipped, chains, tmp_path, monkeypatch):
+    """With an encoder of a chain a second, chunks are of five."""
+    now = [0.0]
+    sizes: list[int] = []
+    module = sys.modules["keras_struct.protein.search"]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    encode = shipped.encode
+
+    def slow(chains):
+        now[0] += len(chains)
+        sizes.append(len(chains))
+        return encode(chains)
+
+    monkeypatch.setattr(shipped, "encode", slow)
+    (tmp_path / "in").mkdir()
+    from biotite.structure.io import pdb
+
+    for k in range(30):
+        file = pdb.PDBFile()
+        file.set_structure(chains[0].atoms[:80])
+        file.write(tmp_path / "in" / f"{k}.pdb")
+    protein.search(shipped, chains[0], protein.protein_files([tmp_path / "in"]), tmp_path / "c")
+    assert sizes == [1, 16, 5, 5, 4]
 
 
 @pytest.mark.compiles_long
@@ -269,6 +354,13 @@ def test_the_command_aligns_and_searches(tmp_path, capsys):
     tm_scores = [float(row.split("\t")[4]) for row in rows[1:]]
     assert tm_scores[0] == 1 and tm_scores == sorted(tm_scores, reverse=True)
     assert main(["align", "none.pdb", pair[1]]) == 2
+    assert main([*search, "--top", "-1"]) == 2
+    whole = ["--transformed", str(tmp_path / "w.cif"), "--output", "-", "--format", "json"]
+    capsys.readouterr()
+    assert main(["align", f"{GLOBINS}:A+B", f"{GLOBINS}:B+A", *whole]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["first"], len(found["rotation"])) == ("2gtl:A+B", 3)
+    assert len(protein.read_chains(tmp_path / "w.cif")) == 15
     assert main(["align", *pair, "--output", str(tmp_path / "none" / "a.json")]) == 2
     assert "Expected an existing folder" in capsys.readouterr().err
 

@@ -1,8 +1,10 @@
 """A query against many chains: encode once, align in batches, rank."""
 
 import dataclasses
+import functools
 import hashlib
-import zipfile
+import io
+import time
 from pathlib import Path
 
 import keras
@@ -13,7 +15,9 @@ from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.chain import Chain
 from keras_struct.protein.structure_files import is_protein_file, read_chains
 
-BATCH_CHAINS = 256  # encoded and aligned together
+BATCH_CHAINS, FIRST_CHAINS = 256, 16  # encoded and aligned together; before their pace is known
+SECONDS = 5.0  # of encoding after which it is kept
+DIGEST = 32  # bytes before an entry of the cache: what tells one that is damaged
 FIELDS = ("name", "sequence", "backbone", "residue_ids", "states")  # of a chain in the cache
 
 
@@ -28,31 +32,34 @@ class Hit:
 class EncodingCache:
     """Chains and states of files, kept in a folder; one file each, whole or not at all.
 
+    Several processes may share a folder. A damaged entry is as good as none.
+
     Args:
         folder: Folder, made if need be; None to keep nothing.
         aligner: `ProteinAligner` whose states they are; those of another are not used.
+        reading: How files are read, if not as by default.
     """
 
-    def __init__(self, folder, aligner):
+    def __init__(self, folder, aligner, reading=""):
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             digest = hashlib.sha256()
             for weight in aligner.encoder.weights:
                 digest.update(keras.ops.convert_to_numpy(weight).tobytes())
-            self.model = digest.hexdigest()
+            self.model = f"{digest.hexdigest()} {reading}"
 
     def load(self, file):
         """Chains and states of a file, or None."""
         path = self._path(file)
         if path is None or not path.is_file():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                count = int(stored["count"])
-                fields = [[stored[f"{name}_{k}"] for name in FIELDS] for k in range(count)]
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile):
-            return None  # of another version, or damaged: it is made again
+        data = path.read_bytes()
+        if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+            return None  # damaged: it is made again
+        with np.load(io.BytesIO(data[DIGEST:]), allow_pickle=False) as stored:
+            count = int(stored["count"])
+            fields = [[stored[f"{name}_{k}"] for name in FIELDS] for k in range(count)]
         chains = [
             Chain(str(name), str(sequence), backbone, tuple(ids.tolist()))
             if backbone.size
@@ -72,14 +79,17 @@ class EncodingCache:
             backbone, ids = ((), ()) if bare else (chain.backbone, chain.residue_ids)
             values = (chain.name, chain.sequence, backbone, ids, x)
             arrays |= {f"{name}_{k}": np.array(v) for name, v in zip(FIELDS, values, strict=True)}
+        written = io.BytesIO()
+        np.savez_compressed(written, allow_pickle=False, **arrays)
+        data = written.getvalue()
         with open_whole(path, "wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
+            stream.write(hashlib.sha256(data).digest() + data)
 
     def _path(self, file):
         if self.folder is None:
             return None
         status = Path(file).stat()
-        key = f"{Path(file).resolve()} {status.st_size} {status.st_mtime_ns} {self.model}"
+        key = f"2 {Path(file).resolve()} {status.st_size} {status.st_mtime_ns} {self.model}"
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
 
 
@@ -89,36 +99,44 @@ def protein_files(places):
     Raises:
         FileNotFoundError: If a path does not exist, or there is no protein file.
     """
-    files = []
+    files: list[Path] = []
     for place in map(Path, places):
         if not place.exists():
             raise FileNotFoundError(f"Expected an existing file or folder. Received: {place}")
-        files += sorted(filter(is_protein_file, place.rglob("*"))) if place.is_dir() else [place]
+        if place.is_dir():
+            # A link that leads nowhere is a file that cannot be read; a folder is none.
+            found = (path for path in place.rglob("*") if is_protein_file(path))
+            files += sorted(path for path in found if not path.is_dir())
+        else:
+            files.append(place)
     if not files:
         raise FileNotFoundError(f"Expected protein files. Received: none in {list(places)}")
     return files
 
 
-def search(aligner, query, files, cache=None, skipped=None, progress=None):
+def search(aligner, query, files, cache=None, skipped=None, progress=None, model=1, names="author"):
     """The alignments of a query with every chain of many files, best first.
 
     Each file is read and encoded once; with a cache, once for all searches, and a search that was
-    interrupted goes on there.
+    interrupted goes on there: what is encoded is kept every few seconds.
 
     Args:
         aligner: `ProteinAligner`.
         query: `Chain`.
         files: Paths of protein files, see `protein_files`.
         cache: Folder of what is encoded, made if need be; None for none.
-        skipped: Called with file and error for a file that cannot be read; None raises.
+        skipped: Called with file and error for a file, a chain or a record that cannot be read or
+            encoded, such as a sequence for a model that needs coordinates, or a cache that cannot
+            be written; it is left out. None raises.
         progress: Called with the number of files that are encoded, after each.
+        model, names: As for `read_chains`; of FASTA files they mean nothing.
 
     Returns:
         List of `Hit`, by decreasing score.
 
     Raises:
-        ValueError: If a file cannot be read and `skipped` is None, or the model needs coordinates
-            that a chain does not have.
+        ValueError, OSError: If a file cannot be read and `skipped` is None, or the model needs
+            coordinates that a chain does not have.
 
     Example:
 
@@ -130,7 +148,7 @@ def search(aligner, query, files, cache=None, skipped=None, progress=None):
     >>> hits[0].alignment.second.name, len(hits)
     ('2gtl:A', 15)
     """
-    store = EncodingCache(cache, aligner)
+    store = EncodingCache(cache, aligner, f"{model} {names}")
     states_of_query = aligner.encode([query])[0]
     hits: list[Hit] = []
     chunk: list[tuple] = []
@@ -148,7 +166,9 @@ def search(aligner, query, files, cache=None, skipped=None, progress=None):
             hits.append(Hit(file, Alignment(query, chain, pairs, probabilities, score)))
         chunk.clear()
 
-    for done, (file, chains, states) in enumerate(_encoded(aligner, files, store, skipped), 1):
+    read = functools.partial(read_chains, model=model, names=names)
+    encoded = _encoded(aligner, files, store, read, skipped)
+    for done, (file, chains, states) in enumerate(encoded, 1):
         if chains:
             chunk.append((file, chains, states))
         if sum(len(chains) for _, chains, _ in chunk) >= BATCH_CHAINS:
@@ -159,36 +179,65 @@ def search(aligner, query, files, cache=None, skipped=None, progress=None):
     return sorted(hits, key=lambda hit: -hit.alignment.score)
 
 
-def _encoded(aligner, files, store, skipped):
-    """File, chains and states of every file, in order; encoded many at a time."""
+def _encoded(aligner, files, store, read, skipped):
+    """File, chains and states of every file, in order; encoded some seconds' worth at a time."""
     waiting: list[list] = []
+    most = FIRST_CHAINS
+
+    def left_out(file, error):
+        if skipped is None:
+            raise error
+        skipped(file, error)
 
     def encode():
+        nonlocal most
         new = [entry for entry in waiting if entry[2] is None]
-        states = iter(aligner.encode([chain for _, chains, _ in new for chain in chains]))
+        start = time.monotonic()
+        states = iter(aligner.encode([chain for _, chains, *_ in new for chain in chains]))
         for entry in new:
             entry[2] = [next(states) for _ in entry[1]]
-            store.store(*entry)
-        yield from waiting
+        count = sum(len(entry[1]) for entry in new)
+        if count:
+            pace = count / max(time.monotonic() - start, 1e-9)
+            most = int(min(max(pace * SECONDS, 1), BATCH_CHAINS))
+        for *entry, whole in new:
+            try:
+                if whole:  # what is left out is to be told again
+                    store.store(*entry)
+            except OSError as error:
+                left_out(store.folder, error)
+                store.folder = None  # a full disk is told once
+        yield from (entry[:3] for entry in waiting)
         waiting.clear()
 
     for file in files:
-        known = store.load(file)
-        if known is None:
-            try:
-                # Only what alignments need is kept, not every atom.
-                chains = [
-                    Chain(c.name, c.sequence, c.backbone, c.residue_ids) for c in read_chains(file)
-                ]
-            except ValueError as error:
-                if skipped is None:
-                    raise
-                skipped(file, error)
-                waiting.append([file, [], []])
-                continue
-            waiting.append([file, chains, None])
-        else:
-            waiting.append([file, *known])
-        if sum(len(chains) for _, chains, _ in waiting) >= BATCH_CHAINS:
+        errors: list[Exception] = []
+        states = None
+        try:
+            known = store.load(file)
+            chains, states = known or ([], None)
+            if known is None:
+                chains = _encodable(aligner, read(file, skipped=errors.append), errors)
+        except (ValueError, OSError) as error:
+            errors.append(error)
+            chains = []
+        for fault in errors:
+            left_out(file, fault)
+        waiting.append([file, chains, states, not errors])
+        new = sum(len(chains) for _, chains, states, _ in waiting if states is None)
+        if new >= most or sum(len(chains) for _, chains, *_ in waiting) >= BATCH_CHAINS:
             yield from encode()
     yield from encode()
+
+
+def _encodable(aligner, chains, errors):
+    """The chains that have what the model reads, without the atoms, which it does not need."""
+    found = []
+    for chain in chains:
+        try:
+            aligner.encoder.chain_inputs(chain)
+        except ValueError as error:
+            errors.append(error)
+        else:
+            found.append(Chain(chain.name, chain.sequence, chain.backbone, chain.residue_ids))
+    return found

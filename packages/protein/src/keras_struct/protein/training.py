@@ -24,6 +24,8 @@ from keras_struct.runs.checks import check_count, check_positive, check_seed
 
 LOSSES = {"path": layers.AlignmentCrossEntropy(), "f1": layers.AlignmentF1Loss()}
 PLAN_LOSSES = {"path": plan_cross_entropy, "f1": plan_f1_loss}
+# Their alignments end at the ends of chains, references where the last residues are aligned.
+GLOBAL = ("needleman_wunsch", "overlap")
 MODEL = "model.keras"
 MOST, FEW = 32, 4  # pairs of a batch; of one through a trunk that learns
 COARSE = 64  # what padded lengths are multiples of: coarser than in use, so batches are full
@@ -42,6 +44,7 @@ def train(
     seed=0,
     limit=None,
     restart=False,
+    skipped=None,
     progress=print,
 ):
     """Train an aligner on labelled pairs.
@@ -60,11 +63,14 @@ def train(
         learning_rate: Highest learning rate of AdamW, reached after a tenth of the steps.
         batch_cells: Most cells of the maps of a batch, padding included.
         loss: `"path"`, the negative log-likelihood of the reference, for each of its pairs, or
-            `"f1"`, one minus the expected F1.
+            `"f1"`, one minus the expected F1. Aligners with a global structure (`needleman_wunsch`,
+            `overlap`) need the latter: a reference that begins or ends within its chains has no
+            likelihood there.
         longest: Residues; pairs with a longer chain are left out of training.
         seed: Seed of everything.
         limit: Most pairs to train on; None for all.
         restart: Whether to begin anew where `output` holds a training, this one or another.
+        skipped: Called with the error of a row of a table that cannot be used; None raises.
         progress: Called with a line of text after each epoch.
 
     Returns:
@@ -87,11 +93,17 @@ def train(
         check_count(name, count, none=name == "limit")
     check_positive("learning_rate", learning_rate)
     check_seed(seed)
+    structure = getattr(getattr(aligner, "aligner", None), "structure", None)
+    if loss == "path" and structure in GLOBAL:
+        raise ValueError(
+            f"Expected loss='f1' for an aligner with structure={structure!r}, whose alignments end "
+            "where the chains do. Received: loss='path'"
+        )
     keras.utils.set_random_seed(seed)
     aligner = ProteinAligner.create() if aligner is None else aligner
-    pairs = [pair for file in train_files for pair in read_labelled_pairs(file)][:limit]
-    dev = [pair for file in dev_files for pair in read_labelled_pairs(file)]
-    pairs = usable_pairs(pairs, longest)
+    read = [pair for file in train_files for pair in read_labelled_pairs(file, skipped)][:limit]
+    dev = [pair for file in dev_files for pair in read_labelled_pairs(file, skipped)]
+    pairs = usable_pairs(read, longest)
     output = Path(output)
     decisions = {
         "train pairs": _digest_of_pairs(pairs),
@@ -126,6 +138,9 @@ def train(
             aligner.save(output / MODEL)
 
     progress(f"{len(pairs)} pairs to train on, {len(dev)} to score")
+    if len(pairs) < len(read):
+        unfit = f"of more than {longest} residues, or without aligned pairs"
+        progress(f"not trained on: {len(read) - len(pairs)} {unfit}")
     fit(
         *(model, batches, epochs, seed, output),
         score=lambda: evaluate(aligner, dev) if dev else {},

@@ -45,7 +45,9 @@ def run_parse(
     """Parse the files and write the trees."""
     format = chosen.format or DEFAULTS[chosen.kind]
     interactive = "-" in files and os.isatty(0)
-    lookahead = chosen.lookahead or (1 if interactive else LOOKAHEAD)
+    lookahead = chosen.lookahead
+    if lookahead is None:
+        lookahead = 1 if interactive else LOOKAHEAD
     options = {
         "batch_tokens": chosen.batch_tokens,
         "probabilities": chosen.probabilities,
