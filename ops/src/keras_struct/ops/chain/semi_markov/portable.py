@@ -162,7 +162,7 @@ class SemiMarkovPortable(Implementation):
         ends, spans = (
             ops.reshape(ops.transpose(x, (2, 1, 0)), (n * batch, positions)) for x in found
         )
-        return ops.reshape(_event(ends, spans, longest), (n, batch, positions, 2))
+        return ops.reshape(at_starts(ends, spans, longest), (n, batch, positions, 2))
 
     def topk(self, problem, k):
         segments, transitions = problem.potentials
@@ -220,7 +220,7 @@ class SemiMarkovPortable(Implementation):
         )
         labels = ops.reshape(ops.transpose(labels, (2, 1, 0)), (-1, ops.shape(f)[0]))
         spans = ops.reshape(ops.transpose(spans, (2, 1, 0)), (-1, ops.shape(f)[0]))
-        events = _event(labels, spans, longest)
+        events = at_starts(labels, spans, longest)
         events = ops.reshape(events, (k, -1, ops.shape(f)[0], 2))
         exists = array.where(
             lengths == 0, ops.arange(k)[:, None] == 0, ops.transpose(total > INFEASIBLE)
@@ -266,7 +266,7 @@ def _push(queue, used):
     return used + array.concatenate([queue[:, 1:], queue[:, :1] * 0.0], 1)
 
 
-def _event(labels, spans, longest):
+def at_starts(labels, spans, longest):
     """(label, length) at the first position of every segment, from those at the last one."""
     label, length = labels * 0 - 1, spans * 0 - 1
     n = ops.shape(labels)[1]

@@ -100,6 +100,9 @@ class Subset(Structure):
         self.context = (final, items.lengths, k)
         self.compact()
 
+    def options(self):
+        return {"states": self.context[0].shape[1]}
+
     def fold(self, potentials):
         scores = potentials["scores"]
         moves = ops.stack([ops.zeros_like(scores), scores], axis=-1)[:, :, None, :]

@@ -1,0 +1,405 @@
+"""Chains on a TPU, by the Pallas kernels of `tpu_sweeps.py`, tile by tile (`tpu_plan.py`)."""
+
+import functools
+import math
+import types
+from typing import Any, NamedTuple
+
+from keras_struct.ops import dispatch
+from keras_struct.ops.chain.categorical import CategoricalSpec
+from keras_struct.ops.chain.semi_markov.portable import at_starts
+from keras_struct.ops.chain.tpu_plan import Plan
+from keras_struct.ops.messages import log_sum, log_weights
+from keras_struct.ops.noise import Draws, perturbed
+from keras_struct.ops.numerics import INFEASIBLE
+from keras_struct.ops.pallas import (
+    LANES,
+    MEGABYTE,
+    SUBLANES,
+    PallasTPU,
+    blocks_of,
+    off_lanes,
+    on_lanes,
+)
+
+MOST_PADDED = 1.0  # gigabytes of padded potentials
+MOST_STATES = 128  # of chains whose states are all linked
+SAMPLES = 64  # at a time
+MEMORY = 100  # megabytes of VMEM that a kernel may take
+
+
+class Tape(NamedTuple):
+    """What the forward sweep leaves behind.
+
+    Attributes:
+        heads: Messages before every tile, (blocks, tiles, 2, past, rows, LANES).
+        ends: High and low (B, K) of the messages of the last step.
+    """
+
+    heads: Any
+    ends: tuple
+
+
+class ChainTPU(PallasTPU):
+    """Sweeps over tiles.
+
+    Attributes:
+        times: None, or the steps of every tile.
+    """
+
+    times: int | None = None
+
+    def rejects(self, call):
+        if isinstance(call.spec, CategoricalSpec):
+            return "a softmax is one pass over the scores, which XLA makes of `portable`"
+        reason = super().rejects(call)
+        if reason is not None:
+            return reason
+        if len(call.shapes) > 1 and call.shapes[1][-1] > MOST_STATES:
+            return f"all pairs of more than {MOST_STATES} tags do not fit in VMEM"
+        if self.plan(call.spec, call.shapes, dict(call.options).get("states")) is None:
+            return "what it keeps of one step does not fit in VMEM"
+        return None
+
+    def avoids(self, call):
+        batch = call.shapes[0][0]
+        lanes = blocks_of(batch) * LANES
+        inner = sum(math.prod(shape[1:]) for shape in call.shapes)
+        gigabytes = 4 * lanes * inner / 1e9
+        if lanes >= 4 * batch and gigabytes > MOST_PADDED:
+            return (
+                f"it puts {LANES} examples side by side: with a batch of {batch}, its copy of the "
+                f"potentials would be {gigabytes:.0f} GB, mostly padding"
+            )
+        return None
+
+    def plan(self, spec, shapes, states=None):
+        return Plan.of(spec, shapes, states, self.times)
+
+    def forward(self, problem, op):
+        sweep = _Sweep(self, problem)
+        tape = sweep.forward(op)
+        peak, rest, _, _ = sweep.total(tape, op)
+        return (peak[:, 0], rest[:, 0]), tape
+
+    def backward(self, problem, tape):
+        return _Sweep(self, problem).backward(tape)
+
+    def curvature(self, problem, tape, tangents):
+        return _Sweep(self, problem).curvature(tape, tangents)
+
+    def trace(self, problem, tape, draws=None):
+        if draws is not None:
+            draws = Draws(tuple(word[:, None] for word in draws.key))
+        return _Sweep(self, problem).paths(tape, draws, 1)[0]
+
+    def sample(self, problem, tape, noise):
+        return _Sweep(self, problem).paths(tape, noise.every(), noise.count)
+
+
+class _Sweep:
+    """One problem, cut into tiles, and the calls of the kernels on it."""
+
+    def __init__(self, kernels, problem):
+        from jax import numpy as jnp
+
+        self.kernels, self.problem = kernels, problem
+        potentials, context = problem.potentials, problem.context
+        alike = len(potentials) == 1 and potentials[0].shape[2] == 1
+        states = context[0].shape[1] if alike else None
+        self.plan = kernels.plan(problem.spec, [x.shape for x in potentials], states)
+        self.lengths = context[1] if self.plan.moves else context[0]
+        self.batch = self.lengths.shape[0]
+        self.blocks = blocks_of(self.batch)
+        self.dtype = potentials[0].dtype
+        lengths = jnp.clip(self.lengths, 0, self.plan.steps).astype("int32")
+        lengths = on_lanes(lengths[:, None], self.batch)
+        self.limits = jnp.stack([lengths.min((1, 2)), lengths.max((1, 2))], 1)
+        self.on_lanes = lengths
+
+    def call(self, kernel, name, inputs, outputs, scratch, back=False):
+        """A kernel on all tiles; references by name. Inputs and outputs are triples."""
+        inputs = {
+            "limits": (self.limits, None, None),
+            "lengths": self.of_block(self.on_lanes),
+            **inputs,
+        }
+        if back:
+            inputs, outputs = (
+                {key: self._reversed(x) for key, x in named.items()} for named in (inputs, outputs)
+            )
+        names = [*inputs, *outputs, *scratch]
+
+        def run(*refs):
+            kernel(types.SimpleNamespace(**dict(zip(names, refs, strict=True))))
+
+        found = self.kernels.call(
+            run,
+            f"keras_struct_chain_{name}",
+            (self.blocks, self.plan.tiles),
+            list(inputs.values()),
+            list(outputs.values()),
+            list(scratch.values()),
+            memory=MEMORY * MEGABYTE,
+        )
+        return dict(zip(outputs, found, strict=True))
+
+    def _reversed(self, triple):
+        x, block, index = triple
+        if index is None:
+            return triple
+        return x, block, lambda n, c: index(n, self.plan.tiles - 1 - c)
+
+    def array(self, *shape, dtype=None):
+        import jax
+
+        return jax.ShapeDtypeStruct(shape, dtype or self.dtype)
+
+    def of_block(self, x):
+        """Triple of an array that all tiles of a block of examples share."""
+        zeros = (0,) * (len(x.shape) - 1)
+        return x, (None, *x.shape[1:]), lambda n, c: (n, *zeros)
+
+    def of_tile(self, x):
+        """Triple of an array whose second axis are tiles."""
+        zeros = (0,) * (len(x.shape) - 2)
+        return x, (None, None, *x.shape[2:]), lambda n, c: (n, c, *zeros)
+
+    def of_times(self, x):
+        """Triple of an array whose second axis are steps."""
+        zeros = (0,) * (len(x.shape) - 2)
+        return x, (None, self.plan.times, *x.shape[2:]), lambda n, c: (n, c, *zeros)
+
+    def of_pairs(self, x):
+        return self.of_block(x) if self.plan.links == "shared" else self.of_times(x)
+
+    # What kernels have in common ------------------------------------------------------------------
+
+    def potentials(self, potentials=None, prefix=""):
+        """The potentials, or their tangents."""
+        scores, *links = potentials or self.problem.potentials
+        named = {f"{prefix}scores": self.of_times(self.plan.scores(scores, self.batch))}
+        if links:
+            pairs = self.plan.pairs_of(links[0], self.batch)
+            named[f"{prefix}links"] = self.of_pairs(pairs)
+        return named
+
+    def marginals(self):
+        named = {"dscores": self.of_times(self.array(*self.plan.scores_shape(self.batch)))}
+        if self.plan.links:
+            named["dlinks"] = self.of_pairs(self.array(*self.plan.pairs_shape(self.batch)))
+        return named
+
+    def collected(self, found):
+        first = self.plan.of_scores(found["dscores"], self.batch)
+        if self.plan.terms == 1:
+            first = first[:, :, 0]
+        if not self.plan.links:
+            return (first,)
+        return first, self.plan.of_pairs(found["dlinks"], self.batch)
+
+    def heads(self, count):
+        plan = self.plan
+        inner = (*count, plan.past, plan.rows, LANES)
+        return self.of_tile(self.array(self.blocks, plan.tiles, *inner))
+
+    def messages(self, op, keep=False):
+        """Scratch of a tile that is run forward."""
+        from keras_struct.ops.chain import tpu_sweeps
+
+        plan, of = self.plan, self.array
+        named = {"g": of(2, plan.past + plan.times, plan.front + plan.rows, LANES)}
+        if plan.links:
+            named["f"] = of(2, plan.times, plan.rows, LANES)
+            named["cells"] = of(plan.pairs if op == "logsumexp" else SUBLANES, LANES)
+        if plan.terms > 1:
+            times = plan.times if keep else 1
+            named["shares"] = of(times, plan.terms, plan.rows, LANES)
+        if keep and plan.links:
+            named["planes"] = of(3, plan.times, plan.rows, LANES)
+        if tpu_sweeps.scales(plan, op):
+            named["e"] = of(plan.pairs, LANES)
+            named["into"] = named["least"] = of(plan.rows, LANES)
+            named["a"] = of(plan.times + 1, plan.rows, LANES)
+            named["s"] = of(plan.times, plan.rows, LANES)
+            named["offsets"] = of(plan.times + 1, SUBLANES, LANES)
+        return named
+
+    def queue(self):
+        return self.array(self.plan.past + self.plan.times, self.plan.rows, LANES)
+
+    def moved(self):
+        plan = self.plan
+        if not plan.moves:
+            return {}
+        moved = self.array(2, plan.terms, plan.rows + plan.front, LANES)
+        return {"moved": moved, "mass": self.array(1, LANES)}
+
+    def tangents(self):
+        plan = self.plan
+        named = {"dg": self.array(plan.past + plan.times, plan.front + plan.rows, LANES)}
+        if plan.links:
+            named["df"] = self.array(plan.times, plan.rows, LANES)
+        return named
+
+    def states(self, x):
+        """(B, K) as (blocks, rows, LANES)."""
+        from jax import numpy as jnp
+
+        pad = [(0, 0), (0, self.plan.rows - self.plan.states)]
+        return self.of_block(on_lanes(jnp.pad(x, pad), self.batch))
+
+    # Sweeps ---------------------------------------------------------------------------------------
+
+    def forward(self, op):
+        from keras_struct.ops.chain import tpu_sweeps
+
+        plan = self.plan
+        found = self.call(
+            functools.partial(tpu_sweeps.forward, plan, op),
+            f"forward_{op}",
+            self.potentials(),
+            {
+                "heads": self.heads((2,)),
+                "ends": self.of_block(self.array(self.blocks, 2, plan.rows, LANES)),
+            },
+            self.messages(op),
+        )
+        ends = off_lanes(found["ends"], self.batch)[..., : plan.states]
+        return Tape(found["heads"], (ends[:, 0], ends[:, 1]))
+
+    def total(self, tape, op="logsumexp"):
+        """`log_sum` of the ends of paths."""
+        final = self.problem.context[0] if self.plan.moves else 0.0
+        return log_sum(*tape.ends, final, 1, op)
+
+    def shares(self, tape):
+        """Probabilities (B, K) of the last states; zeros where nothing exists."""
+        peak, _, weights, total = self.total(tape)
+        return weights / total * (peak > INFEASIBLE).astype(weights.dtype)
+
+    def backward(self, tape):
+        from keras_struct.ops.chain import tpu_sweeps
+
+        found = self.call(
+            functools.partial(tpu_sweeps.backward, self.plan, "logsumexp"),
+            "backward",
+            {
+                **self.potentials(),
+                "heads": self.of_tile(tape.heads),
+                "final": self.states(self.shares(tape)),
+            },
+            self.marginals(),
+            {**self.messages("logsumexp", keep=True), "q": self.queue(), **self.moved()},
+            back=True,
+        )
+        return self.collected(found)
+
+    def curvature(self, tape, tangents):
+        from keras_struct.ops.chain import tpu_sweeps
+
+        plan = self.plan
+        inputs = {
+            **self.potentials(),
+            **self.potentials(tangents, "t"),
+            "heads": self.of_tile(tape.heads),
+        }
+        scratch = {**self.messages("logsumexp", keep=True), **self.tangents()}
+        found = self.call(
+            functools.partial(tpu_sweeps.tangent, plan, "logsumexp"),
+            "tangent",
+            inputs,
+            {
+                "theads": self.heads(()),
+                "tends": self.of_block(self.array(self.blocks, plan.rows, LANES)),
+            },
+            scratch,
+        )
+        final = self.shares(tape)
+        rates = off_lanes(found["tends"], self.batch)[:, : plan.states]
+        dfinal = final * (rates - (final * rates).sum(1, keepdims=True))
+        inputs |= {
+            "theads": self.of_tile(found["theads"]),
+            "final": self.states(final),
+            "dfinal": self.states(dfinal),
+        }
+        found = self.call(
+            functools.partial(tpu_sweeps.curvature, plan, "logsumexp"),
+            "curvature",
+            inputs,
+            self.marginals(),
+            {**scratch, "q": self.queue(), "dq": self.queue(), **self.moved()},
+            back=True,
+        )
+        return self.collected(found)
+
+    # Paths ----------------------------------------------------------------------------------------
+
+    def paths(self, tape, draws, count):
+        """Events (n, B, ...) of the best path, or of samples."""
+        from jax import lax
+        from jax import numpy as jnp
+
+        if count <= SAMPLES:
+            return self._paths(tape, draws, count)
+        pieces = -(-count // SAMPLES)
+        keys = [jnp.pad(word, [(0, 0), (0, pieces * SAMPLES - count)]) for word in draws.key]
+        keys = [jnp.moveaxis(key.reshape(-1, pieces, SAMPLES), 1, 0) for key in keys]
+        events = lax.map(lambda key: self._paths(tape, Draws(tuple(key)), SAMPLES), tuple(keys))
+        return events.reshape(pieces * SAMPLES, *events.shape[2:])[:count]
+
+    def _paths(self, tape, draws, count):
+        from jax import numpy as jnp
+
+        from keras_struct.ops.chain import tpu_sweeps
+
+        plan, noisy = self.plan, draws is not None
+        op = "logsumexp" if noisy else "max"
+        keys = jnp.stack(draws.key, 1) if noisy else jnp.zeros((self.batch, 2, count), "int32")
+        samples = keys.shape[2]
+        outputs = {"states": (self.blocks, plan.tiles * plan.times, samples, LANES)}
+        if plan.links and plan.terms > 1:
+            outputs["spans"] = outputs["states"]
+        scratch = {**self.messages(op), "node": self.array(2, samples, LANES, dtype="int32")}
+        if plan.terms > 1:
+            scratch["ways"] = self.array(plan.terms, plan.rows, LANES)
+            scratch["picked"] = self.array(1, LANES)
+        found = self.call(
+            functools.partial(tpu_sweeps.walk, plan, op, noisy),
+            f"walk_{op}",
+            {
+                **self.potentials(),
+                "heads": self.of_tile(tape.heads),
+                "last": self.of_block(on_lanes(self.last(tape, draws, count), self.batch)),
+                "keys": self.of_block(on_lanes(keys, self.batch)),
+            },
+            {key: self.of_times(self.array(*x, dtype="int32")) for key, x in outputs.items()},
+            scratch,
+            back=True,
+        )
+        # (B, steps, n) as (n, B, steps)
+        paths = [off_lanes(x, self.batch)[:, : plan.steps] for x in found.values()]
+        paths = [jnp.moveaxis(x, 2, 0) for x in paths]
+        return self.events(*paths)
+
+    def last(self, tape, draws, count):
+        """States of the last step, (B, n)."""
+        from jax import numpy as jnp
+
+        plan = self.plan
+        logits = log_weights(self.total(tape)[2])[:, None]
+        states = jnp.arange(plan.states, dtype="int32")[None, None]
+        first = 0 if plan.moves else (self.lengths[:, None, None] - 1) * plan.states
+        logits = perturbed(logits, draws, 0, (first + states).astype("int32"))
+        chosen = jnp.argmax(logits, 2).astype("int32")
+        return jnp.broadcast_to(chosen, (self.batch, count))
+
+    def events(self, states, spans=None):
+        """Of paths (n, B, steps)."""
+        if spans is not None:
+            flat = [x.reshape(-1, self.plan.steps) for x in (states, spans)]
+            return at_starts(*flat, self.plan.terms).reshape(*states.shape, 2)
+        if self.plan.links:
+            return states
+        portable = dispatch.candidates("chain")["portable"].of(self.problem.spec)
+        return portable.event(states, self.problem)

@@ -1,0 +1,175 @@
+"""How a chain is laid out for the Pallas kernels: what a step is, and how arrays get there and back.
+
+128 examples lie on the lanes, states on the sublanes. A step t of a chain makes messages f[t] from
+messages g[t], g[t - 1], ... before it, and g[t + 1] from f[t]:
+
+    segments  f[t, k] = log sum_d exp(g[t - d, k] + scores[t, d, k])      g[t + 1] through links
+    moves     f[t, s] = log sum_m exp(g[t, s - m] + scores[t, m, s])      g[t + 1] = f[t]
+    links     g[t + 1, j] = log sum_i exp(f[t, i] + links[t or all, i, j])
+
+A linear chain has segments of one position. A tile is `times` steps; the kernels run over a grid of
+(blocks of examples, tiles) and see one tile at once, so no sequence is too long for VMEM.
+"""
+
+import dataclasses
+
+from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.pallas import (
+    LANES,
+    MEGABYTE,
+    SUBLANES,
+    blocks_of,
+    off_lanes,
+    on_lanes,
+    rounded,
+)
+
+MOST_VMEM = 40 * MEGABYTE
+MOST_TIMES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Static facts of a call.
+
+    Attributes:
+        states: Number of tags, labels or positions.
+        terms: How many ways lead into a state at a time: lengths of a segment, or moves.
+        links: How transitions vary: "shared" over time, "over_time", or None for moves.
+        alike: Whether all states share the scores of a time.
+        steps: Number of steps.
+        times: Steps of a tile.
+    """
+
+    states: int
+    terms: int
+    links: str | None
+    alike: bool
+    steps: int
+    times: int = 1
+
+    @classmethod
+    def of(cls, spec, shapes, states=None, times=None):
+        """For canonical potentials of these shapes, None if a step does not fit in VMEM.
+
+        `states` is their number where the shapes do not tell.
+        """
+        (_, steps, *inner) = shapes[0]
+        if len(shapes) == 1:
+            plan = cls(states or inner[0], inner[1], None, states is not None, steps)
+        else:
+            links = "over_time" if getattr(spec, "over_time", False) else "shared"
+            terms = inner[0] if len(inner) == 2 else 1
+            plan = cls(inner[-1], terms, links, False, steps)
+        if times is None:
+            room = (MOST_VMEM - plan._fixed_bytes) // plan._bytes_per_step
+            times = min(MOST_TIMES, room)
+            if times < 1:
+                return None
+            tiles = -(-steps // times)
+            times = -(-steps // tiles)
+        return dataclasses.replace(plan, times=times)
+
+    @property
+    def rows(self):
+        return rounded(self.states, SUBLANES if self.states <= 32 else 32)
+
+    @property
+    def chunk(self):
+        """Rows that are worked on at once."""
+        return next(n for n in (32, 24, 16, 8) if self.rows % n == 0)
+
+    @property
+    def moves(self):
+        return self.links is None
+
+    @property
+    def tiles(self):
+        return -(-self.steps // self.times)
+
+    @property
+    def past(self):
+        """How many times of g a step reads."""
+        return 1 if self.moves else self.terms
+
+    @property
+    def front(self):
+        """Rows before the first state."""
+        return rounded(self.terms - 1, SUBLANES) if self.moves else 0
+
+    @property
+    def pairs(self):
+        return self.rows * self.rows
+
+    @property
+    def _scores_bytes(self):
+        inner = SUBLANES if self.alike else self.terms * self.rows
+        return 4 * LANES * inner
+
+    @property
+    def _bytes_per_step(self):
+        """Of the curvature, which keeps most."""
+        many = self.terms if self.terms > 1 else 0
+        links = 6 * self.pairs if self.links == "over_time" else 0
+        rows = 20 * self.rows + 2 * self.front + 2 * many * self.rows
+        return 6 * self._scores_bytes + 4 * LANES * (rows + links)
+
+    @property
+    def _fixed_bytes(self):
+        count = {"shared": 5, "over_time": 1, None: 0}[self.links]
+        rows = (self.past + 2 * self.terms + 8) * (self.rows + self.front) * 6
+        return 4 * LANES * (count * self.pairs + rows)
+
+    # Arrays in and out: triples for `PallasTPU.call` ----------------------------------------------
+
+    def scores(self, x, batch):
+        """The first potential as (blocks, steps, terms, rows, LANES), or (..., terms, LANES)."""
+        from jax import numpy as jnp
+
+        if x.ndim == 3:
+            x = x[:, :, None]
+        elif self.moves:
+            x = x.swapaxes(2, 3)
+        later = [(0, 0), (0, self.tiles * self.times - self.steps)]
+        if self.alike:
+            wide = [*later, (0, rounded(self.terms, SUBLANES) - self.terms)]
+            return on_lanes(jnp.pad(x[..., 0], wide), batch)
+        wide = [(0, 0), (0, 0), (0, 0), (0, self.rows - self.states)]
+        x = jnp.pad(x, wide, constant_values=FORBIDDEN)
+        return on_lanes(jnp.pad(x, [*later, (0, 0), (0, 0)]), batch)
+
+    def of_scores(self, x, batch):
+        """From the layout of `scores` back, for a potential of this rank."""
+        x = off_lanes(x, batch)[:, : self.steps]
+        if self.alike:
+            return x[:, :, None, : self.terms]
+        x = x[..., : self.states]
+        if self.moves:
+            return x.swapaxes(2, 3)
+        return x
+
+    def scores_shape(self, batch):
+        inner = (rounded(self.terms, SUBLANES),) if self.alike else (self.terms, self.rows)
+        return blocks_of(batch), self.tiles * self.times, *inner, LANES
+
+    def pairs_of(self, x, batch):
+        """Transitions as (blocks, rows^2, LANES), over time (blocks, steps, rows^2, LANES)."""
+        from jax import numpy as jnp
+
+        more = self.rows - self.states
+        x = jnp.pad(x, [(0, 0), (0, 0), (0, more), (0, more)])
+        x = x.reshape(*x.shape[:2], self.pairs)
+        if self.links == "shared":
+            return on_lanes(x[:, 0], batch)
+        return on_lanes(jnp.pad(x, [(0, 0), (0, self.tiles * self.times - x.shape[1]), (0, 0)]), batch)
+
+    def of_pairs(self, x, batch):
+        """From (to, from) on the sublanes to (B, 1 or N - 1, K, K)."""
+        x = off_lanes(x, batch)
+        x = x.reshape(*x.shape[:-1], self.rows, self.rows)[..., : self.states, : self.states]
+        x = x.swapaxes(-1, -2)
+        return x[:, None] if self.links == "shared" else x[:, : self.steps - 1]
+
+    def pairs_shape(self, batch):
+        steps = (self.tiles * self.times,) if self.links == "over_time" else ()
+        return blocks_of(batch), *steps, self.pairs, LANES

@@ -1,0 +1,268 @@
+"""Tiles of linear chains whose transitions are shared over time, as products of plain numbers.
+
+With into[j] = max_i links[i, j], E[i, j] = exp(links[i, j] - into[j]), and the scores u[t] + into
+over the best one of their time, v[t],
+
+    s[t] = E' a[t]        a[t + 1] = s[t] v[t + 1] 2^-e[t]        e[t] the exponent of max a[t]
+
+so neither exponentials nor logarithms are on the way from a step to the next, and a step is one
+product by a matrix. A term of s is lost only below 1e-38; where every s is above `LOWEST`, nothing
+counts that is lost. A tile tests it, and goes through log space (`tpu_tile.py`) where it fails.
+
+    a        (times + 1, rows)   before its time v[t]
+    s        (times, rows)       going back, q[t + 1] / s[t] takes its place
+    offsets  (times + 1, 8)      rows: best score of a time; high and low of their sums; sum of e
+"""
+
+from jax import lax
+from jax import numpy as jnp
+from jax.experimental import pallas as pl
+
+from keras_struct.ops.chain.tpu_tile import over
+from keras_struct.ops.exact_sum import two_sum
+from keras_struct.ops.messages import join
+from keras_struct.ops.pallas import SUBLANES
+
+LOWEST = 1e-25
+# log 2 in two numbers, the first of 9 bits: its products with sums of exponents are exact.
+LN2 = 0.693359375, -2.12194440054690583e-4
+ACCUMULATORS = 32  # registers that hold sums over time
+BEST, HIGH, LOW, COUNT = range(4)
+
+
+def prepare(tile):
+    """`into` and E, once for a block of examples."""
+    x, rows = tile.x, tile.plan.rows
+
+    def links(i):
+        return x.links[pl.ds(_aligned(i * rows), rows), :]
+
+    @pl.when(tile.first_call)
+    def _():
+        count = tile.plan.states
+        into = over(count, lambda i, peak: jnp.maximum(peak, links(i)), links(0))
+        x.into[...] = into
+
+        def weights(i, _):
+            high, low = two_sum(links(i), -into)
+            weight = jnp.exp(high)
+            x.e[pl.ds(_aligned(i * rows), rows), :] = weight + weight * low
+
+        over(rows, weights)
+
+
+def _aligned(start):
+    return start if isinstance(start, int) else pl.multiple_of(start, SUBLANES)
+
+
+def run(tile):
+    """a, s and offsets of a tile; whether it is in range."""
+    x, plan = tile.x, tile.plan
+
+    def centre(t):
+        high, low = two_sum(tile.score(x.scores, t, 0), x.into[...])
+        best = jnp.max(high, 0, keepdims=True)
+        x.a[t] = jnp.exp((high - best) + low)
+        x.offsets[t, pl.ds(BEST, 1), :] = best
+
+    tile.loop(centre)
+    high, low = (x.g[n, 0] for n in range(2))
+    high, error = two_sum(high, tile.score(x.scores, 0, 0))
+    best = jnp.max(high, 0, keepdims=True)
+    rest = (high - best) + (error + low)
+    top = jnp.max(rest, 0, keepdims=True)
+    x.a[0] = jnp.exp(rest - top)
+    x.offsets[0, pl.ds(HIGH, 1), :], x.offsets[0, pl.ds(LOW, 1), :] = join(best, top)
+    x.offsets[0, pl.ds(COUNT, 1), :] = jnp.zeros_like(best)
+    x.least[...] = jnp.ones_like(high)
+
+    def step(t):
+        a = x.a[t]
+        inverse, exponent = _power_of_two(jnp.max(a, 0, keepdims=True))
+        s = product(tile, x.e, x.a, t)
+        x.s[t] = s
+        x.least[...] = jnp.minimum(x.least[...], s)
+        x.a[t + 1] = s * (x.a[t + 1] * inverse)
+        high, low, count = (x.offsets[t, pl.ds(n, 1), :] for n in (HIGH, LOW, COUNT))
+        high, error = two_sum(high, x.offsets[t + 1, pl.ds(BEST, 1), :])
+        for n, value in ((HIGH, high), (LOW, low + error), (COUNT, count + exponent)):
+            x.offsets[t + 1, pl.ds(n, 1), :] = value
+
+    x.a[plan.times] = jnp.ones_like(high)
+    x.offsets[plan.times] = jnp.zeros(x.offsets.shape[1:], x.offsets.dtype)
+    tile.loop(step)
+    return jnp.min(x.least[...]) >= LOWEST
+
+
+def _power_of_two(x):
+    """2^-e and e, the exponent of a positive normal number."""
+    integer, mantissa = (jnp.int32, 23) if x.dtype == jnp.float32 else (jnp.int64, 52)
+    bias = jnp.finfo(x.dtype).maxexp - 1
+    bits = lax.bitcast_convert_type(x, integer)
+    exponent = lax.shift_right_logical(bits, integer(mantissa))
+    inverse = lax.shift_left(integer(2 * bias) - exponent, integer(mantissa))
+    return lax.bitcast_convert_type(inverse, x.dtype), (exponent - bias).astype(x.dtype)
+
+
+def product(tile, e, rows, t, column=False):
+    """Sum over i of row i of `rows[t]` times the links from i, or over j to j."""
+    size = tile.plan.rows
+
+    def term(n):
+        links = tile.column(e, n) if column else e[pl.ds(_aligned(n * size), size), :]
+        return rows[t, pl.ds(n, 1), :] * links
+
+    return total(tile.plan.states, term)
+
+
+def total(count, term):
+    """Sum of terms, by four sums that do not wait for each other where there are few."""
+    if count > 16:
+        return over(count - 1, lambda n, x: x + term(n + 1), term(0))
+    parts = [term(n) for n in range(min(4, count))]
+    for n in range(4, count):
+        parts[n % 4] = parts[n % 4] + term(n)
+    while len(parts) > 1:
+        parts = [sum(parts[n : n + 2][1:], parts[n]) for n in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def unpack(tile, t):
+    """Messages of a step as pairs, and those before the next one."""
+    x = tile.x
+
+    @pl.when(t > 0)
+    def _():
+        _before(tile, t)
+
+    tile.enter(t)
+
+
+def _before(tile, t):
+    """g at a step from 1 on."""
+    x = tile.x
+    high, low, count = (x.offsets[t - 1, pl.ds(n, 1), :] for n in (HIGH, LOW, COUNT))
+    high, error = two_sum(high, x.into[...])
+    low = low + error + count * LN2[0]
+    low = low + (count * LN2[1] + jnp.log(x.s[t - 1]))
+    x.g[0, t], x.g[1, t] = join(high, low)
+
+
+def finish(tile):
+    """Messages before the next tile."""
+    _before(tile, tile.plan.times)
+
+
+def backward(tile):
+    """Marginals of a tile that is in range."""
+    x = tile.x
+
+    def step(t):
+        ratio = x.q[t + 1] / x.s[t]
+        x.s[t] = ratio
+        p = tile.ended(t, x.final[...]) + x.a[t] * product(tile, x.e, x.s, t, column=True)
+        x.q[t] = p
+        x.dscores[t, 0] = p
+
+    tile.loop(step, back=True)
+
+    def gather(j, sums):
+        return sums[0] * tile.column(x.e, j)
+
+    outer(tile, [(x.a, x.s, 0)], gather, x.dlinks)
+
+
+def outer(tile, factors, gather, into):
+    """Adds `gather(j, sums)` to the links to j, where `sums[n]` is the sum over time of left[t]
+    times row j of right[t], of all factors (left, right, n)."""
+    plan = tile.plan
+    count = 1 + max(n for _, _, n in factors)
+    size = max(1, min(SUBLANES, ACCUMULATORS * SUBLANES // (count * plan.rows)))
+
+    def group(m, _):
+        js = [m * size + k for k in range(size)]
+
+        def add(t, sums):
+            sums = [list(x) for x in sums]
+            for left, right, n in factors:
+                plane = left[t]
+                for k, j in enumerate(js):
+                    x = plane * right[t, pl.ds(j, 1), :]
+                    sums[n][k] = x if sums[n][k] is None else sums[n][k] + x
+            return tuple(tuple(x) for x in sums)
+
+        sums = add(0, [[None] * size] * count)
+        sums = lax.fori_loop(1, plan.times, add, sums)
+        for k, j in enumerate(js):
+            at = pl.ds(_aligned(j * plan.rows), plan.rows)
+            into[at, :] += gather(j, [x[k] for x in sums])
+
+    lax.fori_loop(0, plan.rows // size, group, None)
+
+
+def tangent(tile):
+    """Tangents of the messages of a tile that is in range, from those before it."""
+    x, plan = tile.x, tile.plan
+
+    def step(t):
+        x.df[t] = x.dg[t] + tile.score(x.tscores, t, 0)
+
+        def term(i):
+            at = pl.ds(_aligned(i * plan.rows), plan.rows)
+            row = pl.ds(i, 1)
+            weight = x.e[at, :] * x.a[t, row, :]
+            return weight * (x.df[t, row, :] + x.tlinks[at, :])
+
+        x.dg[t + 1] = total(plan.states, term) / x.s[t]
+
+    tile.loop(step)
+
+
+def curvature(tile):
+    """Tangents of the marginals of a tile that is in range, after `tangent`."""
+    x, plan = tile.x, tile.plan
+
+    def step(t):
+        # s becomes the ratio, dg[t + 1] its tangent.
+        inverse = 1.0 / x.s[t]
+        x.s[t] = x.q[t + 1] * inverse
+        x.dg[t + 1] = (x.dq[t + 1] - x.q[t + 1] * x.dg[t + 1]) * inverse
+
+        def columns(j):
+            row = pl.ds(j, 1)
+            e, ratio = tile.column(x.e, j), x.s[t, row, :]
+            rate = x.dg[t + 1, row, :] + ratio * tile.column(x.tlinks, j)
+            return e * ratio, e * rate
+
+        back, dback = columns(0)
+        pair = over(
+            plan.states - 1,
+            lambda n, x: tuple(a + b for a, b in zip(x, columns(n + 1), strict=True)),
+            (back, dback),
+        )
+        back, dback = pair
+        a, df = x.a[t], x.df[t]
+        x.q[t] = tile.ended(t, x.final[...]) + a * back
+        dp = tile.ended(t, x.dfinal[...]) + a * (dback + df * back)
+        x.dq[t] = dp
+        x.dscores[t, 0] = dp
+        x.df[t] = a * df
+
+    tile.loop(step, back=True)
+
+    def gather(j, sums):
+        return tile.column(x.e, j) * (sums[0] + tile.column(x.tlinks, j) * sums[1])
+
+    factors = [(x.a, _Later(x.dg), 0), (x.df, x.s, 0), (x.a, x.s, 1)]
+    outer(tile, factors, gather, x.dlinks)
+
+
+class _Later:
+    """A reference one step later."""
+
+    def __init__(self, ref):
+        self.ref = ref
+
+    def __getitem__(self, index):
+        t, *rest = index
+        return self.ref[t + 1, *rest]

@@ -1,0 +1,564 @@
+"""The Pallas kernels of chains: what is done with one tile (see `tpu_plan.py`, `tpu_tile.py`).
+
+The forward sweep writes the messages before every tile to the tape, and every other sweep runs a
+tile again from there. Beside the references of `tpu_tile.py`:
+
+    heads, theads    messages before the tile, and their tangents (the tape)
+    ends, tends      messages of the last step of every example, and their tangents
+    final, dfinal    probabilities of the state of the last step, and their tangents
+    q, dq            (past + times, rows) probabilities of the nodes of g, and their tangents
+    dscores, dlinks  what goes out; dlinks with the state that is left on the sublanes
+    tscores, tlinks  the tangents that come in
+    dg, df           tangents of g and f
+    moved            (2, terms, rows + 8) probabilities of moves, with zeros behind
+"""
+
+from jax import lax
+from jax import numpy as jnp
+from jax.experimental import pallas as pl
+
+from keras_struct.ops.chain import tpu_scaled
+from keras_struct.ops.chain.tpu_tile import Cells, Tile, over
+from keras_struct.ops.exact_sum import two_sum
+from keras_struct.ops.noise import Draws
+from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.pallas import LANES
+
+_IMPOSSIBLE = 4 * FORBIDDEN
+
+
+def scales(plan, op):
+    """Whether tiles are tried as products of plain numbers."""
+    return op == "logsumexp" and plan.links == "shared" and plan.terms == 1
+
+
+def run(tile, scaled, log, keep=False):
+    """A tile from what stands before it: `scaled()` or, out of range, `log()` after its steps."""
+
+    def steps():
+        def step(t):
+            tile.enter(t, keep)
+            tile.link(t, keep)
+
+        tile.loop(step)
+        log()
+
+    if not scales(tile.plan, tile.op):
+        steps()
+        return
+    in_range = tpu_scaled.run(tile)
+    pl.when(in_range)(scaled)
+    pl.when(jnp.logical_not(in_range))(steps)
+
+
+def prepare(tile):
+    if scales(tile.plan, tile.op):
+        tpu_scaled.prepare(tile)
+
+
+def forward(plan, op, x):
+    """To messages before every tile, and those of the last step of every example."""
+    tile = Tile(plan, x, op)
+    prepare(tile)
+
+    @pl.when(tile.first_call)
+    def _():
+        tile.start()
+        for n, nothing in enumerate((FORBIDDEN, 0.0)):
+            x.ends[n] = jnp.full(x.ends.shape[1:], nothing, x.ends.dtype)
+        x.ends[0, pl.ds(0, 1), :] = jnp.zeros((1, LANES), x.ends.dtype)
+
+    def collect(t):
+        for n, value in enumerate(tile.f(t)):
+            x.ends[n] = jnp.where(tile.last(t), value, x.ends[n])
+
+    def scaled():
+        def unpack(t):
+            tpu_scaled.unpack(tile, t)
+            collect(t)
+
+        tile.ends(unpack)
+        tpu_scaled.finish(tile)
+
+    @pl.when(tile.active)
+    def _():
+        x.heads[...] = x.g[:, : plan.past, tile.rows, :]
+        run(tile, scaled, lambda: tile.ends(collect))
+        for n in range(2):
+            tile.move_on(x.g.at[n])
+
+
+def begin_back(tile, queues, outputs):
+    """Nothing comes from beyond the last tile, nor from a tile that is not active."""
+    x = tile.x
+
+    @pl.when(tile.first_call)
+    def _():
+        for ref in queues:
+            ref[...] = jnp.zeros(ref.shape, ref.dtype)
+        if tile.plan.links == "shared":
+            x.dlinks[...] = jnp.zeros(x.dlinks.shape, x.dlinks.dtype)
+
+    @pl.when(jnp.logical_not(tile.active))
+    def _():
+        for ref in outputs:
+            ref[...] = jnp.zeros(ref.shape, ref.dtype)
+
+
+def outputs(plan, x):
+    return [x.dscores] + ([x.dlinks] if plan.links == "over_time" else [])
+
+
+def clear(tile, queue):
+    """Where segments are longer than a step, their probabilities are added up."""
+    if not tile.plan.moves and tile.plan.terms > 1:
+        block = (tile.plan.times, *queue.shape[1:])
+        queue[: tile.plan.times] = jnp.zeros(block, queue.dtype)
+
+
+def backward(plan, op, x):
+    """To the marginals."""
+    tile = Tile(plan, x, back=True)
+    prepare(tile)
+    begin_back(tile, [x.q] + ([x.moved] if plan.moves else []), outputs(plan, x))
+
+    @pl.when(tile.active)
+    def _():
+        tile.resume()
+        clear(tile, x.q)
+
+        def log():
+            back = Back(tile)
+
+            def step(t):
+                p = back.leave(t)
+                if plan.moves:
+                    back.moves(t)
+                else:
+                    back.segments(t, p)
+
+            tile.loop(step, back=True)
+
+        run(tile, lambda: tpu_scaled.backward(tile), log, keep=True)
+        tile.move_back(x.q)
+
+
+class Back:
+    """What goes back through a step in log space: probabilities, or their tangents, too."""
+
+    def __init__(self, tile, tangents=False):
+        self.tile, self.plan, self.x = tile, tile.plan, tile.x
+        self.tangents = tangents
+
+    def weights(self, t, j):
+        """Posterior weights of the links into j, times what `q` has there."""
+        x, row = self.x, pl.ds(j, 1)
+        high, low = self.tile.f(t)
+        links = self.tile.column(self.tile.links(x.links, t), j)
+        high, error = two_sum(high, links)
+        peak, top, inverse = (x.planes[n, t, row, :] for n in range(3))
+        logits = (high - peak) + (error + low)
+        return jnp.exp(logits - top) * inverse
+
+    def leave(self, t):
+        """Probabilities of the states of a step, through the links to the next one."""
+        x, plan = self.x, self.plan
+        if plan.moves:
+            return None
+        out = Cells(self.tile.links(x.dlinks, t), plan.rows)
+        following = plan.past + t
+
+        def add(j, p):
+            pair = self.weights(t, j) * x.q[following, pl.ds(j, 1), :]
+            self._put(out, j, pair)
+            return p + pair
+
+        if plan.links == "over_time" and plan.rows > plan.states:
+            self._clear(out)
+        return over(plan.states, add, self.tile.ended(t, x.final[...]))
+
+    def _put(self, out, j, pair):
+        out[j] = pair if self.plan.links == "over_time" else out[j] + pair
+
+    def _clear(self, out):
+        for j in range(self.plan.states, self.plan.rows):
+            out[j] = jnp.zeros((self.plan.rows, LANES), self.x.dlinks.dtype)
+
+    def leave_tangents(self, t):
+        """The same, and their tangents."""
+        x, plan = self.x, self.plan
+        out = Cells(self.tile.links(x.dlinks, t), plan.rows)
+        tlinks = self.tile.links(x.tlinks, t)
+        following = plan.past + t
+
+        def add(j, sums):
+            p, dp = sums
+            row = pl.ds(j, 1)
+            weights, q = self.weights(t, j), x.q[following, row, :]
+            rate = x.df[t] + self.tile.column(tlinks, j) - x.dg[following, row, :]
+            dpair = weights * (x.dq[following, row, :] + q * rate)
+            self._put(out, j, dpair)
+            return p + weights * q, dp + dpair
+
+        if plan.links == "over_time" and plan.rows > plan.states:
+            self._clear(out)
+        ends = self.tile.ended(t, x.final[...]), self.tile.ended(t, x.dfinal[...])
+        return over(plan.states, add, ends)
+
+    def segments(self, t, p, dp=None):
+        """To the nodes where the segments that end at a step begin, and to the marginals."""
+        x, plan = self.x, self.plan
+        if plan.terms == 1:
+            x.q[t] = p
+            x.dscores[t, 0] = p if dp is None else dp
+            if dp is not None:
+                x.dq[t] = dp
+            return
+
+        def use(n, _):
+            weight, begin = x.shares[t, n], plan.past - 1 + t - n
+            used = weight * p
+            x.q[begin] += used
+            if dp is None:
+                x.dscores[t, n] = used
+                return
+            dused = weight * dp + used * self.rate(t, n)
+            x.dq[begin] += dused
+            x.dscores[t, n] = dused
+
+        over(plan.terms, use)
+
+    def rate(self, t, n, start=0, size=None):
+        """Tangent of the logit of a way into a state."""
+        tile, x = self.tile, self.x
+        rate = tile.source(x.dg, t, n, start, size) + tile.score(x.tscores, t, n, start, size)
+        return rate - self._df(t, start, size)
+
+    def _df(self, t, start, size):
+        size = size or self.plan.rows
+        if self.plan.moves:
+            return self.x.dg[1 + t, pl.ds(self.plan.front + start, size), :]
+        return self.x.df[t, pl.ds(start, size), :]
+
+    def moves(self, t):
+        """The same for moves; every path moves once at every step, so no rounding adds up."""
+        x, plan, tile = self.x, self.plan, self.tile
+        last = tile.last(t)
+
+        def arrive(start, size, mass):
+            at = pl.ds(start, size)
+            p = x.q[1 + t, at, :] + jnp.where(last, x.final[at, :], 0.0)
+            x.q[1 + t, at, :] = p
+            if self.tangents:
+                x.dq[1 + t, at, :] += jnp.where(last, x.dfinal[at, :], 0.0)
+            x.mass[...] += jnp.sum(p, 0, keepdims=True)
+            return mass
+
+        x.mass[...] = jnp.zeros(x.mass.shape, x.mass.dtype)
+        tile.chunks(arrive)
+        scale = 1.0 / jnp.maximum(x.mass[...], 0.5)
+        if plan.alike:
+            x.dscores[t] = jnp.zeros(x.dscores.shape[1:], x.dscores.dtype)
+
+        def use(start, size, _):
+            at = pl.ds(start, size)
+            p = x.q[1 + t, at, :] * scale
+            for n in range(plan.terms):
+                weight = x.shares[t, n, at, :]
+                used = weight * p
+                x.moved[0, n, at, :] = used
+                if self.tangents:
+                    used = weight * x.dq[1 + t, at, :] + used * self.rate(t, n, start, size)
+                    x.moved[1, n, at, :] = used
+                if plan.alike:
+                    x.dscores[t, pl.ds(n, 1), :] += jnp.sum(used, 0, keepdims=True)
+                else:
+                    x.dscores[t, n, at, :] = used
+
+        tile.chunks(use)
+
+        def pull(start, size, _):
+            for k, queue in enumerate([x.q, x.dq] if self.tangents else [x.q]):
+                found = [x.moved[k, n, pl.ds(start + n, size), :] for n in range(plan.terms)]
+                queue[t, pl.ds(start, size), :] = sum(found[1:], found[0])
+
+        tile.chunks(pull)
+
+
+class Tangents:
+    """Tangents of the messages of a step in log space, once its messages are there."""
+
+    def __init__(self, tile):
+        self.tile, self.plan, self.x = tile, tile.plan, tile.x
+
+    def enter(self, t):
+        tile, plan, x = self.tile, self.plan, self.x
+        if plan.terms == 1:
+            x.df[t] = x.dg[t] + tile.score(x.tscores, t, 0)
+            return
+
+        def chunk(start, size, _):
+            at = pl.ds(start, size)
+
+            def way(n):
+                rate = tile.source(x.dg, t, n, start, size)
+                return x.shares[t, n, at, :] * (rate + tile.score(x.tscores, t, n, start, size))
+
+            found = over(plan.terms - 1, lambda n, sum: sum + way(n + 1), way(0))
+            if plan.moves:
+                x.dg[1 + t, pl.ds(plan.front + start, size), :] = found
+            else:
+                x.df[t, at, :] = found
+
+        tile.chunks(chunk)
+
+    def link(self, t):
+        """From the weights of the links that are in `cells`."""
+        tile, plan, x = self.tile, self.plan, self.x
+        if plan.moves:
+            return
+        tlinks, cells = Cells(tile.links(x.tlinks, t), plan.rows), Cells(x.cells, plan.rows)
+
+        def way(i):
+            return cells[i] * (x.df[t, pl.ds(i, 1), :] + tlinks[i])
+
+        found = over(plan.states - 1, lambda n, sum: sum + way(n + 1), way(0))
+        x.dg[plan.past + t] = found * x.planes[2, t]
+
+
+def steps_with_tangents(tile):
+    """A tile in log space with its tangents, from those before it."""
+    tangents = Tangents(tile)
+
+    def step(t):
+        tile.enter(t, keep=True)
+        tangents.enter(t)
+        tile.link(t, keep=True)
+        tangents.link(t)
+
+    tile.loop(step)
+
+
+def run_with_tangents(tile, scaled, log):
+    def by_logs():
+        steps_with_tangents(tile)
+        log()
+
+    if not scales(tile.plan, tile.op):
+        by_logs()
+        return
+    in_range = tpu_scaled.run(tile)
+
+    @pl.when(in_range)
+    def _():
+        tpu_scaled.tangent(tile)
+        scaled()
+
+    pl.when(jnp.logical_not(in_range))(by_logs)
+
+
+def tangent(plan, op, x):
+    """To the tangents of messages before every tile, and of those of the last steps."""
+    tile = Tile(plan, x)
+    prepare(tile)
+
+    @pl.when(tile.first_call)
+    def _():
+        x.dg[...] = jnp.zeros(x.dg.shape, x.dg.dtype)
+        x.tends[...] = jnp.zeros(x.tends.shape, x.tends.dtype)
+
+    def collect(t):
+        df = x.dg[1 + t, tile.rows, :] if plan.moves else x.df[t]
+        x.tends[...] = jnp.where(tile.last(t), df, x.tends[...])
+
+    @pl.when(tile.active)
+    def _():
+        tile.resume()
+        # What all paths gain alike changes no weight; without it tangents stay small.
+        before = x.dg[: plan.past, tile.rows, :]
+        before = before - jnp.mean(before[-1], 0, keepdims=True)
+        x.dg[: plan.past, tile.rows, :] = before
+        x.theads[...] = before
+        run_with_tangents(tile, lambda: tile.ends(collect), lambda: tile.ends(collect))
+        tile.move_on(x.dg)
+
+
+def curvature(plan, op, x):
+    """To the tangents of the marginals."""
+    tile = Tile(plan, x, back=True)
+    prepare(tile)
+    queues = [x.q, x.dq, *([x.moved, x.dg] if plan.moves else [])]
+    begin_back(tile, queues, outputs(plan, x))
+
+    @pl.when(tile.active)
+    def _():
+        tile.resume()
+        x.dg[: plan.past, tile.rows, :] = x.theads[...]
+        clear(tile, x.q)
+        clear(tile, x.dq)
+
+        def log():
+            back = Back(tile, tangents=True)
+
+            def step(t):
+                if plan.moves:
+                    back.moves(t)
+                else:
+                    back.segments(t, *back.leave_tangents(t))
+
+            tile.loop(step, back=True)
+
+        run_with_tangents(tile, lambda: tpu_scaled.curvature(tile), log)
+        tile.move_back(x.q)
+        tile.move_back(x.dq)
+
+
+# Paths --------------------------------------------------------------------------------------------
+
+
+def walk(plan, op, noisy, x):
+    """Paths back from their last states: state, and length of a segment, of every step of every
+    sample; -1 where there is none."""
+    tile = Tile(plan, x, op, back=True)
+    prepare(tile)
+    samples = x.keys.shape[1]
+
+    @pl.when(tile.first_call)
+    def _():
+        x.node[0] = x.last[...]
+        x.node[1] = jnp.full(x.node.shape[1:], -1, jnp.int32)
+
+    found = [x.states] + ([x.spans] if plan.terms > 1 and not plan.moves else [])
+
+    @pl.when(jnp.logical_not(tile.active))
+    def _():
+        for ref in found:
+            ref[...] = jnp.full(ref.shape, -1, jnp.int32)
+
+    @pl.when(tile.active)
+    def _():
+        tile.resume()
+
+        def steps():
+            step = Step(tile, noisy)
+
+            def at(t):
+                step.prepare(t)
+
+                def sample(n, _):
+                    step.walk(t, pl.ds(n, 1))
+
+                lax.fori_loop(0, samples, sample, None)
+
+            tile.loop(at, back=True)
+
+        def scaled():
+            tile.loop(lambda t: tpu_scaled.unpack(tile, t))
+            steps()
+
+        run(tile, scaled, steps)
+
+
+class Step:
+    """A step back of a sample."""
+
+    def __init__(self, tile, noisy):
+        self.tile, self.plan, self.x, self.noisy = tile, tile.plan, tile.x, noisy
+
+    def prepare(self, t):
+        """Logits of the ways into all states."""
+        tile, plan, x = self.tile, self.plan, self.x
+        if plan.terms == 1:
+            return
+
+        def chunk(start, size, _):
+            def put(n, _):
+                high, low = (tile.source(x.g.at[m], t, n, start, size) for m in range(2))
+                high, error = two_sum(high, tile.score(x.scores, t, n, start, size))
+                to_high, to_low = _rows(tile, t, start, size)
+                x.ways[n, pl.ds(start, size), :] = (high - to_high) + (error + (low - to_low))
+
+            over(plan.terms, put)
+
+        tile.chunks(chunk)
+
+    def walk(self, t, row):
+        tile, plan, x = self.tile, self.plan, self.x
+        state, wait = x.node[0, row, :], x.node[1, row, :]
+        time = tile.begin + t
+        here = inside = time < tile.lengths
+        if not plan.moves:
+            due = inside & jnp.logical_not(tile.last(t))
+            if plan.terms > 1:
+                due = due & (wait == 0)
+            state = jnp.where(due, self._before(t, state, row), state)
+            here = due | tile.last(t)
+        if plan.terms == 1:
+            x.states[t, row, :] = jnp.where(inside, state, -1)
+        else:
+            way = self._way(t, state, row)
+            x.states[t, row, :] = jnp.where(here, state, -1)
+            if plan.moves:
+                state = jnp.where(here, state - way, state)
+            else:
+                x.spans[t, row, :] = jnp.where(here, way + 1, -1)
+                x.node[1, row, :] = jnp.where(here, way, wait - 1)
+        x.node[0, row, :] = state
+
+    def _draws(self, row):
+        return Draws((self.x.keys[0, row, :], self.x.keys[1, row, :]))
+
+    def _before(self, t, state, row):
+        """The state of a step, given the one that the links lead to."""
+        tile, plan, x = self.tile, self.plan, self.x
+        links = tile.links(x.links, t)
+
+        def pick(j, column):
+            return jnp.where(state == j, tile.column(links, j), column)
+
+        column = over(plan.states, pick, tile.column(links, 0))
+        high, low = tile.f(t)
+        high, error = two_sum(high, column)
+        logits = (high - jnp.max(high, 0, keepdims=True)) + (error + low)
+        states = lax.broadcasted_iota(jnp.int32, logits.shape, 0)
+        if self.noisy:
+            places = (tile.begin + t) * plan.states + states
+            logits = logits + self._draws(row).gumbel(0, places, logits.dtype.name)
+        logits = jnp.where(states < plan.states, logits, _IMPOSSIBLE)
+        best = logits == jnp.max(logits, 0, keepdims=True)
+        return jnp.min(jnp.where(best, states, plan.rows), 0, keepdims=True)
+
+    def _way(self, t, state, row):
+        """Which way led to a state: a move, or the length of a segment less one."""
+        tile, plan, x = self.tile, self.plan, self.x
+
+        def logit(n):
+            def chunk(start, size, found):
+                here = start + lax.broadcasted_iota(jnp.int32, (size, LANES), 0) == state
+                ways = x.ways[n, pl.ds(start, size), :]
+                x.picked[...] += jnp.sum(jnp.where(here, ways, 0.0), 0, keepdims=True)
+
+            x.picked[...] = jnp.zeros(x.picked.shape, x.picked.dtype)
+            tile.chunks(chunk)
+            found = x.picked[...]
+            if self.noisy:
+                place = (tile.begin + t) * plan.terms + n + jnp.zeros_like(state)
+                found = found + self._draws(row).gumbel(1, place, found.dtype.name)
+            return found
+
+        def better(n, best):
+            peak, way = best
+            found = logit(n + 1)
+            return jnp.maximum(peak, found), jnp.where(found > peak, n + 1, way)
+
+        return over(plan.terms - 1, better, (logit(0), jnp.zeros_like(state)))[1]
+
+
+def _rows(tile, t, start, size):
+    """High and low of some rows of the messages of a step."""
+    plan, x = tile.plan, tile.x
+    if plan.moves:
+        at = plan.past + t, pl.ds(plan.front + start, size)
+        return x.g[0, *at, :], x.g[1, *at, :]
+    at = t, pl.ds(start, size)
+    return x.f[0, *at, :], x.f[1, *at, :]

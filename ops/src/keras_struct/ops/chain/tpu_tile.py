@@ -1,0 +1,288 @@
+"""One tile of a chain on a TPU in log space: what happens at a step (see `tpu_plan.py`).
+
+References of a kernel are attributes of `x`; all end in (rows, LANES), those with a time begin with
+it. Pairs stand in front, high and low.
+
+    g       (2, past + times, front + rows)   messages before a step; at `past - 1 + t` for step t
+    f       (2, times, rows)                  messages of a step; for moves a part of g
+    shares  (times, terms, rows)              weights of the ways into a state, if there are several
+    links   (rows^2), row i rows + j          transitions from i to j, or (times, rows^2)
+    cells   (rows^2)                          of a step: logits of the links, then weights
+    planes  (3, times, rows)                  how they became weights: peak, top, 1 / total
+
+Messages are pairs (see `messages.py`), by the same formulas as in the portable implementations.
+"""
+
+from jax import lax
+from jax import numpy as jnp
+from jax.experimental import pallas as pl
+
+from keras_struct.ops.exact_sum import two_sum
+from keras_struct.ops.messages import join
+from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.pallas import LANES, SUBLANES
+
+FEW = 8  # terms that are held in registers
+UNROLLED = 16
+
+
+def over(count, step, carry=None):
+    """`carry = step(n, carry)` for n below a count, unrolled by 8 if there are many."""
+    whole = 0 if count <= UNROLLED else count // SUBLANES
+
+    def group(m, carry):
+        first = pl.multiple_of(m * SUBLANES, SUBLANES)
+        for n in range(SUBLANES):
+            carry = step(first + n, carry)
+        return carry
+
+    if whole:
+        carry = lax.fori_loop(0, whole, group, carry)
+    for n in range(whole * SUBLANES, count):
+        carry = step(n, carry)
+    return carry
+
+
+def summed(count, term, cells, op):
+    """Log-sum of terms n, `term(n)` being (high, low, score), as a pair, and `(peak, top, 1 /
+    total)`; leaves the weights times the total in the cells `cells[n]`, if not for a maximum."""
+    first, _, score = term(0)
+    peak = over(count, lambda n, x: jnp.maximum(x, _plain(term(n))), first + score)
+
+    def logit(n):
+        high, low, score = term(n)
+        if op == "max":  # see `messages.log_sum`
+            return ((high - peak) + score) + low
+        high, error = two_sum(high, score)
+        return (high - peak) + (error + low)
+
+    if op == "max":
+        top = over(count, lambda n, x: jnp.maximum(x, logit(n)), logit(0))
+        return join(peak, top), None
+
+    def store(n, top):
+        cells[n] = logit(n)
+        return jnp.maximum(top, cells[n])
+
+    top = over(count, store, logit(0))
+
+    def add(n, total):
+        weight = jnp.exp(cells[n] - top)
+        cells[n] = weight
+        return weight if total is None else total + weight
+
+    total = add(0, None)
+    rest = _from(1, count, add, total)
+    return join(peak, top + jnp.log(rest)), (peak, top, pl.reciprocal(rest, full_range=False))
+
+
+def _plain(term):
+    high, _, score = term
+    return high + score
+
+
+def _from(first, count, step, carry):
+    return over(count - first, lambda n, carry: step(n + first, carry), carry)
+
+
+class Cells:
+    """Planes of a reference that are `size` sublanes each."""
+
+    def __init__(self, ref, size):
+        self.ref, self.size = ref, size
+
+    def _at(self, n):
+        start = n * self.size
+        return pl.ds(start if isinstance(n, int) else pl.multiple_of(start, SUBLANES), self.size)
+
+    def __getitem__(self, n):
+        return self.ref[self._at(n), :]
+
+    def __setitem__(self, n, value):
+        self.ref[self._at(n), :] = value
+
+
+class Tile:
+    """The tile of a grid step; `back` where the last one comes first."""
+
+    def __init__(self, plan, x, op="logsumexp", back=False):
+        self.plan, self.x, self.op = plan, x, op
+        block, number = pl.program_id(0), pl.program_id(1)
+        self.first_call = number == 0
+        self.c = plan.tiles - 1 - number if back else number
+        self.begin = self.c * plan.times
+        self.first_end, self.last_end = x.limits[block, 0], x.limits[block, 1]
+        self.active = self.begin < self.last_end
+        self.rows = pl.ds(plan.front, plan.rows)
+
+    @property
+    def lengths(self):
+        return self.x.lengths[...]
+
+    def last(self, t):
+        """Where a path has its last step, (1, LANES)."""
+        return self.lengths - 1 == self.begin + t
+
+    def ended(self, t, values):
+        return jnp.where(self.last(t), values, 0.0)
+
+    def loop(self, step, back=False):
+        times = self.plan.times
+
+        def at(n, _):
+            step(times - 1 - n if back else n)
+
+        lax.fori_loop(0, times, at, None)
+
+    def ends(self, step):
+        """`step(t)` for the times at which examples of the block end."""
+        low = jnp.clip(self.first_end - 1 - self.begin, 0, self.plan.times)
+        high = jnp.clip(self.last_end - self.begin, 0, self.plan.times)
+        lax.fori_loop(low, high, lambda t, _: step(t), None)
+
+    # Messages -------------------------------------------------------------------------------------
+
+    def before(self, t):
+        """Index of g at step t, after the axis of pairs."""
+        return self.plan.past - 1 + t, self.rows
+
+    def start(self):
+        """What stands before the first step: state 0, or any label."""
+        g, plan = self.x.g, self.plan
+        nothing = jnp.full((plan.past, plan.front + plan.rows, LANES), FORBIDDEN, g.dtype)
+        g[0, : plan.past] = nothing
+        g[1, : plan.past] = jnp.zeros_like(nothing)
+        self._clear_front()
+        count = 1 if plan.moves else plan.rows
+        g[0, plan.past - 1, pl.ds(plan.front, count), :] = jnp.zeros((count, LANES), g.dtype)
+
+    def _clear_front(self):
+        g, plan = self.x.g, self.plan
+        if plan.front:
+            planes = (g.shape[1], plan.front, LANES)
+            g[0, :, : plan.front] = jnp.full(planes, FORBIDDEN, g.dtype)
+            g[1, :, : plan.front] = jnp.zeros(planes, g.dtype)
+
+    def resume(self):
+        """What stands before the tile, from the tape."""
+        self.x.g[:, : self.plan.past, self.rows, :] = self.x.heads[...]
+
+        @pl.when(self.first_call)
+        def _():
+            self._clear_front()
+
+    def f(self, t):
+        """High and low of the messages of a step."""
+        return tuple(self._f(n)[self._time_of_f(t)] for n in range(2))
+
+    def _f(self, n):
+        return self.x.g.at[n] if self.plan.moves else self.x.f.at[n]
+
+    def _time_of_f(self, t):
+        if self.plan.moves:
+            return self.plan.past + t, self.rows
+        return t, slice(None)
+
+    def score(self, ref, t, n, start=0, size=None):
+        """A score of a step, to be broadcast to (rows, LANES), or from `start` on."""
+        if self.plan.alike:
+            return ref[t, pl.ds(n, 1), :]
+        return ref[t, n, pl.ds(start, size or self.plan.rows), :]
+
+    def source(self, plane, t, n, start=0, size=None):
+        """Of a plane like g without pairs, what a way comes from."""
+        plan = self.plan
+        size = size or plan.rows
+        if plan.moves:
+            return plane[t, pl.ds(plan.front + start - n, size), :]
+        return plane[plan.past - 1 + t - n, pl.ds(start, size), :]
+
+    def chunks(self, step, carry=None):
+        """`carry = step(start, size, carry)` over all rows."""
+        size = self.plan.chunk
+
+        def at(n, carry):
+            return step(pl.multiple_of(n * size, SUBLANES), size, carry)
+
+        if self.plan.rows == size:
+            return step(0, size, carry)
+        return lax.fori_loop(0, self.plan.rows // size, at, carry)
+
+    def enter(self, t, keep=False):
+        """Messages of a step from those before it; `keep` the weights of the ways."""
+        plan, x = self.plan, self.x
+        high_of, low_of = x.g.at[0], x.g.at[1]
+
+        def term(n, start=0, size=None):
+            score = self.score(x.scores, t, n, start, size)
+            high, low = (self.source(ref, t, n, start, size) for ref in (high_of, low_of))
+            return high, low, score
+
+        if plan.terms == 1:
+            high, low, score = term(0)
+            high, error = two_sum(high, score)
+            x.f[0, t], x.f[1, t] = join(high, error + low)
+            return
+
+        def chunk(start, size, _):
+            at = pl.ds(start, size)
+            cells = _Shares(x.shares, t if keep else 0, at)
+            if plan.terms <= FEW and not keep:
+                cells = [None] * plan.terms
+            pair, sums = summed(plan.terms, lambda n: term(n, start, size), cells, self.op)
+            if plan.moves:
+                to = plan.past + t, pl.ds(plan.front + start, size)
+                x.g[0, *to, :], x.g[1, *to, :] = pair
+            else:
+                x.f[0, t, at, :], x.f[1, t, at, :] = pair
+            if keep and sums is not None:
+
+                def divide(n, _):
+                    cells[n] = cells[n] * sums[2]
+
+                over(plan.terms, divide)
+
+        self.chunks(chunk)
+
+    def link(self, t, keep=False):
+        """Messages before the next step; `keep` how logits become weights."""
+        plan, x = self.plan, self.x
+        if plan.moves:
+            return
+        links = Cells(self.links(x.links, t), plan.rows)
+
+        def term(n):
+            return x.f[0, t, pl.ds(n, 1), :], x.f[1, t, pl.ds(n, 1), :], links[n]
+
+        cells = None if self.op == "max" else Cells(x.cells, plan.rows)
+        pair, sums = summed(plan.states, term, cells, self.op)
+        x.g[0, plan.past + t], x.g[1, plan.past + t] = pair
+        if keep:
+            for n, plane in enumerate(sums):
+                x.planes[n, t] = plane
+
+    def links(self, ref, t):
+        return ref.at[t] if self.plan.links == "over_time" else ref
+
+    def column(self, ref, j):
+        """Links from all states (on the sublanes) to state j."""
+        return ref[pl.ds(j, self.plan.rows, stride=self.plan.rows), :]
+
+    def move_on(self, plane):
+        """The last times of a tile are the first ones of the next; `plane` is time-first."""
+        plane[: self.plan.past] = plane[self.plan.times :]
+
+    def move_back(self, plane):
+        """The first times of a tile are the last ones of the one before."""
+        plane[self.plan.times :] = plane[: self.plan.past]
+
+
+class _Shares:
+    def __init__(self, ref, t, at):
+        self.ref, self.t, self.at = ref, t, at
+
+    def __getitem__(self, n):
+        return self.ref[self.t, n, self.at, :]
+
+    def __setitem__(self, n, value):
+        self.ref[self.t, n, self.at, :] = value
