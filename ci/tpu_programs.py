@@ -71,5 +71,28 @@ def _alignments():
     return made
 
 
+def _chains():
+    ragged = np.arange(128, dtype="int32") * 2
+    frames = (128, 256, 64)
+    labels = np.arange(1, 64, dtype="int32") + np.zeros((128, 1), "int32")
+    functions = {
+        "linear_chain K=8": (((128, 256, 8), (8, 8)), ops.linear_chain),
+        "linear_chain K=32": (
+            ((128, 256, 32), (32, 32)),
+            lambda u, t: ops.linear_chain(u, t, lengths=ragged),
+        ),
+        "linear_chain K=128": (((128, 256, 128), (128, 128)), ops.linear_chain),
+        "linear_chain over time": (((128, 64, 16), (128, 63, 16, 16)), ops.linear_chain),
+        "semi_markov": (((128, 128, 12, 16), (16, 16)), ops.semi_markov),
+        "ctc": ((frames,), lambda x: ops.ctc(x, labels)),
+        "subset": (((128, 256),), lambda x: ops.subset(x, 50)),
+    }
+    made = [Program(f"{n}: map", shapes, _map(run)) for n, (shapes, run) in functions.items()]
+    for name in ("linear_chain K=32", "semi_markov", "ctc"):
+        shapes, run = functions[name]
+        made.append(Program(f"{name}: paths", shapes, _paths(run)))
+    return made
+
+
 def programs():
-    return _alignments()
+    return _alignments() + _chains()

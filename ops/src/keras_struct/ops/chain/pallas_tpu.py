@@ -11,7 +11,7 @@ from keras_struct.ops.chain.semi_markov.portable import at_starts
 from keras_struct.ops.chain.tpu_plan import Plan
 from keras_struct.ops.messages import log_sum, log_weights
 from keras_struct.ops.noise import Draws, perturbed
-from keras_struct.ops.numerics import INFEASIBLE
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.pallas import (
     LANES,
     MEGABYTE,
@@ -175,10 +175,13 @@ class _Sweep:
 
     # What kernels have in common ------------------------------------------------------------------
 
-    def potentials(self, potentials=None, prefix=""):
-        """The potentials, or their tangents."""
-        scores, *links = potentials or self.problem.potentials
-        named = {f"{prefix}scores": self.of_times(self.plan.scores(scores, self.batch))}
+    def potentials(self):
+        return self._laid_out(self.problem.potentials, "", FORBIDDEN)
+
+    def _laid_out(self, potentials, prefix, fill):
+        """Triples of the potentials, or of their tangents."""
+        scores, *links = potentials
+        named = {f"{prefix}scores": self.of_times(self.plan.scores(scores, self.batch, fill))}
         if links:
             pairs = self.plan.pairs_of(links[0], self.batch)
             named[f"{prefix}links"] = self.of_pairs(pairs)
@@ -191,12 +194,12 @@ class _Sweep:
         return named
 
     def collected(self, found):
-        first = self.plan.of_scores(found["dscores"], self.batch)
-        if self.plan.terms == 1:
-            first = first[:, :, 0]
-        if not self.plan.links:
-            return (first,)
-        return first, self.plan.of_pairs(found["dlinks"], self.batch)
+        """Marginals in the shapes of the potentials, with all examples."""
+        parts = [self.plan.of_scores(found["dscores"], self.batch)]
+        if self.plan.links:
+            parts.append(self.plan.of_pairs(found["dlinks"], self.batch))
+        shapes = [(self.batch, *x.shape[1:]) for x in self.problem.potentials]
+        return tuple(x.reshape(shape) for x, shape in zip(parts, shapes, strict=True))
 
     def heads(self, count):
         plan = self.plan
@@ -301,7 +304,7 @@ class _Sweep:
         plan = self.plan
         inputs = {
             **self.potentials(),
-            **self.potentials(tangents, "t"),
+            **self._laid_out(tangents, "t", 0.0),
             "heads": self.of_tile(tape.heads),
         }
         scratch = {**self.messages("logsumexp", keep=True), **self.tangents()}
@@ -396,7 +399,11 @@ class _Sweep:
 
     def events(self, states, spans=None):
         """Of paths (n, B, steps)."""
-        if spans is not None:
+        from jax import numpy as jnp
+
+        if self.plan.links and self.problem.potentials[0].ndim == 4:
+            if spans is None:
+                spans = jnp.minimum(2 * states + 1, 1)
             flat = [x.reshape(-1, self.plan.steps) for x in (states, spans)]
             return at_starts(*flat, self.plan.terms).reshape(*states.shape, 2)
         if self.plan.links:

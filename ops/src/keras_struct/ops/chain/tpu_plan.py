@@ -122,8 +122,9 @@ class Plan:
 
     # Arrays in and out: triples for `PallasTPU.call` ----------------------------------------------
 
-    def scores(self, x, batch):
-        """The first potential as (blocks, steps, terms, rows, LANES), or (..., terms, LANES)."""
+    def scores(self, x, batch, fill=FORBIDDEN):
+        """The first potential as (blocks, steps, terms, rows, LANES), or (..., terms, LANES);
+        rows without a state hold `fill`."""
         from jax import numpy as jnp
 
         if x.ndim == 3:
@@ -135,18 +136,16 @@ class Plan:
             wide = [*later, (0, rounded(self.terms, SUBLANES) - self.terms)]
             return on_lanes(jnp.pad(x[..., 0], wide), batch)
         wide = [(0, 0), (0, 0), (0, 0), (0, self.rows - self.states)]
-        x = jnp.pad(x, wide, constant_values=FORBIDDEN)
+        x = jnp.pad(x, wide, constant_values=fill)
         return on_lanes(jnp.pad(x, [*later, (0, 0), (0, 0)]), batch)
 
     def of_scores(self, x, batch):
-        """From the layout of `scores` back, for a potential of this rank."""
+        """From the layout of `scores` back to (B, N, D, K) or (B, N, K or 1, M)."""
         x = off_lanes(x, batch)[:, : self.steps]
         if self.alike:
             return x[:, :, None, : self.terms]
         x = x[..., : self.states]
-        if self.moves:
-            return x.swapaxes(2, 3)
-        return x
+        return x.swapaxes(2, 3) if self.moves else x
 
     def scores_shape(self, batch):
         inner = (rounded(self.terms, SUBLANES),) if self.alike else (self.terms, self.rows)
@@ -157,18 +156,19 @@ class Plan:
         from jax import numpy as jnp
 
         more = self.rows - self.states
-        x = jnp.pad(x, [(0, 0), (0, 0), (0, more), (0, more)])
+        x = jnp.pad(x.reshape(x.shape[0], -1, *x.shape[-2:]), [(0, 0)] * 2 + [(0, more)] * 2)
         x = x.reshape(*x.shape[:2], self.pairs)
         if self.links == "shared":
             return on_lanes(x[:, 0], batch)
-        return on_lanes(jnp.pad(x, [(0, 0), (0, self.tiles * self.times - x.shape[1]), (0, 0)]), batch)
+        later = self.tiles * self.times - x.shape[1]
+        return on_lanes(jnp.pad(x, [(0, 0), (0, later), (0, 0)]), batch)
 
     def of_pairs(self, x, batch):
-        """From (to, from) on the sublanes to (B, 1 or N - 1, K, K)."""
+        """From (to, from) on the sublanes to (B, K, K) or (B, N - 1, K, K)."""
         x = off_lanes(x, batch)
         x = x.reshape(*x.shape[:-1], self.rows, self.rows)[..., : self.states, : self.states]
         x = x.swapaxes(-1, -2)
-        return x[:, None] if self.links == "shared" else x[:, : self.steps - 1]
+        return x if self.links == "shared" else x[:, : self.steps - 1]
 
     def pairs_shape(self, batch):
         steps = (self.tiles * self.times,) if self.links == "over_time" else ()
