@@ -44,9 +44,9 @@ def _left_to_right(x):
 LABELS = np.random.default_rng(2).integers(1, 12, size=(1, 50))
 
 
-def _ctc(log_probs):
+def _ctc(log_probs, **options):
     labels = np.repeat(LABELS, log_probs.shape[0], axis=0)
-    return ops.ctc(log_probs, labels)
+    return ops.ctc(log_probs, labels, **options)
 
 
 sequential = functools.partial(ops.linear_chain, implementation="portable")
@@ -122,9 +122,11 @@ def compiled(function):
 
 
 @functools.cache
-def _readouts(name, dtype):
+def _readouts(name, dtype, implementation):
     """Function of potentials: value, marginals, and the gradient of a function of the marginals."""
     build, shapes, examples, _ = CASES[name]
+    if implementation is not None:
+        build = functools.partial(build, implementation=implementation)
     rng = np.random.default_rng(1)
     weights = [rng.normal(size=(len(examples), *shape)) for shape in shapes.values()]
 
@@ -147,15 +149,15 @@ def _readouts(name, dtype):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_float32_equals_float64(name):
+def test_float32_equals_float64(name, implementation=None):
     arrays = _potentials(name)
-    value, marginals, gradients = _readouts(name, "float32")(arrays)
+    value, marginals, gradients = _readouts(name, "float32", implementation)(arrays)
     rng = np.random.default_rng(3)
     # What half a unit in the last place of the scores changes is not determined by them.
     nearby = {k: x * (1 + 3e-8 * rng.choice([-1, 1], x.shape)) for k, x in arrays.items()}
     with float64():
-        exact_value, exact, exact_gradients = _readouts(name, "float64")(arrays)
-        _, moved, moved_gradients = _readouts(name, "float64")(nearby)
+        exact_value, exact, exact_gradients = _readouts(name, "float64", None)(arrays)
+        _, moved, moved_gradients = _readouts(name, "float64", None)(nearby)
     np.testing.assert_allclose(value, exact_value, rtol=3e-7)
     for x, e, m in zip(marginals, exact, moved, strict=True):
         assert np.isfinite(x).all()

@@ -26,6 +26,7 @@ from keras_struct.ops.pallas import SUBLANES
 LOWEST = 1e-25
 # log 2 in two numbers, the first of 9 bits: its products with sums of exponents are exact.
 LN2 = 0.693359375, -2.12194440054690583e-4
+UNROLLED = 32  # terms of a product
 ACCUMULATORS = 32  # registers that hold sums over time
 BEST, HIGH, LOW, COUNT = range(4)
 
@@ -117,7 +118,7 @@ def product(tile, e, rows, t, column=False):
 
 def total(count, term):
     """Sum of terms, by four sums that do not wait for each other where there are few."""
-    if count > 16:
+    if count > UNROLLED:
         return over(count - 1, lambda n, x: x + term(n + 1), term(0))
     parts = [term(n) for n in range(min(4, count))]
     for n in range(4, count):
@@ -239,6 +240,7 @@ def curvature(tile):
             plan.states - 1,
             lambda n, x: tuple(a + b for a, b in zip(x, columns(n + 1), strict=True)),
             (back, dback),
+            UNROLLED,
         )
         back, dback = pair
         a, df = x.a[t], x.df[t]

@@ -23,12 +23,11 @@ from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas import LANES, SUBLANES
 
 FEW = 8  # terms that are held in registers
-UNROLLED = 16
 
 
-def over(count, step, carry=None):
+def over(count, step, carry=None, unrolled=FEW):
     """`carry = step(n, carry)` for n below a count, unrolled by 8 if there are many."""
-    whole = 0 if count <= UNROLLED else count // SUBLANES
+    whole = 0 if count <= unrolled else count // SUBLANES
 
     def group(m, carry):
         first = pl.multiple_of(m * SUBLANES, SUBLANES)
