@@ -70,7 +70,8 @@ class PallasTPU(Implementation):
             grid: Sizes; the first counts blocks of examples, which know nothing of each other.
             inputs: Triples of an array, the shape of its blocks and a function from grid indices to
                 the index of a block. A None in a block is an axis that the kernel does not see;
-                None for a block is the whole array, as numbers in SMEM.
+                None for a block is the whole array, as numbers in SMEM. A fourth element is the
+                number of its buffers in VMEM, 2 by default.
             outputs: The same, with `jax.ShapeDtypeStruct` for arrays.
             scratch: `jax.ShapeDtypeStruct` of every array in VMEM that outlives a grid step.
             memory: Bytes of VMEM that it may take; None for the compiler's own limit.
@@ -82,12 +83,13 @@ class PallasTPU(Implementation):
         from jax.experimental.pallas import tpu as pltpu
 
         def specs(triples):
-            return [
-                pl.BlockSpec(memory_space=pltpu.SMEM)
-                if block is None
-                else pl.BlockSpec(block, index)
-                for _, block, index in triples
-            ]
+            return [spec(*rest) for _, *rest in triples]
+
+        def spec(block, index, buffers=None):
+            if block is None:
+                return pl.BlockSpec(memory_space=pltpu.SMEM)
+            mode = None if buffers is None else pl.Buffered(buffers)
+            return pl.BlockSpec(block, index, pipeline_mode=mode)
 
         def run(*arrays):
             blocks = arrays[0].shape[0]
@@ -97,7 +99,7 @@ class PallasTPU(Implementation):
                 grid=(blocks, *grid[1:]),
                 in_specs=specs(inputs),
                 out_specs=specs(outputs),
-                out_shape=tuple(_result(shape, blocks, arrays) for shape, _, _ in outputs),
+                out_shape=tuple(_result(shape, blocks, arrays) for shape, *_ in outputs),
                 scratch_shapes=[pltpu.VMEM(x.shape, x.dtype) for x in scratch],
                 compiler_params=pltpu.CompilerParams(
                     dimension_semantics=("parallel", *["arbitrary"] * (len(grid) - 1)),
@@ -106,10 +108,10 @@ class PallasTPU(Implementation):
                 interpret=False if self.interpreter is None else self.interpreter,
             )(*arrays)
 
-        arrays = [x for x, _, _ in inputs]
+        arrays = [x for x, *_ in inputs]
         if self.interpreter not in (None, True):
             return list(run(*arrays))  # its calls back to Python cannot be divided over devices
-        return list(_by_blocks(run, [len(shape.shape) for shape, _, _ in outputs])(*arrays))
+        return list(_by_blocks(run, [len(shape.shape) for shape, *_ in outputs])(*arrays))
 
 
 def _by_blocks(run, ranks):

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from keras_struct.ops import dispatch
 from keras_struct.ops.chain.categorical import CategoricalSpec
 from keras_struct.ops.chain.semi_markov.portable import at_starts
-from keras_struct.ops.chain.tpu_plan import Plan
+from keras_struct.ops.chain.tpu_plan import MXU_FROM, TURNED_TO, Plan
+from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.messages import log_sum, log_weights
 from keras_struct.ops.noise import Draws, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
@@ -45,9 +46,13 @@ class ChainTPU(PallasTPU):
 
     Attributes:
         times: None, or the steps of every tile.
+        mxu_from: From this many states on, products are matrix products.
+        turned_to: Up to this many states, transitions lie in VMEM by column, too.
     """
 
     times: int | None = None
+    mxu_from: int = MXU_FROM
+    turned_to: int = TURNED_TO
 
     def rejects(self, call):
         if isinstance(call.spec, CategoricalSpec):
@@ -74,7 +79,7 @@ class ChainTPU(PallasTPU):
         return None
 
     def plan(self, spec, shapes, states=None):
-        return Plan.of(spec, shapes, states, self.times)
+        return Plan.of(spec, shapes, states, self.times, self.mxu_from, self.turned_to)
 
     def forward(self, problem, op):
         sweep = _Sweep(self, problem)
@@ -145,10 +150,10 @@ class _Sweep:
         return dict(zip(outputs, found, strict=True))
 
     def _reversed(self, triple):
-        x, block, index = triple
+        x, block, index, *buffers = triple
         if index is None:
             return triple
-        return x, block, lambda n, c: index(n, self.plan.tiles - 1 - c)
+        return x, block, lambda n, c: index(n, self.plan.tiles - 1 - c), *buffers
 
     def array(self, *shape, dtype=None):
         import jax
@@ -171,12 +176,30 @@ class _Sweep:
         return x, (None, self.plan.times, *x.shape[2:]), lambda n, c: (n, c, *zeros)
 
     def of_pairs(self, x):
-        return self.of_block(x) if self.plan.links == "shared" else self.of_times(x)
+        if self.plan.links == "over_time":
+            return self.of_times(x)
+        return *self.of_block(x), 1
 
     # What kernels have in common ------------------------------------------------------------------
 
     def potentials(self):
-        return self._laid_out(self.problem.potentials, "", FORBIDDEN)
+        named = self._laid_out(self.problem.potentials, "", FORBIDDEN)
+        if self.plan.matrices:
+            named["matrices"] = self.of_block(self.matrices())
+        return named
+
+    def matrices(self):
+        """Weights of transitions (see `tpu_scaled.py`), to and from, (blocks, 2, rows, rows)."""
+        from jax import numpy as jnp
+
+        links = self.problem.potentials[1][0, 0]
+        high, low = two_sum(links, -links.max(0, keepdims=True))
+        weights = jnp.exp(high)
+        weights = weights + weights * low
+        more = self.plan.rows - self.plan.states
+        weights = jnp.pad(weights, [(0, more), (0, more)], constant_values=1.0)
+        both = jnp.stack([weights.T, weights])
+        return jnp.broadcast_to(both, (self.blocks, *both.shape))
 
     def _laid_out(self, potentials, prefix, fill):
         """Triples of the potentials, or of their tangents."""
@@ -222,11 +245,26 @@ class _Sweep:
             named["planes"] = of(3, plan.times, plan.rows, LANES)
         if tpu_sweeps.scales(plan, op):
             named["e"] = of(plan.pairs, LANES)
-            named["into"] = named["least"] = of(plan.rows, LANES)
+            named |= dict.fromkeys(("into", "least", "sums"), of(plan.rows, LANES))
             named["a"] = of(plan.times + 1, plan.rows, LANES)
             named["s"] = of(plan.times, plan.rows, LANES)
             named["offsets"] = of(plan.times + 1, SUBLANES, LANES)
         return named
+
+    def messages_back(self, *names):
+        from keras_struct.ops.chain import tpu_sweeps
+
+        scaled = ["e"] if tpu_sweeps.scales(self.plan, "logsumexp") else []
+        return {
+            **self.messages("logsumexp", keep=True),
+            **self.turned("links", *names, *scaled),
+        }
+
+    def turned(self, *names):
+        """Links by column, where VMEM has room for them."""
+        if not self.plan.turned:
+            return {}
+        return {f"{name}_turned": self.array(self.plan.pairs, LANES) for name in names}
 
     def queue(self):
         return self.array(self.plan.past + self.plan.times, self.plan.rows, LANES)
@@ -293,7 +331,7 @@ class _Sweep:
                 "final": self.states(self.shares(tape)),
             },
             self.marginals(),
-            {**self.messages("logsumexp", keep=True), "q": self.queue(), **self.moved()},
+            {**self.messages_back(), "q": self.queue(), **self.moved()},
             back=True,
         )
         return self.collected(found)
@@ -308,6 +346,7 @@ class _Sweep:
             "heads": self.of_tile(tape.heads),
         }
         scratch = {**self.messages("logsumexp", keep=True), **self.tangents()}
+        back = {**self.messages_back("tlinks"), **self.tangents()}
         found = self.call(
             functools.partial(tpu_sweeps.tangent, plan, "logsumexp"),
             "tangent",
@@ -316,7 +355,7 @@ class _Sweep:
                 "theads": self.heads(()),
                 "tends": self.of_block(self.array(self.blocks, plan.rows, LANES)),
             },
-            scratch,
+            {**scratch, "mean": self.array(1, LANES)},
         )
         final = self.shares(tape)
         rates = off_lanes(found["tends"], self.batch)[:, : plan.states]
@@ -331,7 +370,7 @@ class _Sweep:
             "curvature",
             inputs,
             self.marginals(),
-            {**scratch, "q": self.queue(), "dq": self.queue(), **self.moved()},
+            {**back, "q": self.queue(), "dq": self.queue(), **self.moved()},
             back=True,
         )
         return self.collected(found)
@@ -363,7 +402,8 @@ class _Sweep:
         outputs = {"states": (self.blocks, plan.tiles * plan.times, samples, LANES)}
         if plan.links and plan.terms > 1:
             outputs["spans"] = outputs["states"]
-        scratch = {**self.messages(op), "node": self.array(2, samples, LANES, dtype="int32")}
+        scratch = {**self.messages(op), **self.turned("links")}
+        scratch |= {"node": self.array(2, samples, LANES, dtype="int32")}
         if plan.terms > 1:
             scratch["ways"] = self.array(plan.terms, plan.rows, LANES)
             scratch["picked"] = self.array(1, LANES)

@@ -24,8 +24,11 @@ from keras_struct.ops.pallas import (
     rounded,
 )
 
-MOST_VMEM = 40 * MEGABYTE
+MOST_VMEM = 56 * MEGABYTE
 MOST_TIMES = 64
+# Numbers of states.
+MXU_FROM = 33
+TURNED_TO = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Plan:
         terms: How many ways lead into a state at a time: lengths of a segment, or moves.
         links: How transitions vary: "shared" over time, "over_time", or None for moves.
         alike: Whether all states share the scores of a time.
+        matrices: Whether products by transitions are matrix products, on the MXU.
+        turned: Whether VMEM has room for links by column, too.
         steps: Number of steps.
         times: Steps of a tile.
     """
@@ -45,22 +50,27 @@ class Plan:
     terms: int
     links: str | None
     alike: bool
+    matrices: bool
+    turned: bool
     steps: int
     times: int = 1
 
     @classmethod
-    def of(cls, spec, shapes, states=None, times=None):
+    def of(cls, spec, shapes, states=None, times=None, mxu_from=MXU_FROM, turned_to=TURNED_TO):
         """For canonical potentials of these shapes, None if a step does not fit in VMEM.
 
         `states` is their number where the shapes do not tell.
         """
         (_, steps, *inner) = shapes[0]
         if len(shapes) == 1:
-            plan = cls(states or inner[0], inner[1], None, states is not None, steps)
+            plan = cls(states or inner[0], inner[1], None, states is not None, False, False, steps)
         else:
             links = "over_time" if getattr(spec, "over_time", False) else "shared"
             terms = inner[0] if len(inner) == 2 else 1
-            plan = cls(inner[-1], terms, links, False, steps)
+            one_table = links == "shared" and terms == 1 and shapes[1][0] == 1
+            matrices = one_table and inner[-1] >= mxu_from
+            turned = links == "shared" and inner[-1] <= turned_to
+            plan = cls(inner[-1], terms, links, False, matrices, turned, steps)
         if times is None:
             room = (MOST_VMEM - plan._fixed_bytes) // plan._bytes_per_step
             times = min(MOST_TIMES, room)
@@ -116,7 +126,8 @@ class Plan:
 
     @property
     def _fixed_bytes(self):
-        count = {"shared": 5, "over_time": 1, None: 0}[self.links]
+        # Links, their tangents and marginals; weights and logits; three by column.
+        count = 5 + 3 * self.turned if self.links == "shared" else 1 if self.links else 0
         rows = (self.past + 2 * self.terms + 8) * (self.rows + self.front) * 6
         return 4 * LANES * (count * self.pairs + rows)
 

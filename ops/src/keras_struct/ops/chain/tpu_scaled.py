@@ -18,7 +18,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
-from keras_struct.ops.chain.tpu_tile import over
+from keras_struct.ops.chain.tpu_tile import FEW, Cells, at_once, over
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.messages import join
 from keras_struct.ops.pallas import SUBLANES
@@ -34,26 +34,21 @@ BEST, HIGH, LOW, COUNT = range(4)
 def prepare(tile):
     """`into` and E, once for a block of examples."""
     x, rows = tile.x, tile.plan.rows
-
-    def links(i):
-        return x.links[pl.ds(_aligned(i * rows), rows), :]
+    links, e = Cells(x.links, rows), Cells(x.e, rows)
 
     @pl.when(tile.first_call)
     def _():
         count = tile.plan.states
-        into = over(count, lambda i, peak: jnp.maximum(peak, links(i)), links(0))
+        into = over(count, lambda i, peak: jnp.maximum(peak, links[i]), links[0], size=at_once(rows))
         x.into[...] = into
 
         def weights(i, _):
-            high, low = two_sum(links(i), -into)
+            high, low = two_sum(links[i], -into)
             weight = jnp.exp(high)
-            x.e[pl.ds(_aligned(i * rows), rows), :] = weight + weight * low
+            e[i] = weight + weight * low
 
-        over(rows, weights)
-
-
-def _aligned(start):
-    return start if isinstance(start, int) else pl.multiple_of(start, SUBLANES)
+        over(rows, weights, size=at_once(rows))
+        tile.turn("e")
 
 
 def run(tile):
@@ -80,7 +75,7 @@ def run(tile):
     def step(t):
         a = x.a[t]
         inverse, exponent = _power_of_two(jnp.max(a, 0, keepdims=True))
-        s = product(tile, x.e, x.a, t)
+        s = product(tile, x.a, t)
         x.s[t] = s
         x.least[...] = jnp.minimum(x.least[...], s)
         x.a[t + 1] = s * (x.a[t + 1] * inverse)
@@ -105,21 +100,39 @@ def _power_of_two(x):
     return lax.bitcast_convert_type(inverse, x.dtype), (exponent - bias).astype(x.dtype)
 
 
-def product(tile, e, rows, t, column=False):
-    """Sum over i of row i of `rows[t]` times the links from i, or over j to j."""
-    size = tile.plan.rows
+def product(tile, rows, t, column=False):
+    """Sum over i of row i of `rows[t]` times E from i, or over j to j."""
+    if tile.plan.matrices:
+        matrix = tile.x.matrices[1 if column else 0]
+        return jnp.dot(matrix, rows[t], precision=lax.Precision.HIGHEST)
+    e = Cells(tile.x.e, tile.plan.rows)
+    if column and not tile.plan.turned:
+        return row_sums(tile, lambda i: e[i] * rows[t])
 
     def term(n):
-        links = tile.column(e, n) if column else e[pl.ds(_aligned(n * size), size), :]
-        return rows[t, pl.ds(n, 1), :] * links
+        return rows[t, pl.ds(n, 1), :] * (tile.column("e", n) if column else e[n])
 
     return total(tile.plan.states, term)
 
 
-def total(count, term):
+def row_sums(tile, row):
+    """Row i of the result is the sum over the rows of `row(i)`."""
+    sums = tile.x.sums
+
+    def write(i, _):
+        sums[pl.ds(i, 1), :] = jnp.sum(row(i), 0, keepdims=True)
+
+    over(tile.plan.rows, write, size=at_once(tile.plan.rows))
+    return sums[...]
+
+
+def total(count, term, unrolled=UNROLLED):
     """Sum of terms, by four sums that do not wait for each other where there are few."""
-    if count > UNROLLED:
-        return over(count - 1, lambda n, x: x + term(n + 1), term(0))
+    if count > unrolled:
+        first = term(0)
+        return over(
+            count - 1, lambda n, x: x + term(n + 1), first, size=at_once(first.shape[0])
+        )
     parts = [term(n) for n in range(min(4, count))]
     for n in range(4, count):
         parts[n % 4] = parts[n % 4] + term(n)
@@ -161,14 +174,14 @@ def backward(tile):
     def step(t):
         ratio = x.q[t + 1] / x.s[t]
         x.s[t] = ratio
-        p = tile.ended(t, x.final[...]) + x.a[t] * product(tile, x.e, x.s, t, column=True)
+        p = tile.ended(t, x.final[...]) + x.a[t] * product(tile, x.s, t, column=True)
         x.q[t] = p
         x.dscores[t, 0] = p
 
     tile.loop(step, back=True)
 
     def gather(j, sums):
-        return sums[0] * tile.column(x.e, j)
+        return sums[0] * tile.column("e", j)
 
     outer(tile, [(x.a, x.s, 0)], gather, x.dlinks)
 
@@ -177,7 +190,7 @@ def outer(tile, factors, gather, into):
     """Adds `gather(j, sums)` to the links to j, where `sums[n]` is the sum over time of left[t]
     times row j of right[t], of all factors (left, right, n)."""
     plan = tile.plan
-    count = 1 + max(n for _, _, n in factors)
+    count, out = 1 + max(n for _, _, n in factors), Cells(into, plan.rows)
     size = max(1, min(SUBLANES, ACCUMULATORS * SUBLANES // (count * plan.rows)))
 
     def group(m, _):
@@ -195,8 +208,7 @@ def outer(tile, factors, gather, into):
         sums = add(0, [[None] * size] * count)
         sums = lax.fori_loop(1, plan.times, add, sums)
         for k, j in enumerate(js):
-            at = pl.ds(_aligned(j * plan.rows), plan.rows)
-            into[at, :] += gather(j, [x[k] for x in sums])
+            out[j] = out[j] + gather(j, [x[k] for x in sums])
 
     lax.fori_loop(0, plan.rows // size, group, None)
 
@@ -204,17 +216,16 @@ def outer(tile, factors, gather, into):
 def tangent(tile):
     """Tangents of the messages of a tile that is in range, from those before it."""
     x, plan = tile.x, tile.plan
+    e, tlinks = Cells(x.e, plan.rows), Cells(x.tlinks, plan.rows)
 
     def step(t):
         x.df[t] = x.dg[t] + tile.score(x.tscores, t, 0)
 
         def term(i):
-            at = pl.ds(_aligned(i * plan.rows), plan.rows)
             row = pl.ds(i, 1)
-            weight = x.e[at, :] * x.a[t, row, :]
-            return weight * (x.df[t, row, :] + x.tlinks[at, :])
+            return (e[i] * x.a[t, row, :]) * (x.df[t, row, :] + tlinks[i])
 
-        x.dg[t + 1] = total(plan.states, term) / x.s[t]
+        x.dg[t + 1] = total(plan.states, term, FEW) / x.s[t]
 
     tile.loop(step)
 
@@ -229,20 +240,7 @@ def curvature(tile):
         x.s[t] = x.q[t + 1] * inverse
         x.dg[t + 1] = (x.dq[t + 1] - x.q[t + 1] * x.dg[t + 1]) * inverse
 
-        def columns(j):
-            row = pl.ds(j, 1)
-            e, ratio = tile.column(x.e, j), x.s[t, row, :]
-            rate = x.dg[t + 1, row, :] + ratio * tile.column(x.tlinks, j)
-            return e * ratio, e * rate
-
-        back, dback = columns(0)
-        pair = over(
-            plan.states - 1,
-            lambda n, x: tuple(a + b for a, b in zip(x, columns(n + 1), strict=True)),
-            (back, dback),
-            UNROLLED,
-        )
-        back, dback = pair
+        back, dback = _products(tile, t)
         a, df = x.a[t], x.df[t]
         x.q[t] = tile.ended(t, x.final[...]) + a * back
         dp = tile.ended(t, x.dfinal[...]) + a * (dback + df * back)
@@ -253,10 +251,29 @@ def curvature(tile):
     tile.loop(step, back=True)
 
     def gather(j, sums):
-        return tile.column(x.e, j) * (sums[0] + tile.column(x.tlinks, j) * sums[1])
+        return tile.column("e", j) * (sums[0] + tile.column("tlinks", j) * sums[1])
 
     factors = [(x.a, _Later(x.dg), 0), (x.df, x.s, 0), (x.a, x.s, 1)]
     outer(tile, factors, gather, x.dlinks)
+
+
+def _products(tile, t):
+    """Sums over j of E times the ratios, and of E times their tangents and those of the links."""
+    x, plan = tile.x, tile.plan
+    if not plan.turned:
+        e, tlinks = Cells(x.e, plan.rows), Cells(x.tlinks, plan.rows)
+        back, dback = product(tile, x.s, t, column=True), product(tile, x.dg, t + 1, column=True)
+        return back, dback + row_sums(tile, lambda i: e[i] * tlinks[i] * x.s[t])
+
+    def columns(j):
+        row = pl.ds(j, 1)
+        weight, ratio = tile.column("e", j), x.s[t, row, :]
+        return weight * ratio, weight * (x.dg[t + 1, row, :] + ratio * tile.column("tlinks", j))
+
+    def add(n, sums):
+        return tuple(a + b for a, b in zip(sums, columns(n + 1), strict=True))
+
+    return over(plan.states - 1, add, columns(0), size=at_once(2 * plan.rows))
 
 
 class _Later:

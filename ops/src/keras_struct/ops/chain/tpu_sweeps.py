@@ -18,7 +18,7 @@ from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
 from keras_struct.ops.chain import tpu_scaled
-from keras_struct.ops.chain.tpu_tile import Cells, Tile, over
+from keras_struct.ops.chain.tpu_tile import Cells, Tile, at_once, fill, over
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.noise import Draws
 from keras_struct.ops.numerics import FORBIDDEN
@@ -52,6 +52,13 @@ def run(tile, scaled, log, keep=False):
 
 
 def prepare(tile):
+    """What is done once for a block of examples."""
+
+    @pl.when(tile.first_call)
+    def _():
+        tile.turn("links")
+        tile.turn("tlinks")
+
     if scales(tile.plan, tile.op):
         tpu_scaled.prepare(tile)
 
@@ -65,7 +72,7 @@ def forward(plan, op, x):
     def _():
         tile.start()
         for n, nothing in enumerate((FORBIDDEN, 0.0)):
-            x.ends[n] = jnp.full(x.ends.shape[1:], nothing, x.ends.dtype)
+            fill(x.ends.at[n], nothing)
         x.ends[0, pl.ds(0, 1), :] = jnp.zeros((1, LANES), x.ends.dtype)
 
     def collect(t):
@@ -82,10 +89,21 @@ def forward(plan, op, x):
 
     @pl.when(tile.active)
     def _():
-        x.heads[...] = x.g[:, : plan.past, tile.rows, :]
+        write_heads(tile)
         run(tile, scaled, lambda: tile.ends(collect))
         for n in range(2):
             tile.move_on(x.g.at[n])
+
+
+def write_heads(tile):
+    """What stands before a tile, to the tape."""
+    x = tile.x
+
+    def write(t, _):
+        for n in range(2):
+            x.heads[n, t] = x.g[n, t, tile.rows, :]
+
+    over(tile.plan.past, write)
 
 
 def begin_back(tile, queues, outputs):
@@ -95,14 +113,14 @@ def begin_back(tile, queues, outputs):
     @pl.when(tile.first_call)
     def _():
         for ref in queues:
-            ref[...] = jnp.zeros(ref.shape, ref.dtype)
+            fill(ref, 0.0)
         if tile.plan.links == "shared":
-            x.dlinks[...] = jnp.zeros(x.dlinks.shape, x.dlinks.dtype)
+            fill(x.dlinks, 0.0)
 
     @pl.when(jnp.logical_not(tile.active))
     def _():
         for ref in outputs:
-            ref[...] = jnp.zeros(ref.shape, ref.dtype)
+            fill(ref, 0.0)
 
 
 def outputs(plan, x):
@@ -112,8 +130,7 @@ def outputs(plan, x):
 def clear(tile, queue):
     """Where segments are longer than a step, their probabilities are added up."""
     if not tile.plan.moves and tile.plan.terms > 1:
-        block = (tile.plan.times, *queue.shape[1:])
-        queue[: tile.plan.times] = jnp.zeros(block, queue.dtype)
+        tile.loop(lambda t: fill(queue.at[t], 0.0))
 
 
 def backward(plan, op, x):
@@ -154,8 +171,7 @@ class Back:
         """Posterior weights of the links into j, times what `q` has there."""
         x, row = self.x, pl.ds(j, 1)
         high, low = self.tile.f(t)
-        links = self.tile.column(self.tile.links(x.links, t), j)
-        high, error = two_sum(high, links)
+        high, error = two_sum(high, self.tile.column("links", j, t))
         peak, top, inverse = (x.planes[n, t, row, :] for n in range(3))
         logits = (high - peak) + (error + low)
         return jnp.exp(logits - top) * inverse
@@ -175,7 +191,9 @@ class Back:
 
         if plan.links == "over_time" and plan.rows > plan.states:
             self._clear(out)
-        return over(plan.states, add, self.tile.ended(t, x.final[...]))
+        return over(
+            plan.states, add, self.tile.ended(t, x.final[...]), size=at_once(plan.rows)
+        )
 
     def _put(self, out, j, pair):
         out[j] = pair if self.plan.links == "over_time" else out[j] + pair
@@ -188,14 +206,13 @@ class Back:
         """The same, and their tangents."""
         x, plan = self.x, self.plan
         out = Cells(self.tile.links(x.dlinks, t), plan.rows)
-        tlinks = self.tile.links(x.tlinks, t)
         following = plan.past + t
 
         def add(j, sums):
             p, dp = sums
             row = pl.ds(j, 1)
             weights, q = self.weights(t, j), x.q[following, row, :]
-            rate = x.df[t] + self.tile.column(tlinks, j) - x.dg[following, row, :]
+            rate = x.df[t] + self.tile.column("tlinks", j, t) - x.dg[following, row, :]
             dpair = weights * (x.dq[following, row, :] + q * rate)
             self._put(out, j, dpair)
             return p + weights * q, dp + dpair
@@ -203,7 +220,7 @@ class Back:
         if plan.links == "over_time" and plan.rows > plan.states:
             self._clear(out)
         ends = self.tile.ended(t, x.final[...]), self.tile.ended(t, x.dfinal[...])
-        return over(plan.states, add, ends)
+        return over(plan.states, add, ends, size=at_once(2 * plan.rows))
 
     def segments(self, t, p, dp=None):
         """To the nodes where the segments that end at a step begin, and to the marginals."""
@@ -258,7 +275,7 @@ class Back:
         tile.chunks(arrive)
         scale = 1.0 / jnp.maximum(x.mass[...], 0.5)
         if plan.alike:
-            x.dscores[t] = jnp.zeros(x.dscores.shape[1:], x.dscores.dtype)
+            fill(x.dscores.at[t], 0.0)
 
         def use(start, size, _):
             at = pl.ds(start, size)
@@ -304,7 +321,7 @@ class Tangents:
                 rate = tile.source(x.dg, t, n, start, size)
                 return x.shares[t, n, at, :] * (rate + tile.score(x.tscores, t, n, start, size))
 
-            found = over(plan.terms - 1, lambda n, sum: sum + way(n + 1), way(0))
+            found = over(plan.terms - 1, lambda n, x: x + way(n + 1), way(0))
             if plan.moves:
                 x.dg[1 + t, pl.ds(plan.front + start, size), :] = found
             else:
@@ -322,7 +339,9 @@ class Tangents:
         def way(i):
             return cells[i] * (x.df[t, pl.ds(i, 1), :] + tlinks[i])
 
-        found = over(plan.states - 1, lambda n, sum: sum + way(n + 1), way(0))
+        found = over(
+            plan.states - 1, lambda n, x: x + way(n + 1), way(0), size=at_once(plan.rows)
+        )
         x.dg[plan.past + t] = found * x.planes[2, t]
 
 
@@ -364,8 +383,8 @@ def tangent(plan, op, x):
 
     @pl.when(tile.first_call)
     def _():
-        x.dg[...] = jnp.zeros(x.dg.shape, x.dg.dtype)
-        x.tends[...] = jnp.zeros(x.tends.shape, x.tends.dtype)
+        fill(x.dg, 0.0)
+        fill(x.tends, 0.0)
 
     def collect(t):
         df = x.dg[1 + t, tile.rows, :] if plan.moves else x.df[t]
@@ -375,10 +394,13 @@ def tangent(plan, op, x):
     def _():
         tile.resume()
         # What all paths gain alike changes no weight; without it tangents stay small.
-        before = x.dg[: plan.past, tile.rows, :]
-        before = before - jnp.mean(before[-1], 0, keepdims=True)
-        x.dg[: plan.past, tile.rows, :] = before
-        x.theads[...] = before
+        x.mean[...] = jnp.mean(x.dg[plan.past - 1, tile.rows, :], 0, keepdims=True)
+
+        def centre(t, _):
+            x.dg[t, tile.rows, :] = x.dg[t, tile.rows, :] - x.mean[...]
+            x.theads[t] = x.dg[t, tile.rows, :]
+
+        over(plan.past, centre)
         run_with_tangents(tile, lambda: tile.ends(collect), lambda: tile.ends(collect))
         tile.move_on(x.dg)
 
@@ -393,7 +415,11 @@ def curvature(plan, op, x):
     @pl.when(tile.active)
     def _():
         tile.resume()
-        x.dg[: plan.past, tile.rows, :] = x.theads[...]
+
+        def read(t, _):
+            x.dg[t, tile.rows, :] = x.theads[t]
+
+        over(plan.past, read)
         clear(tile, x.q)
         clear(tile, x.dq)
 
@@ -433,7 +459,7 @@ def walk(plan, op, noisy, x):
     @pl.when(jnp.logical_not(tile.active))
     def _():
         for ref in found:
-            ref[...] = jnp.full(ref.shape, -1, jnp.int32)
+            fill(ref, -1)
 
     @pl.when(tile.active)
     def _():
@@ -511,12 +537,11 @@ class Step:
     def _before(self, t, state, row):
         """The state of a step, given the one that the links lead to."""
         tile, plan, x = self.tile, self.plan, self.x
-        links = tile.links(x.links, t)
 
         def pick(j, column):
-            return jnp.where(state == j, tile.column(links, j), column)
+            return jnp.where(state == j, tile.column("links", j, t), column)
 
-        column = over(plan.states, pick, tile.column(links, 0))
+        column = over(plan.states, pick, tile.column("links", 0, t))
         high, low = tile.f(t)
         high, error = two_sum(high, column)
         logits = (high - jnp.max(high, 0, keepdims=True)) + (error + low)

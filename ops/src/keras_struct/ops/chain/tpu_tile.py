@@ -13,6 +13,8 @@ it. Pairs stand in front, high and low.
 Messages are pairs (see `messages.py`), by the same formulas as in the portable implementations.
 """
 
+import functools
+
 from jax import lax
 from jax import numpy as jnp
 from jax.experimental import pallas as pl
@@ -25,28 +27,52 @@ from keras_struct.ops.pallas import LANES, SUBLANES
 FEW = 8  # terms that are held in registers
 
 
-def over(count, step, carry=None, unrolled=FEW):
-    """`carry = step(n, carry)` for n below a count, unrolled by 8 if there are many."""
-    whole = 0 if count <= unrolled else count // SUBLANES
+def over(count, step, carry=None, unrolled=FEW, size=SUBLANES):
+    """`carry = step(n, carry)` for n below a count, unrolled by `size` if there are many."""
+    whole = 0 if count <= unrolled else count // size
 
     def group(m, carry):
-        first = pl.multiple_of(m * SUBLANES, SUBLANES)
-        for n in range(SUBLANES):
+        first = pl.multiple_of(m * size, size)
+        for n in range(size):
             carry = step(first + n, carry)
         return carry
 
     if whole:
         carry = lax.fori_loop(0, whole, group, carry)
-    for n in range(whole * SUBLANES, count):
+    for n in range(whole * size, count):
         carry = step(n, carry)
     return carry
+
+
+def fill(ref, value):
+    """Every element of (..., rows, LANES) with a value, in loops where it is large."""
+    size, *inner = ref.shape
+    if len(inner) > 1:
+        over(size, lambda n, _: fill(ref.at[n], value))
+        return
+
+    def write(n, _):
+        at = pl.ds(n if isinstance(n, int) else pl.multiple_of(n, SUBLANES), SUBLANES)
+        ref[at, :] = jnp.full((SUBLANES, LANES), value, ref.dtype)
+
+    if size % SUBLANES:
+        ref[...] = jnp.full(ref.shape, value, ref.dtype)
+    else:
+        over(size // SUBLANES, lambda n, _: write(n * SUBLANES, None))
+
+
+def at_once(rows):
+    """How many planes of so many rows are worked on at once."""
+    return max(1, min(SUBLANES, 256 // rows))
 
 
 def summed(count, term, cells, op):
     """Log-sum of terms n, `term(n)` being (high, low, score), as a pair, and `(peak, top, 1 /
     total)`; leaves the weights times the total in the cells `cells[n]`, if not for a maximum."""
     first, _, score = term(0)
-    peak = over(count, lambda n, x: jnp.maximum(x, _plain(term(n))), first + score)
+    first = first + score
+    over_all = functools.partial(over, size=at_once(first.shape[0]))
+    peak = over_all(count, lambda n, x: jnp.maximum(x, _plain(term(n))), first)
 
     def logit(n):
         high, low, score = term(n)
@@ -56,32 +82,27 @@ def summed(count, term, cells, op):
         return (high - peak) + (error + low)
 
     if op == "max":
-        top = over(count, lambda n, x: jnp.maximum(x, logit(n)), logit(0))
+        top = over_all(count, lambda n, x: jnp.maximum(x, logit(n)), logit(0))
         return join(peak, top), None
 
     def store(n, top):
         cells[n] = logit(n)
         return jnp.maximum(top, cells[n])
 
-    top = over(count, store, logit(0))
+    top = over_all(count, store, logit(0))
 
     def add(n, total):
         weight = jnp.exp(cells[n] - top)
         cells[n] = weight
         return weight if total is None else total + weight
 
-    total = add(0, None)
-    rest = _from(1, count, add, total)
-    return join(peak, top + jnp.log(rest)), (peak, top, pl.reciprocal(rest, full_range=False))
+    total = over_all(count - 1, lambda n, total: add(n + 1, total), add(0, None))
+    return join(peak, top + jnp.log(total)), (peak, top, pl.reciprocal(total, full_range=False))
 
 
 def _plain(term):
     high, _, score = term
     return high + score
-
-
-def _from(first, count, step, carry):
-    return over(count - first, lambda n, carry: step(n + first, carry), carry)
 
 
 class Cells:
@@ -148,9 +169,8 @@ class Tile:
     def start(self):
         """What stands before the first step: state 0, or any label."""
         g, plan = self.x.g, self.plan
-        nothing = jnp.full((plan.past, plan.front + plan.rows, LANES), FORBIDDEN, g.dtype)
-        g[0, : plan.past] = nothing
-        g[1, : plan.past] = jnp.zeros_like(nothing)
+        for n, nothing in enumerate((FORBIDDEN, 0.0)):
+            over(plan.past, lambda t, _, n=n, nothing=nothing: fill(g.at[n, t], nothing))
         self._clear_front()
         count = 1 if plan.moves else plan.rows
         g[0, plan.past - 1, pl.ds(plan.front, count), :] = jnp.zeros((count, LANES), g.dtype)
@@ -158,13 +178,22 @@ class Tile:
     def _clear_front(self):
         g, plan = self.x.g, self.plan
         if plan.front:
-            planes = (g.shape[1], plan.front, LANES)
-            g[0, :, : plan.front] = jnp.full(planes, FORBIDDEN, g.dtype)
-            g[1, :, : plan.front] = jnp.zeros(planes, g.dtype)
+
+            def clear(t, _):
+                for n, nothing in enumerate((FORBIDDEN, 0.0)):
+                    g[n, t, : plan.front, :] = jnp.full((plan.front, LANES), nothing, g.dtype)
+
+            lax.fori_loop(0, g.shape[1], clear, None)
 
     def resume(self):
         """What stands before the tile, from the tape."""
-        self.x.g[:, : self.plan.past, self.rows, :] = self.x.heads[...]
+        g, heads = self.x.g, self.x.heads
+
+        def read(t, _):
+            for n in range(2):
+                g[n, t, self.rows, :] = heads[n, t]
+
+        over(self.plan.past, read)
 
         @pl.when(self.first_call)
         def _():
@@ -263,17 +292,43 @@ class Tile:
     def links(self, ref, t):
         return ref.at[t] if self.plan.links == "over_time" else ref
 
-    def column(self, ref, j):
-        """Links from all states (on the sublanes) to state j."""
+    def column(self, name, j, t=0):
+        """Links from all states (on the sublanes) to state j, of x.<name>."""
+        turned = getattr(self.x, f"{name}_turned", None)
+        if turned is not None:
+            return Cells(turned, self.plan.rows)[j]
+        ref = getattr(self.x, name)
+        ref = self.links(ref, t) if name != "e" else ref
         return ref[pl.ds(j, self.plan.rows, stride=self.plan.rows), :]
+
+    def turn(self, name):
+        """Links by column, which are read faster than strided rows, if there is room for them."""
+        turned = getattr(self.x, f"{name}_turned", None)
+        if turned is None:
+            return
+        ref, cells, rows = getattr(self.x, name), Cells(turned, self.plan.rows), self.plan.rows
+
+        def write(j, _):
+            cells[j] = ref[pl.ds(j, rows, stride=rows), :]
+
+        over(rows, write)
 
     def move_on(self, plane):
         """The last times of a tile are the first ones of the next; `plane` is time-first."""
-        plane[: self.plan.past] = plane[self.plan.times :]
+
+        def move(n, _):
+            plane[n] = plane[self.plan.times + n]
+
+        over(self.plan.past, move)
 
     def move_back(self, plane):
         """The first times of a tile are the last ones of the one before."""
-        plane[self.plan.times :] = plane[: self.plan.past]
+        past = self.plan.past
+
+        def move(n, _):
+            plane[self.plan.times + past - 1 - n] = plane[past - 1 - n]
+
+        over(past, move)
 
 
 class _Shares:
