@@ -312,7 +312,8 @@ class _Sweep:
     def total(self, tape, op="logsumexp"):
         """`log_sum` of the ends of paths."""
         final = self.problem.context[0] if self.plan.moves else 0.0
-        return log_sum(*tape.ends, final, 1, op)
+        high, low = tape.ends
+        return log_sum(high, low, final, 1, op)
 
     def shares(self, tape):
         """Probabilities (B, K) of the last states; zeros where nothing exists."""
@@ -393,7 +394,7 @@ class _Sweep:
     def _paths(self, tape, draws, count):
         from jax import numpy as jnp
 
-        from keras_struct.ops.chain import tpu_sweeps
+        from keras_struct.ops.chain import tpu_paths
 
         plan, noisy = self.plan, draws is not None
         op = "logsumexp" if noisy else "max"
@@ -408,7 +409,7 @@ class _Sweep:
             scratch["ways"] = self.array(plan.terms, plan.rows, LANES)
             scratch["picked"] = self.array(1, LANES)
         found = self.call(
-            functools.partial(tpu_sweeps.walk, plan, op, noisy),
+            functools.partial(tpu_paths.walk, plan, op, noisy),
             f"walk_{op}",
             {
                 **self.potentials(),
@@ -444,8 +445,8 @@ class _Sweep:
         if self.plan.links and self.problem.potentials[0].ndim == 4:
             if spans is None:
                 spans = jnp.minimum(2 * states + 1, 1)
-            flat = [x.reshape(-1, self.plan.steps) for x in (states, spans)]
-            return at_starts(*flat, self.plan.terms).reshape(*states.shape, 2)
+            labels, spans = (x.reshape(-1, self.plan.steps) for x in (states, spans))
+            return at_starts(labels, spans, self.plan.terms).reshape(*states.shape, 2)
         if self.plan.links:
             return states
         portable = dispatch.candidates("chain")["portable"].of(self.problem.spec)

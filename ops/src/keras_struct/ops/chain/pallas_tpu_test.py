@@ -158,7 +158,9 @@ def test_more_examples_than_lanes_and_samples_than_fit():
 
 def test_chosen_on_a_tpu():
     with ops.target("tpu"):
-        choice = ops.linear_chain(np.zeros((1, 3, 4), "float32"), np.zeros((4, 4), "float32")).choice
+        choice = ops.linear_chain(
+            np.zeros((1, 3, 4), "float32"), np.zeros((4, 4), "float32")
+        ).choice
     assert (choice.name, choice.by_portable) == (NAME, ("topk",))
 
 

@@ -1,4 +1,4 @@
-"""How a chain is laid out for the Pallas kernels: what a step is, and how arrays get there and back.
+"""How a chain is laid out for the Pallas kernels: what a step is; how arrays get in and out.
 
 128 examples lie on the lanes, states on the sublanes. A step t of a chain makes messages f[t] from
 messages g[t], g[t - 1], ... before it, and g[t + 1] from f[t]:

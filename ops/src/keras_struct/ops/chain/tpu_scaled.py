@@ -39,7 +39,9 @@ def prepare(tile):
     @pl.when(tile.first_call)
     def _():
         count = tile.plan.states
-        into = over(count, lambda i, peak: jnp.maximum(peak, links[i]), links[0], size=at_once(rows))
+        into = over(
+            count, lambda i, peak: jnp.maximum(peak, links[i]), links[0], size=at_once(rows)
+        )
         x.into[...] = into
 
         def weights(i, _):
@@ -130,9 +132,7 @@ def total(count, term, unrolled=UNROLLED):
     """Sum of terms, by four sums that do not wait for each other where there are few."""
     if count > unrolled:
         first = term(0)
-        return over(
-            count - 1, lambda n, x: x + term(n + 1), first, size=at_once(first.shape[0])
-        )
+        return over(count - 1, lambda n, x: x + term(n + 1), first, size=at_once(first.shape[0]))
     parts = [term(n) for n in range(min(4, count))]
     for n in range(4, count):
         parts[n % 4] = parts[n % 4] + term(n)
@@ -143,7 +143,6 @@ def total(count, term, unrolled=UNROLLED):
 
 def unpack(tile, t):
     """Messages of a step as pairs, and those before the next one."""
-    x = tile.x
 
     @pl.when(t > 0)
     def _():
@@ -232,7 +231,7 @@ def tangent(tile):
 
 def curvature(tile):
     """Tangents of the marginals of a tile that is in range, after `tangent`."""
-    x, plan = tile.x, tile.plan
+    x = tile.x
 
     def step(t):
         # s becomes the ratio, dg[t + 1] its tangent.

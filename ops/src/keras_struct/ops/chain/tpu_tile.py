@@ -14,6 +14,7 @@ Messages are pairs (see `messages.py`), by the same formulas as in the portable 
 """
 
 import functools
+from typing import Any
 
 from jax import lax
 from jax import numpy as jnp
@@ -254,7 +255,7 @@ class Tile:
 
         def chunk(start, size, _):
             at = pl.ds(start, size)
-            cells = _Shares(x.shares, t if keep else 0, at)
+            cells: Any = _Shares(x.shares, t if keep else 0, at)
             if plan.terms <= FEW and not keep:
                 cells = [None] * plan.terms
             pair, sums = summed(plan.terms, lambda n: term(n, start, size), cells, self.op)
