@@ -5,7 +5,11 @@ from keras_struct.parsers.attachment_scores import AttachmentScores, attachment_
 from keras_struct.parsers.biaffine import Biaffine
 from keras_struct.parsers.binarization import binarize, collapse_unary, expand_unary, unbinarize
 from keras_struct.parsers.bracket_f1 import BracketF1
-from keras_struct.parsers.bracket_scores import BracketScores, bracket_scores
+from keras_struct.parsers.bracket_scores import (
+    BracketScores,
+    bracket_scores,
+    read_evalb_parameters,
+)
 from keras_struct.parsers.cky_parser import CKYParser
 from keras_struct.parsers.dependencies import (
     arcs,
@@ -70,6 +74,7 @@ __all__ = [
     "is_projective",
     "new_sentence",
     "read_conllu",
+    "read_evalb_parameters",
     "read_trees",
     "strip_functions",
     "strip_root",

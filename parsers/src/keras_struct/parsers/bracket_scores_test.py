@@ -10,6 +10,7 @@ from keras_struct.parsers import (
     LabelVocabulary,
     bracket_scores,
     chart_spans,
+    read_evalb_parameters,
     read_trees,
     tree_spans,
 )
@@ -184,3 +185,65 @@ def test_metric_in_compile():
     model.compile(loss=lambda y_true, y_pred: keras.ops.zeros(()), metrics=[BracketF1(labels)])
     results = model.evaluate(y_pred, y_true, batch_size=4, verbose=0, return_dict=True)
     np.testing.assert_allclose(results["bracket_f1"], float(expected.result()), rtol=1e-6)
+
+
+# Sentences and figures of the kinds that EVALB's own sample has: gold, predicted, and matched,
+# predicted and gold brackets, or None for a sentence that is not scored.
+GOLD = "(S (A (P this)) (B (Q is) (A (R a) (T test))))"
+SAMPLE = [
+    (GOLD, (4, 4, 4)),
+    ("(S (A (P this)) (B (Q is) (C (R a) (T test))))", (3, 4, 4)),
+    ("(S (C (P this)) (B (Q is) (A (R a) (U test))))", (3, 4, 4)),
+    ("(S (A (P this)) (B (Q is) (R a) (A (T test))))", (3, 4, 4)),
+    ("(S (A (P this) (Q is)) (A (R a) (T test)))", (2, 3, 4)),
+    ("(S (P this) (Q is) (R a) (T test))", (1, 1, 4)),
+    ("(P this) (Q is) (R a) (T test)", (0, 0, 4)),
+    ("(S (A (P this)) (B (Q is) (A (A (A (R a) (T test))))))", (4, 6, 4)),
+    ("", None),
+    ("(S (A (P this)) (B (Q was) (A (R a) (T test))))", None),
+    ("(S (A (P this)) (B (Q is) (U not) (A (R a) (T test))))", None),
+    ("(TOP (S (A (P this)) (B (Q is) (A (R a) (T test)))))", (4, 4, 4)),
+    ("(S (A (P this)) (NONE *) (B (Q is) (A (R a) (T test))))", None),
+    ("(S (A-SBJ-1 (P This)) (B (Q is) (A (R a) (TT test))) (-NONE- *))", (4, 4, 4)),
+    ("(S (AA (P this)) (B (Q is) (A (R a) (T test))) (: *))", (4, 4, 4)),
+]
+PARAMETERS = """
+##  a comment
+LABELED 1
+DELETE_LABEL TOP
+DELETE_LABEL -NONE-
+DELETE_LABEL :
+DELETE_LABEL_FOR_LENGTH -NONE-
+EQ_LABEL A AA
+EQ_WORD  This this
+"""
+
+
+def test_evalb_with_a_parameter_file():
+    options = read_evalb_parameters(PARAMETERS.splitlines())
+    gold = list(read_trees([GOLD])) * len(SAMPLE)
+    trees = [tuple(read_trees([text])) for text, _ in SAMPLE]
+    scores = bracket_scores(gold, trees, **options)
+    unscored = [number for number, (_, counts) in enumerate(SAMPLE) if counts is None]
+    assert [number for number, _ in scores.excluded] == unscored
+    for (_, counts), g, t in zip(SAMPLE, gold, trees, strict=True):
+        one = bracket_scores([g], [t], **options)
+        assert (one.matched, one.predicted, one.gold) == (counts or (0, 0, 0))
+    unlabeled = bracket_scores(gold[:3], trees[:3], **{**options, "labeled": False})
+    assert unlabeled.f1 == 1.0
+    for line in ("DELETE_LABELS X", "EQ_LABEL A", "LABELED"):
+        with pytest.raises(ValueError, match=r"^p\.prm:2: Expected one of"):
+            read_evalb_parameters(["", line], "p.prm")
+
+
+def test_quotation_marks_that_are_possessives_elsewhere():
+    """EVALB's later rule: a mark that one side alone removes stays on both."""
+    options = {"quote_tags": ("''", "POS", "``"), "ignored_tags": ("``", "''", ".")}
+    (gold,) = read_trees(["(S (NP (DT the) (NNS dogs) ('' ')) (VP (VBP bark)) (. .))"])
+    (tree,) = read_trees(["(S (NP (NP (DT the) (NNS dogs) (POS ')) (NN bark)) (. .))"])
+    assert bracket_scores([gold], [tree]).sentences == 0
+    scores = bracket_scores([gold], [tree], **options)
+    # Over the dogs ': S, NP, VP against S, NP, NP.
+    assert (scores.matched, scores.predicted, scores.gold, scores.sentences) == (2, 3, 3, 1)
+    (other,) = read_trees(["(S (NP (NP (DT the) (NNS dogs) (NN ')) (NN bark)) (. .))"])
+    assert bracket_scores([gold], [other], **options).sentences == 0

@@ -96,6 +96,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("gold", metavar="GOLD", help="file of brackets or CoNLL-U")
     sub.add_argument("predicted", metavar="PREDICTED", help="file of trees of the same sentences")
     reading(sub)
+    sub.add_argument("--evalb", metavar="PRM", help="parameter file of EVALB (constituency)")
     sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
 
     sub = command("train", "Train a parser over MiniLM; goes on where it stopped.", None)
@@ -226,11 +227,11 @@ def run_evaluate(chosen: argparse.Namespace, left_out: LeftOut) -> None:
 
 
 def run_score(chosen: argparse.Namespace, left_out: LeftOut) -> None:
-    check_inputs(chosen.gold, chosen.predicted)
+    check_inputs(chosen.gold, chosen.predicted, *([chosen.evalb] if chosen.evalb else []))
     from keras_struct.treebank.scoring import score_files
 
     sentences, scores = score_files(
-        chosen.kind, chosen.gold, chosen.predicted, left_out, chosen.encoding
+        *(chosen.kind, chosen.gold, chosen.predicted, left_out, chosen.encoding, chosen.evalb)
     )
     show_scores(chosen, sentences, scores)
 

@@ -241,7 +241,7 @@ def test_score_of_two_files(run, tmp_path):
     other.write_text("(S (PRP We) (VP (VB go)))\n(S (NP (PRP He)) (VP (VB go)))\n")
     status, out, err = run("score", gold, other, "--json")
     assert (status, json.loads(out)["recall"]) == (1, 2 / 3)
-    assert "in sentence 2, 'I go' as word 1. Received: 'He go'" in err
+    assert "sentence 2: Expected the words ['I', 'go']. Received: words=['He', 'go']" in err
     assert run("score", gold, other, "--strict")[0] == 2
     status, out, _ = run("score", gold, gold)
     assert status == 0 and "100.00" in out

@@ -41,6 +41,16 @@ def read_dependency(path, skipped=None, encoding=None):
         return list(parsers.read_conllu(lines, str(path), skipped, trees=True))
 
 
+def bracket_measures(found) -> dict[str, float]:
+    """What users see of `BracketScores`."""
+    return {
+        "bracket F1": found.f1,
+        "precision": found.precision,
+        "recall": found.recall,
+        "exact match": found.exact_match,
+    }
+
+
 class GoldTrees:
     """What a parser is trained on and scored against; nothing here has a state."""
 
@@ -72,14 +82,9 @@ class GoldTrees:
         """Whether a parser with these options has this tree among its own."""
         return True
 
-    @classmethod
-    def scores(cls, gold, parses) -> dict[str, float]:
-        """Scores of parses by name."""
-        raise NotImplementedError
-
     @staticmethod
-    def compared(gold, predicted) -> dict[str, float]:
-        """Scores of trees by name."""
+    def scores(gold, parses) -> dict[str, float]:
+        """Scores of parses by name."""
         raise NotImplementedError
 
 
@@ -108,25 +113,15 @@ class ConstituencyTrees(GoldTrees):
     def target(tree, labels):
         return labels.encode_spans(parsers.chart_spans(tree), 2 * len(tree.words()) - 1)
 
-    @classmethod
-    def scores(cls, gold, parses):
+    @staticmethod
+    def scores(gold, parses):
+        """EVALB's."""
         # The tags are those of the gold trees: EVALB leaves punctuation out by its gold tag.
         trees = [
             parsers.tree_from_spans(tree.words(), tree.tags(), list(parse.spans))
             for tree, parse in zip(gold, parses, strict=True)
         ]
-        return cls.compared(gold, trees)
-
-    @staticmethod
-    def compared(gold, predicted):
-        """EVALB's."""
-        found = parsers.bracket_scores(gold, predicted)
-        return {
-            "bracket F1": found.f1,
-            "precision": found.precision,
-            "recall": found.recall,
-            "exact match": found.exact_match,
-        }
+        return bracket_measures(parsers.bracket_scores(gold, trees))
 
 
 class DependencyTrees(GoldTrees):
@@ -158,18 +153,14 @@ class DependencyTrees(GoldTrees):
         eisner = options.get("structure", "eisner") == "eisner"
         return not eisner or parsers.is_projective(parsers.arcs(sentence)[0])
 
-    @classmethod
-    def scores(cls, gold, parses):
+    @staticmethod
+    def scores(gold, parses):
+        """Those of the CoNLL 2018 shared task."""
         trees = [
             parsers.with_arcs(sentence, parse.heads, parse.relations)
             for sentence, parse in zip(gold, parses, strict=True)
         ]
-        return cls.compared(gold, trees)
-
-    @staticmethod
-    def compared(gold, predicted):
-        """Those of the CoNLL 2018 shared task."""
-        found = parsers.attachment_scores(gold, predicted)
+        found = parsers.attachment_scores(gold, trees)
         return {"UAS": found.uas, "LAS": found.las, "CLAS": found.clas}
 
 

@@ -1,51 +1,96 @@
 """Scores of trees that any parser wrote, on gold trees."""
 
-from keras_struct.treebank.gold_trees import KINDS
+from keras_struct import parsers
+from keras_struct.runs import open_text
+from keras_struct.treebank.gold_trees import bracket_measures, read_dependency
 
 
-def score_files(kind, gold, predicted, skipped=None, encoding=None):
+def score_files(kind, gold, predicted, skipped=None, encoding=None, parameters=None):
     """Scores of a file of trees on a file of gold trees, sentence by sentence.
 
     Args:
         kind: `"constituency"`, brackets, scored as EVALB does, or `"dependency"`, CoNLL-U, scored
             as the CoNLL 2018 shared task does over the same words.
-        gold, predicted: Paths.
-        skipped: Called with the error of a sentence whose words differ, which is left out; None
-            raises.
+        gold, predicted: Paths. Where every line of the gold file is a tree, sentences are lines, as
+            for EVALB: an empty line is a sentence without a tree, and several trees on one are a
+            tree in pieces.
+        skipped: Called with the error of a sentence that cannot be scored, such as one with other
+            words, which is left out; None raises.
         encoding: Of the files; None for that of their byte-order marks, or else UTF-8.
+        parameters: Path of a parameter file of EVALB; None for those of `bracket_scores`.
 
     Returns:
         Number of the sentences that are scored, and a dict from the name of a score to its value.
 
     Raises:
-        ValueError: If a tree is malformed or arcs are no tree, since sentences would then be
-            compared with others; if there are more sentences in one file; or if none is left.
+        ValueError: If a gold tree is malformed, or a tree of files that are not read by lines; if
+            arcs are no tree; if there are more sentences in one file; or if none is scored.
     """
-    treebank = KINDS[kind]
-    trees = [treebank.read(path, None, encoding) for path in (gold, predicted)]
-    if len(trees[0]) != len(trees[1]):
-        raise ValueError(
-            f"Expected as many sentences in {predicted} as in {gold}, {len(trees[0])}. "
-            f"Received: {len(trees[1])}"
-        )
-    pairs = []
-    for number, pair in enumerate(zip(*trees, strict=True), 1):
-        words = [treebank.words(tree) for tree in pair]
-        if words[0] == words[1]:
-            pairs.append(pair)
-            continue
-        where = next(
-            (k for k, (a, b) in enumerate(zip(*words, strict=False)) if a != b),
-            min(map(len, words)),
-        )
-        found = [" ".join(w[where : where + 3]) or "the end" for w in words]
-        error = ValueError(
-            f"{predicted}: Expected the words of {gold} in sentence {number}, {found[0]!r} as word "
-            f"{where + 1}. Received: {found[1]!r}"
-        )
+
+    def left_out(number, reason):
+        error = ValueError(f"{predicted}: sentence {number}: {reason}")
         if skipped is None:
             raise error
         skipped(error)
+
+    if kind == "dependency":
+        if parameters is not None:
+            raise ValueError(f"Expected brackets for EVALB's parameters. Received: kind={kind!r}")
+        return _score_arcs(gold, predicted, left_out, encoding)
+    options = {}
+    if parameters is not None:
+        with open_text(parameters) as lines:
+            options = parsers.read_evalb_parameters(lines, str(parameters))
+    sentences = _read_sentences(gold, predicted, left_out, encoding)
+    _check_counts(gold, predicted, *sentences)
+    found = parsers.bracket_scores(*sentences, **options)
+    for number, reason in found.excluded:
+        left_out(number + 1, reason)
+    if not found.sentences:
+        raise ValueError(f"Expected sentences of {gold} with their words in {predicted}")
+    return found.sentences, bracket_measures(found)
+
+
+def _read_sentences(gold, predicted, left_out, encoding):
+    """Trees of two files, by lines if every line of the first is one."""
+    texts = []
+    for path in (gold, predicted):
+        with open_text(path, encoding) as lines:
+            texts.append([line.removeprefix("\ufeff") for line in lines])
+    try:
+        trees = [tree for line in texts[0] for (tree,) in [parsers.read_trees([line])]]
+    except ValueError:
+        named = zip(texts, (gold, predicted), strict=True)
+        return [list(parsers.read_trees(lines, str(path))) for lines, path in named]
+    found: list[tuple | None] = []
+    for number, line in enumerate(texts[1], 1):
+        try:
+            found.append(tuple(parsers.read_trees([line], str(predicted))))
+        except ValueError as error:
+            found.append(None)
+            left_out(number, str(error))
+    return trees, found
+
+
+def _score_arcs(gold, predicted, left_out, encoding):
+    sentences = [read_dependency(path, None, encoding) for path in (gold, predicted)]
+    _check_counts(gold, predicted, *sentences)
+    pairs = []
+    for number, pair in enumerate(zip(*sentences, strict=True), 1):
+        words = [[word["form"] for word in parsers.words_of(sentence)] for sentence in pair]
+        if words[0] == words[1]:
+            pairs.append(pair)
+        else:
+            left_out(number, f"Expected the words {words[0]}. Received: words={words[1]}")
     if not pairs:
-        raise ValueError(f"Expected sentences. Received: none in {predicted} that are in {gold}")
-    return len(pairs), treebank.compared(*zip(*pairs, strict=True))
+        raise ValueError(f"Expected sentences of {gold} with their words in {predicted}")
+    found = parsers.attachment_scores(*zip(*pairs, strict=True))
+    return len(pairs), {"UAS": found.uas, "LAS": found.las, "CLAS": found.clas}
+
+
+def _check_counts(gold, predicted, ours, theirs):
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"Expected as many sentences in {predicted} as in {gold}, {len(ours)}. "
+            f"Received: {len(theirs)}"
+        )
