@@ -242,7 +242,7 @@ class StructureLaws:
     def test_readouts_equal_enumeration(self, case):
         """Value, marginals, entropy, best, k best, curvature, samples, and the log-probability of
         each event."""
-        number = 1500
+        number = 300 if COMPILED else 1500
         with float64():
             d = case.distribution(temperature=self.temperature)
             listed = enumeration(d)
@@ -374,11 +374,19 @@ class StructureLaws:
 
             for function in (fast(loss), fast(slope)):
                 gradients = fast(grad(function))(*args)
+                exact = [
+                    np.sum(array(g) * array(d)) for g, d in zip(gradients, directions, strict=True)
+                ]
+                if COMPILED and not EVERY_CASE:  # all names along one direction
+                    numeric = directional(function, args, directions)
+                    np.testing.assert_allclose(sum(exact), numeric, rtol=2e-5, atol=2e-6)
+                    continue
                 for i, name in enumerate([*names, "temperature"]):
                     only = [d if j == i else K.zeros_like(d) for j, d in enumerate(directions)]
-                    exact = np.sum(array(gradients[i]) * array(directions[i]))
                     numeric = directional(function, args, only)
-                    np.testing.assert_allclose(exact, numeric, rtol=2e-5, atol=2e-6, err_msg=name)
+                    np.testing.assert_allclose(
+                        exact[i], numeric, rtol=2e-5, atol=2e-6, err_msg=name
+                    )
 
     def test_padding_never_matters(self, case):
         """Whatever padding holds, NaN included: same results, zero marginals, zero gradients."""

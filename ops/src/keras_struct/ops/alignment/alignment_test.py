@@ -114,6 +114,7 @@ def check_equal(one, other, **tolerance):
         np.testing.assert_allclose(x, y, **tolerance)
 
 
+@pytest.mark.compiles_long
 def test_checkpointed_keeps_less():
     scores = np.zeros((1, 100, 150), "float32")
 
