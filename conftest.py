@@ -16,10 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
-# JAX and TensorFlow compile each case for seconds: of a test of more than three, each runs another
-# third, and none that is marked `compiles_long`. PyTorch and NumPy run all, as does
-# `make test-every`.
-THIRDS = {} if "EVERY_CASE" in os.environ else {"jax": 0, "tensorflow": 1}
+# Of a test of more than three cases, NumPy runs all, PyTorch every second, and JAX and TensorFlow,
+# which compile each for seconds, another third each, and none that is marked `compiles_long`.
+# `make test-every` runs all of them.
+SHARES = {"torch": (0, 2), "jax": (0, 3), "tensorflow": (1, 3)}
 FEW_CASES = 3
 
 
@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    kept = a_third_of_many(items)
+    kept = share_of(items)
     if part := config.getoption("part"):
         first, step = map(int, part.split("/"))
         kept = kept[first - 1 :: step]
@@ -57,19 +57,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
-def a_third_of_many(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The tests that this backend runs, in their order; see `THIRDS`."""
-    third = THIRDS.get(os.environ["KERAS_BACKEND"])
-    if third is None:
+def share_of(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests that this backend runs, in their order; see `SHARES`."""
+    backend = os.environ["KERAS_BACKEND"]
+    if "EVERY_CASE" in os.environ or backend not in SHARES:
         return list(items)
+    first, step = SHARES[backend]
     cases: dict[str, list[str]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("compiles_long"):
+        if backend != "torch" and item.get_closest_marker("compiles_long"):
             continue
         cases[item.nodeid.split("[")[0]].append(item.nodeid)
     names: set[str] = set()
     for group in cases.values():
-        names.update(group if len(group) <= FEW_CASES else group[third::3])
+        names.update(group if len(group) <= FEW_CASES else group[first::step])
     return [item for item in items if item.nodeid in names]
 
 

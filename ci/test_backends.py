@@ -1,4 +1,4 @@
-"""Runs the test suite on every Keras backend, in processes of a minute or so, and sums the results.
+"""Runs the test suite on every Keras backend, in processes of a minute or two, and sums the counts.
 
     python ci/test_backends.py [--only jax torch] [--jobs 2] [--record] [-- pytest arguments]
 
@@ -31,7 +31,7 @@ from typing import IO, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "tests"
 DURATIONS = ROOT / "ci" / "durations.json"
-UNIT_SECONDS = 75.0  # importing a backend takes 4 to 8 of them
+UNIT_SECONDS = 120.0  # importing a backend takes 4 to 8 of them
 UNKNOWN_SECONDS = 10.0
 MOST_MEMORY = 4e9  # bytes of any process
 FAILURE_LINES = 60

@@ -12,6 +12,7 @@ import pytest
 
 from keras_struct import protein
 from keras_struct.layers.check_layer import CHECKS, check_layer
+from keras_struct.ops.testing import EXPORTS
 from keras_struct.protein.batches import batches_by_shape
 from keras_struct.protein.command_line import main
 from keras_struct.protein.paths import matched_pairs, path_of_pairs
@@ -380,8 +381,7 @@ def test_the_command_trains_and_evaluates(table, tmp_path, capsys):
 
 
 @pytest.mark.skipif(
-    BACKEND not in ("tensorflow", "jax"),
-    reason="TensorFlow exports for them from a .keras file as it does for JAX, see export_test",
+    not EXPORTS, reason="TensorFlow exports from a .keras file, as it does its own, see export_test"
 )
 def test_exported_models_align_in_plain_tensorflow(shipped, chains, tmp_path):
     shipped.export(tmp_path / "exported")

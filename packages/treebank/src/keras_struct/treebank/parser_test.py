@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from keras_struct import parsers, treebank
-from keras_struct.ops.testing import BACKEND, array
+from keras_struct.ops.testing import EVERY_CASE, EXPORTS, array
 from keras_struct.treebank.preprocessor import ParserPreprocessor
 from keras_struct.treebank.tiny import WORDS, tiny_backbone, tiny_parser, tiny_sentences
 
@@ -164,11 +164,10 @@ def read_spans(parser, trees):
 
 
 @pytest.mark.skipif(
-    BACKEND not in ("tensorflow", "jax"),
-    reason="TensorFlow exports for them from a .keras file as it does for JAX, see export_test",
+    not EXPORTS, reason="TensorFlow exports from a .keras file, as it does its own, see export_test"
 )
 def test_saved_model_parses_in_plain_tensorflow(parser, tmp_path):
-    if isinstance(parser, treebank.ConstituencyParser) and BACKEND != "tensorflow":
+    if isinstance(parser, treebank.ConstituencyParser) and not EVERY_CASE:
         pytest.skip("exported by the same child process as the other")
     folder = parser.export_saved_model(tmp_path / "saved_model")
     sentences = tiny_sentences(4, 6, seed=5)
