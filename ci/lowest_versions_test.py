@@ -1,4 +1,4 @@
-from ci.lowest_versions import lowest, requirements
+from lowest_versions import lowest, requirements
 from packaging.requirements import Requirement
 
 

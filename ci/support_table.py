@@ -5,19 +5,17 @@
 With `--check` nothing is written; the exit status says whether every table is up to date.
 """
 
-import argparse
 import dataclasses
 import inspect
 import sys
-from pathlib import Path
+
+from generated import ROOT, main
 
 from keras_struct import ops
 from keras_struct.ops import dispatch
 from keras_struct.ops.structure_cases import every_case
 
-ROOT = Path(__file__).resolve().parents[1]
 FILES = (ROOT / "README.md", ROOT / "ops" / "README.md")
-BEGIN, END = "<!-- support-table:begin -->", "<!-- support-table:end -->"
 BACKENDS = ("jax", "tensorflow", "torch", "numpy")
 
 
@@ -90,28 +88,5 @@ def _takers(family, calls):
     ]
 
 
-def updated(text):
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, compare only")
-    arguments = parser.parse_args()
-    stale = []
-    for file in FILES:
-        text = file.read_text(encoding="utf-8")
-        new = updated(text)
-        if new != text:
-            stale.append(str(file.relative_to(ROOT)))
-            if not arguments.check:
-                file.write_text(new, encoding="utf-8")
-    if stale:
-        print(("stale: " if arguments.check else "written: ") + ", ".join(stale))
-    return 1 if stale and arguments.check else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__ or "", FILES, "support-table", table))
