@@ -118,6 +118,7 @@ def test_arguments(tmp_path):
         )
 
 
+@pytest.mark.compiles_long
 @pytest.mark.skipif(not HAS_GRADIENTS, reason="the NumPy backend has no gradients")
 @pytest.mark.parametrize("frozen_layers", [None, 0, 2])
 def test_what_is_frozen_stays_and_all_else_is_trained(frozen_layers, tmp_path):
