@@ -13,7 +13,10 @@ def test_the_table_is_up_to_date():
 
 def test_a_kernel_that_one_chip_does_not_have():
     kernel = {"bundles": [107, 46], "spills": 3, "scratch MB": 9.6}
-    chips: dict = {"v6e": {"a": {"HBM MB": 4}}, "v5e": {"a": {"keras_struct_x": kernel, "HBM MB": 4}}}
+    chips: dict = {
+        "v6e": {"a": {"HBM MB": 4}},
+        "v5e": {"a": {"keras_struct_x": kernel, "HBM MB": 4}},
+    }
     text = table({"chips": chips, "versions": {"jax": "1"}})
     assert "| program | kernel | v5e | v6e | scratch MB |" in text
     assert "| a | x | 107 + 46 (3 spilled) | – | 9.6 |" in text

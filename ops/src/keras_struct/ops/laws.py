@@ -12,7 +12,6 @@ in float32.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -21,8 +20,17 @@ from keras import ops as K
 
 from keras_struct.ops import dispatch
 from keras_struct.ops.array import where
+from keras_struct.ops.enumerated import (
+    Enumerated,
+    close,
+    enumeration,
+    events_of,
+    flat,
+    oracle,
+    probabilities,
+)
+from keras_struct.ops.law_cases import COMPILED
 from keras_struct.ops.testing import (
-    BACKEND,
     EVERY_CASE,
     HAS_GRADIENTS,
     array,
@@ -33,144 +41,6 @@ from keras_struct.ops.testing import (
     grad,
     tensor,
 )
-
-COMPILED = BACKEND in ("jax", "tensorflow")
-# One structure of each engine, for what a backend compiles for seconds.
-ENGINES = (
-    "categorical", "linear_chain", "subset", "needleman_wunsch", "damerau", "eisner", "pcfg",
-    "spanning_tree",
-)  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A named input of a structure, small enough to enumerate.
-
-    Attributes:
-        name: Unique name.
-        build: `build(potentials, **options)` -> `Distribution`, from a dict of tensors; options
-            are `temperature` and `implementation`. Laws call `make`.
-        potentials: Function of a NumPy generator that makes the dict of float64 arrays.
-        padding: Function that returns, for each potential that has padding, a boolean array, True
-            where the value must not matter.
-        core: Whether the laws run on JAX and TensorFlow too, where each compiles for seconds.
-        ties: Whether several structures are best.
-        static: How many trailing axes of each potential must be known while tracing (none where
-            it is not named); None if all axes must be.
-    """
-
-    name: str
-    build: Callable
-    potentials: Callable
-    padding: Callable = dict
-    core: bool = False
-    ties: bool = False
-    static: dict[str, int] | None = dataclasses.field(default_factory=dict)
-    implementation: str | None = None
-
-    def __str__(self):
-        return self.name if self.implementation is None else f"{self.name}-{self.implementation}"
-
-    def make(self, potentials, **options):
-        """`build`, by the implementation of this case unless another one is asked for."""
-        return self.build(potentials, **{"implementation": self.implementation, **options})
-
-    def arrays(self, seed=0):
-        return self.potentials(np.random.default_rng(seed))
-
-    def distribution(self, arrays=None, dtype="float64", **options):
-        arrays = self.arrays() if arrays is None else arrays
-        return self.make({k: tensor(x, dtype) for k, x in arrays.items()}, **options)
-
-    def call(self):
-        """The facts of a call of this case in float32; on JAX without compiling anything."""
-        if BACKEND != "jax":
-            return self.build(
-                {k: tensor(x, "float32") for k, x in self.arrays().items()}
-            ).choice.call
-        import jax
-
-        found = []
-
-        def build(potentials):
-            found.append(self.build(potentials).choice.call)
-
-        shapes = {k: jax.ShapeDtypeStruct(x.shape, "float32") for k, x in self.arrays().items()}
-        jax.eval_shape(build, shapes)
-        return dataclasses.replace(found[0], traced=False)
-
-    def program(self, readouts, dtype="float64", **options):
-        """One compiled function of potentials and temperature: NumPy results of
-        `readouts(distribution)`, a tree of tensors."""
-        names = list(self.arrays())
-
-        def run(temperature, *args):
-            warmth = {} if temperature is None else {"temperature": temperature}
-            return readouts(self.make(dict(zip(names, args, strict=True)), **warmth, **options))
-
-        compiled = fast(run)
-
-        def call(arrays=None, temperature=None):
-            arrays = self.arrays() if arrays is None else arrays
-            warmth = None if temperature is None else tensor(temperature, dtype)
-            results = compiled(warmth, *[tensor(arrays[name], dtype) for name in names])
-            return keras.tree.map_structure(array, results)
-
-        return call
-
-    def read(self, readouts, arrays=None, dtype="float64", **options):
-        """The results of one call of a `program`."""
-        return self.program(readouts, dtype, **options)(arrays)
-
-    def exists(self):
-        """Which examples have any object at all, in the user's batch shape."""
-        with float64():
-            d = self.distribution()
-            exists = np.array([bool(objects) for objects in enumeration(d)])
-            return exists.reshape([int(size) for size in d.structure.batch_shape])
-
-
-def for_backend(cases):
-    """Every case through every implementation that takes it on the active backend.
-
-    JAX and TensorFlow compile each law of a case for seconds: there all laws run on the core cases
-    of a structure of each engine, and `ReadoutLaws` on what is left, see `others`.
-    """
-    return [
-        dataclasses.replace(case, implementation=name)
-        for case in cases
-        for name in (implementations_of(case)[:1] if COMPILED else implementations_of(case))
-        if _has_all_laws(case)
-    ]
-
-
-def others(cases):
-    """What `for_backend` leaves out: core cases through every implementation, and other cases."""
-    if not COMPILED:
-        return []
-    core = [
-        dataclasses.replace(case, implementation=name)
-        for case in cases
-        if case.core
-        for name in implementations_of(case)[1 if _has_all_laws(case) else 0 :]
-    ]
-    return core + [
-        dataclasses.replace(case, implementation=implementations_of(case)[0])
-        for case in cases
-        if not case.core
-    ]
-
-
-def _has_all_laws(case):
-    return not COMPILED or (case.core and (EVERY_CASE or case.call().op in ENGINES))
-
-
-def implementations_of(case):
-    """Names of the implementations that take a case, without the oracle."""
-    call = case.call()
-    entries = dispatch.implementations(call.op)
-    found = dispatch.candidates(call.family)
-    return [n for n in entries if n != "reference" and found[n].rejects(call) is None]
 
 
 def _takes_unknown_sizes(case):
@@ -183,52 +53,6 @@ def _takes(case, **facts):
     call = case.call()
     call = dataclasses.replace(call, **facts)
     return dispatch.candidates(call.family)[case.implementation].rejects(call) is None
-
-
-def oracle(d):
-    """The reference implementation of a distribution, and its problem."""
-    return dispatch.candidates(d.structure.family)["reference"], d._problem
-
-
-def enumeration(d):
-    """All objects of every example, by the reference: lists of (event, score, parts)."""
-    reference, problem = oracle(d)
-    reference = reference.of(problem.spec) if hasattr(reference, "of") else reference
-    examples = list(reference.enumerate(problem))
-    if d.structure.places is None:
-        return examples
-    return _as_given(d, examples)
-
-
-def _as_given(d, examples):
-    """The same with the positions of events where a mask has them."""
-    most = max(len(objects) for objects in examples)
-    first = next((o[0][0] for o in examples if o), np.zeros(()))
-    blank = np.full_like(first, -1)
-    for i in range(most):
-        events = [o[i][0] if i < len(o) else blank for o in examples]
-        given = array(d._as_given_event(tensor(np.stack(events), "int32")))
-        for b, objects in enumerate(examples):
-            if i < len(objects):
-                objects[i] = (np.asarray(given[b]), *objects[i][1:])
-    return examples
-
-
-def _logsumexp(x):
-    return np.max(x) + np.log(np.sum(np.exp(x - np.max(x)))) if len(x) else -np.inf
-
-
-def _flat(x, d, prefix=0):
-    rank = len(d.structure.batch_shape)
-    return x.reshape(*x.shape[:prefix], -1, *x.shape[prefix + rank :])
-
-
-def _probabilities(objects):
-    scores = np.array([s for _, s, _ in objects])
-    return np.exp(scores - _logsumexp(scores)) if len(scores) else scores
-
-
-close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9)
 
 
 class StructureLaws:
@@ -246,7 +70,7 @@ class StructureLaws:
         with float64():
             d = case.distribution(temperature=self.temperature)
             listed = enumeration(d)
-            events, count = _events(listed, d)
+            events, count = events_of(listed, d)
             enumerated = Enumerated(listed, self.temperature)
 
             def readouts(d):
@@ -264,16 +88,16 @@ class StructureLaws:
         sign = -1 if d.structure.costs else 1
         for b, objects in enumerate(listed):
             best = max((s for _, s, _ in objects), default=0.0)
-            close(_flat(hard, d)[b], sign * (self.temperature * best if objects else -np.inf))
-            p = _probabilities(objects)
-            self._check_samples(_flat(got["sampled"], d, 1)[:, b], got["samples"], d, p, b)
+            close(flat(hard, d)[b], sign * (self.temperature * best if objects else -np.inf))
+            p = probabilities(objects)
+            self._check_samples(flat(got["sampled"], d, 1)[:, b], got["samples"], d, p, b)
             if count:
-                found = _flat(got["listed"], d, 1)[: len(p), b]
+                found = flat(got["listed"], d, 1)[: len(p), b]
                 np.testing.assert_allclose(found, np.log(p)[:count], atol=1e-9)
 
     def _check_samples(self, log_prob, samples, d, p, b):
         if not len(p):
-            assert (_flat(samples, d, 1)[:, b] == -1).all()
+            assert (flat(samples, d, 1)[:, b] == -1).all()
             return
         assert np.isfinite(log_prob).all()
         n = len(log_prob)
@@ -441,7 +265,7 @@ class StructureLaws:
             hard = case.read(readouts, temperature=0)
             for b, objects in enumerate(enumeration(d)):
                 expected = np.log(len(objects)) if objects else 0.0
-                np.testing.assert_allclose(_flat(hot["h"], d)[b], expected, atol=1e-6)
+                np.testing.assert_allclose(flat(hot["h"], d)[b], expected, atol=1e-6)
             finite = np.isfinite(hard["value"])
             np.testing.assert_allclose(cold["value"][finite], hard["value"][finite], atol=1e-2)
             assert (cold["value"][~finite] == hard["value"][~finite]).all()
@@ -465,13 +289,13 @@ class StructureLaws:
             np.testing.assert_allclose(cross[exists], entropy[exists], atol=1e-9)
             for b, (mine, theirs) in enumerate(zip(enumeration(p), enumeration(q), strict=True)):
                 table = dict(
-                    zip((e.tobytes() for e, _, _ in theirs), _probabilities(theirs), strict=True)
+                    zip((e.tobytes() for e, _, _ in theirs), probabilities(theirs), strict=True)
                 )
                 if mine and set(table) >= {e.tobytes() for e, _, _ in mine}:
-                    a = _probabilities(mine)
+                    a = probabilities(mine)
                     c = np.array([table[e.tobytes()] for e, _, _ in mine])
                     expected = np.sum(a * (np.log(a) - np.log(c)))
-                    np.testing.assert_allclose(_flat(kl, p)[b], expected, atol=1e-9)
+                    np.testing.assert_allclose(flat(kl, p)[b], expected, atol=1e-9)
 
     def test_large_scores_in_float32(self, case):
         """Scores of 1e4 work in float32, to the rounding of such scores (1e-3) themselves."""
@@ -559,92 +383,6 @@ class ReadoutLaws:
             enumerated.check(got, d)
 
 
-class Enumerated:
-    """Readouts of a distribution beside what all its objects say, in NumPy."""
-
-    def __init__(self, listed, temperature):
-        self.listed, self.temperature = listed, temperature
-
-    def readouts(self, d):
-        top = d.topk(3)
-        rng = np.random.default_rng(2)
-        self.marginals = _expectation(self.listed, [tuple(x.shape) for x in d._marginals])
-        # Canonical no-ops of the padding are no parts of any structure: no tangent there.
-        self.tangents = [np.where(x > 0, rng.normal(size=x.shape), 0.0) for x in self.marginals]
-        tangents = tuple(tensor(x) for x in self.tangents)
-        return {
-            "value": d.value(),
-            "log_partition": d.log_partition(),
-            "entropy": d.entropy(),
-            "named": d.marginals("all"),
-            "scores": top.scores,
-            "events": top.events,
-            "log_probs": d.log_prob(top.events),
-            "best": d.score(d.argmax()),
-            "curvature": d._sweeps.curvature(d._problem, d._soft[1], tangents),
-        }
-
-    def check(self, got, d):
-        sign = -1 if d.structure.costs else 1
-        scale = sign * self.temperature
-        for b, objects in enumerate(self.listed):
-            p = _probabilities(objects)
-            ranked = np.sort([s for _, s, _ in objects])[::-1]
-            close(_flat(got["log_partition"], d)[b], _logsumexp(ranked))
-            close(_flat(got["value"], d)[b], scale * _logsumexp(ranked))
-            close(_flat(got["entropy"], d)[b], -np.sum(p * np.log(np.maximum(p, 1e-300))))
-            close(_flat(got["best"], d)[b], scale * ranked[0] if objects else -sign * np.inf)
-            self._check_topk(got, d, b, ranked, scale)
-        named = fast(lambda *x: keras.tree.map_structure(d._restore, d._named(x)))
-        for name, x in named(*map(tensor, self.marginals)).items():
-            close(got["named"][name], array(x), err_msg=name)
-        expected = _covariance(self.listed, self.tangents)
-        for x, y, p in zip(got["curvature"], expected, self.marginals, strict=True):
-            np.testing.assert_allclose(x[p > 0], y[p > 0], rtol=1e-8, atol=1e-9)
-
-    def _check_topk(self, got, d, b, ranked, scale):
-        events = _flat(got["events"], d, 1)
-        count = min(len(events), len(ranked))
-        wanted = np.full(len(events), -np.inf if scale > 0 else np.inf)
-        wanted[:count] = scale * ranked[:count]
-        close(_flat(got["scores"], d, 1)[:, b], wanted)
-        close(_flat(got["log_probs"], d, 1)[:count, b], ranked[:count] - _logsumexp(ranked))
-        found = [events[i, b].astype("int32").tobytes() for i in range(count)]
-        assert len(set(found)) == count
-        assert set(found) <= {e.tobytes() for e, _, _ in self.listed[b]}
-
-
 def _not_compiled():
     if COMPILED and not EVERY_CASE:
         pytest.skip("compiles for seconds what other laws say, and other backends test")
-
-
-def _events(listed, d):
-    """The first objects of every example as events (count, ..., event axes), and how many."""
-    count = min(50, max(len(objects) for objects in listed))
-    if not count:
-        return None, 0
-    blank = np.full_like(np.asarray(max(listed, key=len)[0][0]), -1)
-    events = np.stack([[o[i][0] if i < len(o) else blank for o in listed] for i in range(count)])
-    axes = events.shape[events.ndim - d.structure.event_rank :]
-    return events.reshape(count, *d.structure.batch_shape, *axes), count
-
-
-def _expectation(listed, shapes, weights=None):
-    """Sum of the parts of all objects, each times its probability and weight: the marginals."""
-    found = [np.zeros(shape) for shape in shapes]
-    for b, objects in enumerate(listed):
-        p = _probabilities(objects) * (1.0 if weights is None else weights[b])
-        for weight, (_, _, parts) in zip(p, objects, strict=True):
-            for potential, index in parts:
-                found[potential][(b, *index)] += weight
-    return found
-
-
-def _covariance(listed, tangents):
-    """Derivative of the marginals along tangents: covariance of the parts with their sum."""
-    weights = []
-    for b, objects in enumerate(listed):
-        moved = [sum(tangents[i][(b, *index)] for i, index in parts) for _, _, parts in objects]
-        weights.append(np.array(moved) - np.sum(_probabilities(objects) * moved))
-    return _expectation(listed, [x.shape for x in tangents], weights)

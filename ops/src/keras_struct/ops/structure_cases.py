@@ -9,7 +9,7 @@ from keras import ops as K
 from keras_struct import ops
 from keras_struct.ops import dispatch
 from keras_struct.ops.array import where
-from keras_struct.ops.laws import ENGINES, Case
+from keras_struct.ops.law_cases import ENGINES, Case
 from keras_struct.ops.testing import BACKEND, EVERY_CASE, tensor
 
 

@@ -5,7 +5,7 @@ import pytest
 from keras_struct import layers, parsers
 from keras_struct.layers import check_layer
 from keras_struct.layers.check_layer import CHECKS
-from keras_struct.ops.laws import enumeration
+from keras_struct.ops.enumerated import enumeration
 from keras_struct.ops.testing import BACKEND, EXPORTS, HAS_GRADIENTS, array, float64, tensor
 from keras_struct.parsers.random_tree import random_tree
 from keras_struct.parsers.tree_target import event_of, tree_of

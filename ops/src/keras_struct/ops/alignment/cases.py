@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_struct.ops.alignment import edit, gapped, warping
-from keras_struct.ops.laws import Case
+from keras_struct.ops.law_cases import Case
 
 RAGGED = ((2, 3, 2, 1), (3, 3, 1, 0))
 

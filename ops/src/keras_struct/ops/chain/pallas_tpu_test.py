@@ -18,7 +18,8 @@ from keras_struct.ops.chain.ctc.cases import CASES as CTC
 from keras_struct.ops.chain.linear_chain.cases import CASES as LINEAR_CHAIN
 from keras_struct.ops.chain.semi_markov.cases import CASES as SEMI_MARKOV
 from keras_struct.ops.chain.subset.cases import CASES as SUBSET
-from keras_struct.ops.laws import Case, ReadoutLaws, StructureLaws
+from keras_struct.ops.law_cases import Case
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws
 from keras_struct.ops.pallas_testing import ALL, NAME, laws_of
 from keras_struct.ops.testing import BACKEND, float64
 

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from keras_struct.ops.laws import Case
+from keras_struct.ops.law_cases import Case
 from keras_struct.ops.pcfg import pcfg
 
 

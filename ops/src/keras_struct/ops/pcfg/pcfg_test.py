@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
+from keras_struct.ops.law_cases import for_backend, others
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws
 from keras_struct.ops.pcfg import pcfg
 from keras_struct.ops.pcfg.cases import CASES
 from keras_struct.ops.testing import BACKEND, array, float64, tensor

@@ -3,7 +3,8 @@ import pytest
 from keras import ops as K
 
 from keras_struct import ops
-from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
+from keras_struct.ops.law_cases import for_backend, others
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws
 from keras_struct.ops.spanning_tree.cases import CASES
 from keras_struct.ops.testing import BACKEND, array, fast, float64, tensor
 

@@ -1,7 +1,8 @@
 import pytest
 
 from keras_struct.ops.chain.subset.cases import CASES
-from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
+from keras_struct.ops.law_cases import for_backend, others
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws
 
 
 @pytest.mark.parametrize("case", for_backend(CASES), ids=str)

@@ -5,7 +5,8 @@ import pytest
 
 from keras_struct.ops.chart.cky import cky
 from keras_struct.ops.chart.cky.cases import CASES
-from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
+from keras_struct.ops.law_cases import for_backend, others
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws
 from keras_struct.ops.testing import BACKEND, array, float64, tensor
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from keras_struct import ops
 from keras_struct.ops.chart.eisner.cases import CASES
-from keras_struct.ops.laws import ReadoutLaws, StructureLaws, for_backend, others
+from keras_struct.ops.law_cases import for_backend, others
+from keras_struct.ops.laws import ReadoutLaws, StructureLaws
 from keras_struct.ops.testing import BACKEND, array, fast, float64, tensor
 
 

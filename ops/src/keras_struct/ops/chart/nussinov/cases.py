@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from keras_struct.ops.chart.nussinov import nussinov
-from keras_struct.ops.laws import Case
+from keras_struct.ops.law_cases import Case
 
 
 def _build(potentials, lengths, min_loop, **options):
