@@ -30,6 +30,7 @@ from keras_struct.layers.decoding_model import DecodingModel, decoding_model
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.gap_penalties import GapPenalties
 from keras_struct.layers.label_error_rate import LabelErrorRate
+from keras_struct.layers.onnx_export import export_onnx
 from keras_struct.layers.packed import Header, header, pack, unpack
 from keras_struct.layers.potentials import AlignmentPotentials, ChainPotentials, TreePotentials
 from keras_struct.layers.segments import segments_to_spans, spans_to_segments
@@ -94,6 +95,7 @@ __all__ = [
     "ViterbiSequenceAccuracy",
     "check_layer",
     "decoding_model",
+    "export_onnx",
     "export_saved_model",
     "header",
     "lengths_from_mask",

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from keras_struct.layers.attach_mask import AttachMask
-from keras_struct.layers.export import custom_modules, export_saved_model
+from keras_struct.layers.export import export_saved_model
+from keras_struct.layers.tensorflow_process import custom_modules
 
 CHECKS = ("config", "spec", "masks", "mixed_precision", "fit", "reload", "saved_model")
 

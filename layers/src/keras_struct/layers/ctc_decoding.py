@@ -76,7 +76,7 @@ def read_labels(y_true, blank, batch, k):
 
 def best_path(log_probs, mask):
     """The most probable symbol of each frame `(B, T)`, -1 where the mask is False."""
-    path = K.cast(K.argmax(log_probs, axis=-1), "int32")
+    path = K.cast(array.argmax(log_probs, 2), "int32")
     return path if mask is None else K.where(mask, path, -1)
 
 
@@ -135,7 +135,7 @@ def prefix_beam(log_probs, mask, blank, width):
 
     def step(carry, x):
         beams, (p, valid) = _Beams(*carry), x
-        total = K.logaddexp(beams.blank, beams.label)
+        total = _log_add(beams.blank, beams.label)
         ends = K.equal(places, beams.lengths[..., None] - 1)
         last = K.max(K.where(ends, beams.labels, -1), axis=2)  # -1 of the empty prefix
         p_last = K.take_along_axis(p, K.maximum(last, 0), axis=1)
@@ -147,10 +147,10 @@ def prefix_beam(log_probs, mask, blank, width):
         grown = K.logical_and(K.all(same, axis=3), longer)
         repeated = K.equal(last[:, :, None], last[:, None])
         sources = K.where(repeated, beams.blank[:, None], total[:, None])
-        sources = K.logsumexp(K.where(grown, sources, FORBIDDEN), axis=2)
+        sources = _log_sum(K.where(grown, sources, FORBIDDEN))
         # A prefix stays as it is, by a blank or its last label again, or is reached from its own.
         kept_blank = total + p[:, blank, None]
-        kept_label = K.where(last < 0, FORBIDDEN, K.logaddexp(beams.label, sources) + p_last)
+        kept_label = K.where(last < 0, FORBIDDEN, _log_add(beams.label, sources) + p_last)
         # Or it grows by a label, of which there is not yet such a prefix.
         new = K.where(K.equal(last[..., None], symbols), beams.blank[..., None], total[..., None])
         new = new + p[:, None]
@@ -158,7 +158,7 @@ def prefix_beam(log_probs, mask, blank, width):
         stays = K.logical_or(K.any(known, axis=1), K.equal(symbols, blank))
         new = K.where(stays, FORBIDDEN, new)
         scores = K.concatenate(
-            [K.logaddexp(kept_blank, kept_label), K.reshape(new, (batch, width * k))], axis=1
+            [_log_add(kept_blank, kept_label), K.reshape(new, (batch, width * k))], axis=1
         )
         best, choice = array.top_k(K.maximum(scores, FORBIDDEN), width)
         choice = K.cast(choice, "int32")
@@ -188,7 +188,18 @@ def prefix_beam(log_probs, mask, blank, width):
     xs = (K.swapaxes(log_probs, 0, 1), K.swapaxes(valid, 0, 1))
     carry, _ = array.scan(step, (labels, lengths, first, never), xs, like=(valid[:, 0],))
     beams = _Beams(*carry)
-    total = K.logaddexp(beams.blank, beams.label)
+    total = _log_add(beams.blank, beams.label)
     exists = total > FORBIDDEN / 2
     total = K.where(exists, total, -float("inf"))
     return K.where(exists[..., None], beams.labels, -1), total
+
+
+def _log_add(x, y):
+    """`log(exp(x) + exp(y))` of finite numbers, of operations that every runtime has."""
+    return K.maximum(x, y) + K.log(1 + K.exp(-K.abs(x - y)))
+
+
+def _log_sum(x):
+    """`log sum exp` over the last axis, of finite numbers."""
+    peak = K.max(x, axis=-1)
+    return peak + K.log(K.sum(K.exp(x - peak[..., None]), axis=-1))

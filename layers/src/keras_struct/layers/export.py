@@ -1,16 +1,13 @@
 """SavedModel export from every Keras backend."""
 
-import importlib
 import importlib.util
-import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import keras
 
 from keras_struct import ops
+from keras_struct.layers.tensorflow_process import call_in_tensorflow
 from keras_struct.layers.whole_files import whole_folder
 
 
@@ -78,7 +75,8 @@ def export_saved_model(
     return path
 
 
-def _functional(model):
+def functional(model):
+    """A Functional model with the inputs and outputs of a built `Sequential` one."""
     if isinstance(model, keras.Sequential):
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     return model
@@ -102,7 +100,7 @@ def _combine(model, endpoints):
                 "Expected endpoints made from the same `inputs` as the model. "
                 f"Received: {name}={endpoint} with inputs={endpoint.inputs}"
             )
-    models = {name: _functional(endpoint) for name, endpoint in models.items()}
+    models = {name: functional(endpoint) for name, endpoint in models.items()}
     outputs = {name: endpoint.output for name, endpoint in models.items()}
     return keras.Model(models["serve"].input, outputs, name=model.name)
 
@@ -113,7 +111,7 @@ def _write(model, names, path, verbose):
         if not getattr(model, "inputs", None):
             model.export(str(path), format="tf_saved_model", verbose=verbose)
             return
-        model = _functional(model)
+        model = functional(model)
         models = {"serve": model}
         if names:
             models = {
@@ -127,71 +125,5 @@ def _write(model, names, path, verbose):
 
 
 def _write_in_child(model, names, path, import_modules, verbose):
-    saved = path.with_name("model.keras")
-    model.save(saved)
-    request = {
-        "model": str(saved),
-        "names": names,
-        "path": str(path),
-        "import_modules": sorted({*custom_modules(model), *import_modules}),
-        "floatx": keras.config.floatx(),
-        "verbose": verbose,
-    }
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        # The parent may hold the memory of the GPU, and writing a graph needs none.
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
-    }
-    code = f"from {__name__} import _serve_request; _serve_request()"
-    child = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps(request),
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    if verbose:
-        print(child.stdout, end="")
-    if child.returncode != 0:
-        raise RuntimeError(
-            "The process that reloads the model under TensorFlow and exports it failed:\n"
-            f"{child.stderr[-5000:]}"
-        )
-
-
-def _serve_request():
-    """What the child process runs: the request comes as JSON on the standard input."""
-    request = json.load(sys.stdin)
-    for name in request["import_modules"]:
-        importlib.import_module(name)
-    keras.config.set_floatx(request["floatx"])
-    model = keras.saving.load_model(request["model"], compile=False)
-    _write(model, request["names"], pathlib.Path(request["path"]), request["verbose"])
-
-
-def custom_modules(model):
-    """Modules that register the custom objects in the configuration of a model."""
-    modules = set()
-
-    def visit(node):
-        if isinstance(node, dict):
-            registered = node.get("registered_name")
-            custom = None if registered is None else keras.saving.get_registered_object(registered)
-            if custom is not None:
-                modules.add(custom.__module__)
-            for key, value in node.items():
-                if key != "compile_config":
-                    visit(value)
-        elif isinstance(node, list | tuple):
-            for value in node:
-                visit(value)
-
-    visit(keras.saving.serialize_keras_object(model))
-    if "__main__" in modules:
-        raise ValueError(
-            "Expected the custom classes of the model in an importable module, for another "
-            "process must import them. Received: a class defined in module='__main__'"
-        )
-    return modules
+    arguments = {"names": names, "path": str(path), "verbose": verbose}
+    call_in_tensorflow(_write, model, arguments, path.parent, import_modules, verbose)

@@ -1,5 +1,7 @@
 """Array primitives on TensorFlow (see `array/__init__.py`)."""
 
+import contextlib
+import contextvars
 import weakref
 
 import tensorflow as tf
@@ -57,6 +59,20 @@ exp_or_zero = exp
 _LAYOUT = {tf.float32: (tf.int32, 127, 23), tf.float64: (tf.int64, 1023, 52)}
 
 
+_translated: contextvars.ContextVar[bool] = contextvars.ContextVar("translated", default=False)
+
+
+@contextlib.contextmanager
+def translated():
+    """Within this context, graphs have only what tf2onnx translates right (1.17): no bits are cast,
+    and loops write their outputs in order, wherever it puts them."""
+    token = _translated.set(True)
+    try:
+        yield
+    finally:
+        _translated.reset(token)
+
+
 def contiguous(x):
     return x
 
@@ -102,6 +118,9 @@ def top_k(x, k):
 
 def scan(step, carry, xs, like, reverse=False):
     """`TensorArray.unstack` once; indexing `x[t]` in the body has a quadratic gradient."""
+    if reverse and _translated.get():
+        carry, ys = scan(step, carry, tuple(x[::-1] for x in xs), like)
+        return carry, tuple(y[::-1] for y in ys)
     n = xs[0].shape[0] if xs[0].shape[0] is not None else tf.shape(xs[0])[0]
     reads = [tf.TensorArray(x.dtype, n, element_shape=x.shape[1:]).unstack(x) for x in xs]
     writes = [tf.TensorArray(y.dtype, n, element_shape=y.shape) for y in like]
@@ -137,6 +156,9 @@ def power_of_two(n):
     bits, bias, shift = _LAYOUT[n.dtype]
     low, high = tf.constant(-bias, n.dtype), tf.constant(bias, n.dtype)
     whole = tf.cast(tf.stop_gradient(tf.clip_by_value(n, low, high)), bits) + bias
+    if _translated.get():
+        powers = [0.0, *(2.0**k for k in range(1 - bias, bias + 1))]
+        return tf.gather(tf.constant(powers, n.dtype), whole)
     return tf.bitcast(tf.bitwise.left_shift(whole, tf.constant(shift, bits)), n.dtype)
 
 

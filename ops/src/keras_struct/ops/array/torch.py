@@ -75,7 +75,13 @@ def argmax(x, axis):
 
 
 def take_along_axis(x, indices, axis):
-    return torch.take_along_dim(x, indices.long(), axis)
+    if not exporting():
+        return torch.take_along_dim(x, indices.long(), axis)
+    # The former would make constants of sizes that are to stay free.
+    others = [[*y.shape[:axis], *y.shape[axis + 1 :]] for y in (x, indices)]
+    shape = torch.broadcast_shapes(*others)
+    x, indices = (y.expand(*shape[:axis], y.shape[axis], *shape[axis:]) for y in (x, indices))
+    return torch.gather(x, axis, indices.long())
 
 
 def transpose(x, axes):
