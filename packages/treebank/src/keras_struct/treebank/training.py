@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import keras
+import keras_hub
 import numpy as np
 
 from keras_struct import parsers
@@ -19,9 +20,8 @@ from keras_struct.treebank.gold_trees import KINDS
 from keras_struct.treebank.minilm import minilm_backbone, minilm_tokenizer
 from keras_struct.treebank.parser_task import ParserTask
 from keras_struct.treebank.preprocessor import LEAST_LENGTH, LEAST_WORDS, ParserPreprocessor
+from keras_struct.treebank.tree_batches import UNKNOWN_TAG, compile_parser
 
-UNKNOWN_TAG = "X"
-TAG_WEIGHT = 5.0  # of a mean over words, beside the loss of the tree of a sentence
 LONGEST = 128  # words of a sentence in training; longer ones are left out
 JITTER = 4  # subwords by which the sentences of a batch may differ for the sake of variety
 
@@ -193,11 +193,8 @@ def train(
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=learning_rate, warmup_steps=max(1, min(300, steps // 10))
     )
-    model.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0),
-        loss={"tree": losses[loss](), "tags": _TagLoss()},
-        loss_weights={"tree": 1.0, "tags": TAG_WEIGHT},
-    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0)
+    compile_parser(model, optimizer, losses[loss]())
 
     def publish(rows):
         if compact:
@@ -275,6 +272,12 @@ def freeze(backbone, layers):
             # A summary of all subwords is no part of a parser; weight decay would change it.
             layer.trainable = layer is not getattr(backbone, "pooled_dense", None)
         return
+    plain = getattr(backbone, "transformer_layers", ())
+    if not plain or not all(isinstance(x, keras_hub.layers.TransformerEncoder) for x in plain):
+        raise ValueError(
+            "Expected frozen_layers=None for a backbone whose layers read more than states and a "
+            f"mask. Received: frozen_layers={layers}, {type(backbone).__name__}"
+        )
     if not 0 <= layers <= len(backbone.transformer_layers):
         raise ValueError(
             f"Expected 0 to {len(backbone.transformer_layers)} frozen layers. "
@@ -298,8 +301,9 @@ def upper_model(parser, frozen_layers):
     if frozen_layers is None:
         token_ids = states[:, :, 0]
         segment_ids = keras.ops.zeros_like(token_ids)
-        x = backbone({"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": mask})
-        x = x["sequence_output"]
+        x = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": mask}
+        x = backbone({name: x[name] for name in backbone.input})
+        x = x["sequence_output"] if isinstance(x, dict) else x
     else:
         x = states
         for layer in backbone.transformer_layers[frozen_layers:]:
@@ -314,8 +318,8 @@ def _encode(parser, sentences, frozen_layers):
     Where nothing is frozen, its subwords instead of states.
     """
     backbone, preprocessor = parser.backbone, parser.preprocessor
-    layers = backbone.transformer_layers
     if frozen_layers is not None:
+        layers = backbone.transformer_layers
         upper = layers[frozen_layers:]
         lower = keras.Model(backbone.input, upper[0].input[0] if upper else layers[-1].output)
     sizes = [sum(map(len, preprocessor.subwords(words))) + 2 for words in sentences]
@@ -329,6 +333,7 @@ def _encode(parser, sentences, frozen_layers):
         if frozen_layers is None:
             states = arrays["token_ids"][:, :, None]
         else:
+            arrays = {name: arrays[name] for name in backbone.input}
             states = keras.ops.convert_to_numpy(lower.predict_on_batch(arrays)).astype("float16")
         for row, i in enumerate(batch):
             words = len(sentences[i])
@@ -384,13 +389,3 @@ class _Batches(keras.utils.PyDataset):
             tree[row, : len(self.targets[i])] = self.targets[i]
             tags[row, : len(self.tags[i])] = self.tags[i]
         return x, {"tree": tree, "tags": tags}
-
-
-class _TagLoss(keras.losses.Loss):
-    """Cross-entropy of the tags, for each word."""
-
-    def call(self, y_true, y_pred):
-        valid = keras.ops.cast(y_true >= 0, y_pred.dtype)
-        target = keras.ops.maximum(y_true, 0)
-        losses = keras.losses.sparse_categorical_crossentropy(target, y_pred, from_logits=True)
-        return losses * valid
