@@ -94,5 +94,35 @@ def _chains():
     return made
 
 
+def _attention(dtype, **options):
+    """Attention by transport, and its gradients."""
+    import jax
+    from jax import numpy as jnp
+
+    def run(*arrays):
+        query, key, value = (x.astype(dtype) for x in arrays)
+
+        def loss(query, key, value):
+            return jnp.sum(ops.sinkhorn_tail(query, key, value, **options).astype("float32") ** 2)
+
+        return jax.value_and_grad(loss, (0, 1, 2))(query, key, value)
+
+    return run
+
+
+def _transport():
+    def band(*arrays):
+        token = arrays[0][0, 0].astype("bfloat16")
+        nothing = ops.Dustbin(token, token)
+        return _attention("bfloat16", band_width=128, dustbin=nothing)(*arrays)
+
+    dense, long = ((4, 4096, 64),) * 3, ((2, 16384, 64),) * 3
+    return [
+        Program("sinkhorn_tail: bfloat16", dense, _attention("bfloat16")),
+        Program("sinkhorn_tail: float32", dense, _attention("float32")),
+        Program("sinkhorn_tail: band and dustbin", long, band),
+    ]
+
+
 def programs():
-    return _alignments() + _chains()
+    return _alignments() + _chains() + _transport()

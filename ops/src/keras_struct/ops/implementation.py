@@ -22,7 +22,8 @@ class Implementation:
     code looks into. Where it lies under `torch.func.vmap` is said by `batch_axis`.
     """
 
-    sweeps = ("forward", "backward", "curvature", "trace", "sample", "topk")  # of its family
+    # Of its family.
+    sweeps: tuple[str, ...] = ("forward", "backward", "curvature", "trace", "sample", "topk")
     samples = True  # whether it draws samples by the numbers of places in `recurrence.md`
     batch_axis = 0  # of every array in the tape
 

@@ -8,6 +8,9 @@ On a TPU, Mosaic compiles a kernel. `interpreted` is the same kernel for tests o
 """
 
 import copy
+import functools
+import math
+from functools import partial
 from typing import Any
 
 from keras_struct.ops.implementation import Implementation
@@ -91,14 +94,16 @@ class PallasTPU(Implementation):
             mode = None if buffers is None else pl.Buffered(buffers)
             return pl.BlockSpec(block, index, pipeline_mode=mode)
 
+        in_specs, out_specs = specs(inputs), specs(outputs)  # `run` outlives the arrays
+
         def run(*arrays):
             blocks = arrays[0].shape[0]
             return pl.pallas_call(
                 kernel,
                 name=name,
                 grid=(blocks, *grid[1:]),
-                in_specs=specs(inputs),
-                out_specs=specs(outputs),
+                in_specs=in_specs,
+                out_specs=out_specs,
                 out_shape=tuple(_result(shape, blocks, arrays) for shape, *_ in outputs),
                 scratch_shapes=[pltpu.VMEM(x.shape, x.dtype) for x in scratch],
                 compiler_params=pltpu.CompilerParams(
@@ -111,61 +116,73 @@ class PallasTPU(Implementation):
         arrays = [x for x, *_ in inputs]
         if self.interpreter not in (None, True):
             return list(run(*arrays))  # its calls back to Python cannot be divided over devices
-        return list(_by_blocks(run, [len(shape.shape) for shape, *_ in outputs])(*arrays))
+        return list(_by_blocks(run, *arrays))
 
 
-def _by_blocks(run, ranks):
-    """`run` of arrays with an axis of blocks in front, to a tuple of such arrays of these ranks, in
-    which blocks know nothing of each other: devices divide them, and `jax.vmap` makes them more."""
-    from jax import numpy as jnp
-    from jax.custom_batching import custom_vmap
-    from jax.experimental.custom_partitioning import custom_partitioning
-    from jax.sharding import NamedSharding, PartitionSpec
+def _by_blocks(run, *arrays):
+    """`run` of arrays with an axis of blocks in front, to a tuple of such arrays, in which blocks
+    know nothing of each other: devices divide them, and `jax.vmap` makes them more."""
+    import jax
 
-    def rows(mesh, arguments):
-        spec = next((x.sharding.spec for x in arguments if len(x.sharding.spec)), ())
-        return NamedSharding(mesh, PartitionSpec(*spec[:1]))
+    closed = jax.make_jaxpr(run)(*arrays)
+    return _primitive().bind(*arrays, run=run, results=tuple(closed.out_avals))
 
-    def partition(mesh, arguments, results):
-        divided = rows(mesh, arguments)
-        return mesh, run, (divided,) * len(ranks), (divided,) * len(arguments)
 
-    def infer(mesh, arguments, results):
-        return (rows(mesh, arguments),) * len(ranks)
+@functools.cache
+def _primitive():
+    """`_by_blocks` for JAX.
 
-    def call(*arrays):
-        divided = custom_partitioning(run)
-        divided.def_partition(
-            partition,
-            infer_sharding_from_operands=infer,
-            sharding_rule=_rule([x.ndim for x in arrays], ranks),
-        )
-        return divided(*arrays)
+    A Mosaic kernel cannot be divided by the compiler, and `custom_partitioning` is unknown to the
+    one for TPUs. But where a program for several devices is lowered, it is known which they are.
+    """
+    import jax
+    from jax._src import dispatch
+    from jax.extend.core import Primitive
+    from jax.interpreters import batching, mlir
 
-    mappable = custom_vmap(call)
+    blocks = Primitive("keras_struct_blocks")
+    blocks.multiple_results = True
+    blocks.def_abstract_eval(lambda *arrays, run, results: results)
+    blocks.def_impl(lambda *arrays, **options: jax.jit(partial(blocks.bind, **options))(*arrays))
 
-    @mappable.def_vmap
-    def mapped(size, which, *arrays):
-        blocks = next(x.shape[int(own)] for x, own in zip(arrays, which, strict=True))
+    def lower(context, *arrays, run, results):
+        devices = context.module_context.axis_context
+        if getattr(devices, "num_devices", 1) > 1:
+            run = _divided(run, devices, context.avals_in[0].shape[0])
+        return mlir.lower_fun(run, multiple_results=True)(context, *arrays)
+
+    def mapped(arrays, axes, *, run, results):
+        size = next(x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None)
         wide = [
-            x if own else jnp.broadcast_to(x, (size, *x.shape))
-            for x, own in zip(arrays, which, strict=True)
+            jax.numpy.broadcast_to(x, (size, *x.shape))
+            if axis is None
+            else jax.numpy.moveaxis(x, axis, 0)
+            for x, axis in zip(arrays, axes, strict=True)
         ]
-        found = _by_blocks(run, ranks)(*[x.reshape(-1, *x.shape[2:]) for x in wide])
-        results = tuple(x.reshape(size, blocks, *x.shape[1:]) for x in found)
-        return results, (True,) * len(results)
+        found = _by_blocks(run, *(x.reshape(-1, *x.shape[2:]) for x in wide))
+        return [x.reshape(size, -1, *x.shape[1:]) for x in found], [0] * len(found)
 
-    return mappable
+    mlir.register_lowering(blocks, lower)
+    dispatch.prim_requires_devices_during_lowering.add(blocks)  # so that the mesh is told
+    batching.primitive_batchers[blocks] = mapped
+    return blocks
 
 
-def _rule(arguments, results):
-    """For Shardy: all arrays share their first axis, and no other."""
-    names = iter(f"x{n}" for n in range(sum(arguments) + sum(results)))
+def _divided(run, devices, blocks):
+    """`run`, with as many axes of the devices' mesh as there are blocks for."""
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, PartitionSpec
 
-    def operands(ranks):
-        return ", ".join(" ".join(["b", *(next(names) for _ in range(n - 1))]) for n in ranks)
-
-    return f"{operands(arguments)} -> {operands(results)}"
+    mesh = devices.abstract_mesh
+    if mesh is None:
+        mesh = Mesh(np.array(devices.device_assignment), ("blocks",))
+    axes: list[str] = []
+    for name, size in mesh.shape.items():
+        if blocks % (size * math.prod(mesh.shape[x] for x in axes)) == 0:
+            axes.append(name)
+    spec = PartitionSpec(tuple(axes))
+    return jax.shard_map(run, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
 def _result(shape, blocks, arrays):

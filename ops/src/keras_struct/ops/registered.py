@@ -40,6 +40,7 @@ from keras_struct.ops.pcfg.reference import PCFGReference
 from keras_struct.ops.spanning_tree.native_cpu import SpanningTreeNative
 from keras_struct.ops.spanning_tree.portable import SpanningTreePortable
 from keras_struct.ops.spanning_tree.reference import SpanningTreeReference
+from keras_struct.ops.transport.pallas_tpu import TransportTPU
 from keras_struct.ops.transport.stored import Stored
 from keras_struct.ops.transport.tiled import Tiled
 
@@ -120,6 +121,7 @@ register_implementation(
 register_implementation("alignment", "checkpointed", Checkpointed())
 register_implementation("alignment", "reference", AlignmentReference())
 
+register_implementation("transport", "pallas_tpu", TransportTPU())
 register_implementation("transport", "stored", Stored)
 register_implementation("transport", "tiled", Tiled)
 register_implementation("pcfg", "native_cpu", PCFGNative())

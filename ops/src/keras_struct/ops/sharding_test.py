@@ -142,3 +142,30 @@ for name, make in MAKE.items():
 
 def test_derivatives_under_shard_map_with_its_checks():
     run(SHARD_MAP)
+
+
+KERNELS = """
+from keras_struct.ops import pallas_testing
+
+query = rng.normal(size=(16, 5, 4)).astype("float32")
+
+def potentials(x):
+    return ops.sinkhorn(x, x, steps=2, implementation="pallas_tpu").rows
+
+with pallas_testing.interpreted("transport", sizes=((128, 128),)):
+    wanted = jax.jit(potentials)(query)
+    grid = Mesh(np.array(jax.devices()).reshape(2, 4), ("a", "b"))
+    for sharding in (rows, NamedSharding(grid, P(("a", "b")))):
+        x = jax.device_put(query, sharding)
+        compiled = jax.jit(potentials).lower(x).compile()
+        found = {name for name in COLLECTIVES if name in compiled.as_text()}
+        assert not found, found
+        assert compiled(x).sharding.is_equivalent_to(sharding, 2)
+        np.testing.assert_allclose(compiled(x), wanted, atol=1e-5)
+    x = jax.device_put(query[:6], NamedSharding(grid, P("a")))  # the other axis is too long
+    np.testing.assert_allclose(jax.jit(potentials)(x), wanted[:6], atol=1e-5)
+"""
+
+
+def test_kernels_of_pallas_are_divided():
+    run(f"COLLECTIVES = {COLLECTIVES}\n" + KERNELS)

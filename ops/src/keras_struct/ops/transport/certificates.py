@@ -144,6 +144,7 @@ def sinkhorn_tail_bias(
         kl_weights,
         dustbin,
         implementation,
+        value,
     )
     value = values_for_keys(value, key)
     rows, columns, masses, lengths = problem.sides

@@ -23,20 +23,20 @@ class HalfSteps:
     sums: Any
     relax: tuple[float, float] = (1.0, 1.0)
 
-    def rows(self, sides, g):
-        rows, columns, masses, lengths = sides
-        sums = self.sums.log_sums(rows, columns, g, lengths)
-        return _step(self.relax[0], masses[0], sums, lengths[0])
+    def rows(self, sides, g, before):
+        """f from g; `before` is an earlier f, which the new one is near to."""
+        return self._step(0, sides, g, before)
 
-    def columns(self, sides, f):
-        rows, columns, masses, lengths = sides
-        sums = self.sums.log_sums(columns, rows, f, lengths[::-1])
-        return _step(self.relax[1], masses[1], sums, lengths[1])
+    def columns(self, sides, f, before):
+        return self._step(1, sides, f, before)
 
-
-def _step(relax, mass, sums, lengths):
-    valid = time_mask(lengths, ops.shape(sums)[1])
-    return array.where(valid, relax * (mass - sums), ops.zeros_like(sums))
+    def _step(self, side, sides, other, before):
+        *features, masses, lengths = sides
+        relax, mass = self.relax[side], masses[side]
+        near = ops.stop_gradient(mass - before / relax)
+        sums = self.sums.log_sums(side, features, other, lengths, near)
+        valid = time_mask(lengths[side], ops.shape(sums)[1])
+        return array.where(valid, relax * (mass - sums), ops.zeros_like(sums))
 
 
 def repeated(step, carry, number):

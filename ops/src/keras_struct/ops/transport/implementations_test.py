@@ -15,7 +15,8 @@ X = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
 
 def test_a_small_plan_of_all_pairs_is_stored():
     choice = Problem("sinkhorn", X, X).choice
-    assert (choice.name, choice.requested_by, choice.rejected) == ("stored", None, ())
+    assert (choice.name, choice.requested_by) == ("stored", None)
+    assert [name for name, _ in choice.rejected] == ["pallas_tpu"]
     assert choice.call.shapes == ((2, 6, 3), (2, 6, 3)) and choice.call.op == "sinkhorn"
 
 
@@ -45,7 +46,7 @@ def test_unknown_sizes_are_tiled():
 
 
 def test_a_request_is_that_one():
-    for name in ops.implementations("sinkhorn"):
+    for name in ("stored", "tiled"):
         assert Problem("sinkhorn", X, X, implementation=name).choice.name == name
         found = ops.sinkhorn_orbit(X, X, steps=2, implementation=name)
         assert np.isfinite(array(found.rows)).all()
@@ -54,7 +55,7 @@ def test_a_request_is_that_one():
         lambda name: ops.sinkhorn_tail(X, X, X, implementation=name),
         lambda name: ops.sinkhorn_tail_bias(X, X, X, X, implementation=name),
     ):
-        with pytest.raises(ValueError, match=r"among \['stored', 'tiled'\]"):
+        with pytest.raises(ValueError, match=r"among \['pallas_tpu', 'stored', 'tiled'\]"):
             call("reference")
 
 
@@ -67,9 +68,9 @@ def test_a_kernel_may_bring_one_sum_alone(monkeypatch):
         def rejects(call):
             return None if call.dtype == "float32" else "it takes float32 alone"
 
-        def log_sums(self, rows, columns, offsets, lengths):
-            calls.append(rows)
-            return super().log_sums(rows, columns, offsets, lengths)
+        def log_sums(self, *args):
+            calls.append(args)
+            return super().log_sums(*args)
 
     entries = dispatch.candidates("transport")
     monkeypatch.setitem(dispatch._registry, "transport", {**entries, "kernel": Kernel})

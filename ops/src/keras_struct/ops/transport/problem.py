@@ -51,6 +51,7 @@ class Problem:
         kl_weights=(None, None),
         dustbin=None,
         implementation=None,
+        value=None,
     ):
         query, key = as_potential("query", query), as_potential("key", key)
         check_rank("query", query, 2, "L1, D")
@@ -105,7 +106,9 @@ class Problem:
         options = {"band_width": band_width, "spokes": spokes, "relax": relax}
         call = dispatch.call_of(op, "transport", (rows, columns), options=options)
         self.choice = dispatch.choose(call, implementation)
-        self.half = HalfSteps(self.choice.implementation(Support(band_width, spokes)), relax)
+        half = _in_bfloat16(query, key, value, dustbin)
+        sums = self.choice.implementation(Support(band_width, spokes), half)
+        self.half = HalfSteps(sums, relax)
         self.sides = rows, columns, tuple(log_masses), tuple(counts)
 
     def values(self, value):
@@ -204,6 +207,16 @@ def check_rounding(rows, columns, checks):
 
     product = ops.stop_gradient(norms[0] * norms[1])
     checks.add((product,), (product,), check)
+
+
+def _in_bfloat16(query, key, value, dustbin):
+    """Whether all features, and values where there are any, are in bfloat16."""
+    arrays = [query, key, value, *(dustbin[:3] if dustbin is not None else ())]
+    return all(
+        keras.backend.standardize_dtype(getattr(x, "dtype", "float32")) == "bfloat16"
+        for x in arrays
+        if x is not None
+    )
 
 
 def values_for_keys(value, key):

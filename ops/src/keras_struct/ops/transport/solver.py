@@ -35,11 +35,11 @@ class Solver:
             f, g = f * factor, g * factor
         return f, g
 
-    def step(self, sides, g):
+    def step(self, sides, f, g):
         """g that the step starts from, and f and g after it."""
         g = self._centred(sides[3], g)
-        f = self.half.rows(sides, g)
-        return g, f, self.half.columns(sides, f)
+        f = self.half.rows(sides, g, f)
+        return g, f, self.half.columns(sides, f, g)
 
     def _centred(self, lengths, g):
         """The plan stays if a number moves from g to f: both stay small when L1 != L2."""
@@ -55,11 +55,11 @@ class Solver:
         sides = rows, columns, masses, lengths
 
         def step(carry, x):
-            found = self.step(sides, carry[0])
-            return (found[2],), found
+            found = self.step(sides, *carry)
+            return found[1:], found
 
         times = ops.arange(self.steps, dtype="int32")
-        return array.scan(step, (g,), (times,), (g, f, g))[1]
+        return array.scan(step, (f, g), (times,), (g, f, g))[1]
 
     def vjp(self, rows, columns, masses, lengths, df, dg):
         """Cotangents of rows and columns, for those of f and g after `steps` steps.
@@ -96,10 +96,10 @@ class Solver:
         """Potentials and residual."""
         f, g = self.solve(rows, columns, masses, lengths)
         # The sum of a row of the plan, over what the next step wants it to be.
-        drift = (f - self.half.rows((rows, columns, masses, lengths), g)) / self.half.relax[0]
+        drift = (f - self.half.rows((rows, columns, masses, lengths), g, f)) / self.half.relax[0]
         return f, g, array.max(ops.abs(array.exp(drift) - 1.0), 1)
 
 
 def plain_steps(solver, sides, start, number):
     """f and g after a number of steps in logarithms."""
-    return repeated(lambda carry: solver.step(sides, carry[1])[1:], start, number)
+    return repeated(lambda carry: solver.step(sides, *carry)[1:], start, number)

@@ -34,8 +34,8 @@ class Tail:
         sides = rows, columns, masses, (n1, n2)
         fs, gs = [f], [g]
         for _ in range(self.steps):
-            fs.append(self.half.rows(sides, gs[-1]))
-            gs.append(self.half.columns(sides, fs[-1]))
+            fs.append(self.half.rows(sides, gs[-1], fs[-1]))
+            gs.append(self.half.columns(sides, fs[-1], gs[-1]))
         return fs, gs
 
     def output(self, inputs, context):

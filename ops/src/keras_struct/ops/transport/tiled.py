@@ -17,9 +17,11 @@ class Tiled:
 
     Attributes:
         support: `Support`, which pairs exist.
+        half: Whether all features (before rows are scaled) and values were given in bfloat16.
     """
 
     support: tiles.Support
+    half: bool = False
     sweeps: ClassVar = ()  # none of those of `Implementation`
 
     @staticmethod
@@ -32,9 +34,19 @@ class Tiled:
         """None, or why it takes this call on request only."""
         return None
 
-    def log_sums(self, rows, columns, offsets, lengths):
-        """`log sum_j exp(rows_i . columns_j + offsets_j)` (B, L1), 0 for a row without any pair."""
-        return tiles.log_sums(self.support, rows, columns, offsets, lengths)
+    def log_sums(self, side, features, offsets, lengths, near):
+        """`log sum_j exp(rows_i . columns_j + offsets_j)` (B, L1), 0 for a row without any pair.
+
+        Args:
+            side: 0; or 1 for sums over the rows, (B, L2).
+            features: Of the rows and of the columns.
+            offsets: (B, L2), or (B, L1) for side 1.
+            lengths: Of both sides.
+            near: Numbers that the sums are near to, when steps are near to their end.
+        """
+        ours, theirs = features[side], features[1 - side]
+        back = lengths if side == 0 else lengths[::-1]
+        return tiles.log_sums(self.support, ours, theirs, offsets, back)
 
     def plan(self, rows, columns, potentials, lengths):
         """`P_ij = exp(rows_i . columns_j + f_i + g_j)`, to be multiplied: see `TiledPlan`."""
