@@ -31,7 +31,7 @@ from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.gap_penalties import GapPenalties
 from keras_struct.layers.label_error_rate import LabelErrorRate
 from keras_struct.layers.onnx_export import export_onnx
-from keras_struct.layers.packed import Header, header, pack, unpack
+from keras_struct.layers.packed import Header, header, pack, pack_potentials, unpack
 from keras_struct.layers.potentials import AlignmentPotentials, ChainPotentials, TreePotentials
 from keras_struct.layers.segments import segments_to_spans, spans_to_segments
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
@@ -101,6 +101,7 @@ __all__ = [
     "lengths_from_mask",
     "mask_from_lengths",
     "pack",
+    "pack_potentials",
     "segments_to_spans",
     "spans_to_segments",
     "tag_constraints",

@@ -132,6 +132,20 @@ def pack(potentials):
     return packed
 
 
+def pack_potentials(scores, transitions, start=None, end=None, lengths=None, mask=None):
+    """`pack` of the `ChainPotentials` of these arguments, for a model that scores tags itself.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_struct.layers import StructuredNLL, pack_potentials
+    >>> packed = pack_potentials(np.zeros((1, 4, 2), "float32"), np.zeros((2, 2), "float32"))
+    >>> round(float(StructuredNLL()(np.array([[0, 1, 1, 0]]), packed)), 4)  # log of 2^4 sequences
+    2.7726
+    """
+    return pack(ChainPotentials(scores, transitions, start, end, lengths, mask))
+
+
 def unpack(packed, kind=None):
     """The potentials in a packed tensor.
 
