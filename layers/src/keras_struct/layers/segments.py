@@ -6,6 +6,8 @@ Elsewhere, and in the padding, they are -1. This is the event of `ops.semi_marko
 import numpy as np
 from keras import ops as K
 
+from keras_struct.ops import array
+
 
 def spans_to_segments(spans, n, labels, outside="O"):
     """Target of a `SemiMarkovCRF`: the segments of one sequence from its labelled spans.
@@ -66,14 +68,14 @@ def last_start(starts):
     n = K.shape(starts)[1]
     positions = K.where(starts, K.arange(n, dtype="int32"), n)
     count = K.cumsum(K.cast(starts, "int32"), axis=1)
-    return K.take_along_axis(K.sort(positions, axis=1), K.maximum(count - 1, 0), axis=1)
+    return array.take_along_axis(K.sort(positions, axis=1), K.maximum(count - 1, 0), 1)
 
 
 def token_labels(segments, valid):
     """Label of each token `(B, N)`, -1 in the padding, from segments `(B, N, 2)`."""
     start = last_start(K.logical_and(valid, segments[..., 1] > 0))
     start = K.minimum(start, K.shape(segments)[1] - 1)
-    return K.where(valid, K.take_along_axis(segments[..., 0], start, axis=1), -1)
+    return K.where(valid, array.take_along_axis(segments[..., 0], start, 1), -1)
 
 
 def token_marginals(marginals):

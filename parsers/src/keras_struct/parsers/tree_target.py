@@ -12,6 +12,7 @@ from keras import ops as K
 
 from keras_struct.layers.potentials import positions_of
 from keras_struct.layers.targets import check_numbers, check_shape
+from keras_struct.ops import array
 
 
 def read_tree(tree, potentials, weight=None):
@@ -113,6 +114,6 @@ def _spans_of(event, valid):
     exists = keys < n * n
     keys = K.where(exists, keys, 0)
     starts, ends = keys // n, n - 1 - keys % n
-    labels = K.take_along_axis(K.reshape(event, (batch, n * n)), starts * n + ends, axis=1)
+    labels = array.take_along_axis(K.reshape(event, (batch, n * n)), starts * n + ends, 1)
     spans = K.stack([starts, ends + 1, labels], axis=-1)
     return K.where(K.expand_dims(exists, -1), spans, -1)

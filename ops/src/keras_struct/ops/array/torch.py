@@ -115,6 +115,8 @@ def pad(x, widths, fill):
 
 
 def put_row(table, index, row):
+    if exporting():
+        return table.index_copy(1, _as_index(index, table), row[:, None])
     if torch.is_grad_enabled():
         table = table.clone()
     table[:, index] = row
@@ -122,7 +124,14 @@ def put_row(table, index, row):
 
 
 def get_row(table, index):
+    if exporting():
+        return table.index_select(1, _as_index(index, table))[:, 0]
     return table[:, index]
+
+
+def _as_index(index, table):
+    """One index (1,), which an exported program must not read as a number."""
+    return torch.as_tensor(index, device=table.device).reshape(1).long()
 
 
 def power_of_two(n):

@@ -287,6 +287,4 @@ def _time_major(x):
 
 
 def _at_last(x, lengths):
-    last = ops.maximum(lengths - 1, 0)
-    index = ops.reshape(last, (-1,) + (1,) * (len(x.shape) - 1))
-    return ops.take_along_axis(x, index, axis=1)[:, 0]
+    return array.take_rows(x, ops.maximum(lengths - 1, 0)[:, None], 1)[:, 0]
