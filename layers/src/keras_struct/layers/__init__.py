@@ -43,7 +43,13 @@ from keras_struct.layers.span_f1 import SpanF1
 from keras_struct.layers.structured_attention import StructuredAttention
 from keras_struct.layers.structured_decoder import StructuredDecoder
 from keras_struct.layers.structured_nll import StructuredNLL
-from keras_struct.layers.tag_scheme import TagConstraints, tag_constraints, tag_spans
+from keras_struct.layers.tag_scheme import (
+    TagConstraints,
+    convert_tags,
+    spans_to_tags,
+    tag_constraints,
+    tag_spans,
+)
 from keras_struct.layers.transport_map import SinkhornMap
 from keras_struct.layers.tree_map import CKYMap, EisnerMap, SpanningTreeMap, TreeMap
 from keras_struct.layers.viterbi_accuracy import ViterbiAccuracy, ViterbiSequenceAccuracy
@@ -94,6 +100,7 @@ __all__ = [
     "ViterbiAccuracy",
     "ViterbiSequenceAccuracy",
     "check_layer",
+    "convert_tags",
     "decoding_model",
     "export_onnx",
     "export_saved_model",
@@ -104,6 +111,7 @@ __all__ = [
     "pack_potentials",
     "segments_to_spans",
     "spans_to_segments",
+    "spans_to_tags",
     "tag_constraints",
     "tag_spans",
     "unpack",

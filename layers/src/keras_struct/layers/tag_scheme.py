@@ -7,7 +7,17 @@ import numpy as np
 
 # What each letter of the other schemes is called in BIOES.
 _LETTERS = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "O": "O"}
-_SCHEMES = {"BIO": "BIO", "IOB2": "BIO", "BIOES": "BIOES", "BILOU": "BIOES", "BMES": "BIOES"}
+# The letters, in BIOES, that a scheme has.
+_SCHEMES = {
+    "BIO": "BIO",
+    "IOB2": "BIO",
+    "IOB1": "BIO",
+    "BIOES": "BIOES",
+    "BILOU": "BIOES",
+    "BMES": "BIOES",
+}
+# What a scheme calls them itself.
+_OWN = {"BILOU": {"E": "L", "S": "U"}, "BMES": {"I": "M"}}
 
 
 class TagConstraints(NamedTuple):
@@ -32,6 +42,8 @@ def tag_constraints(labels, scheme="BIO"):
             segmentation, `["B", "I"]`.
         scheme: `"BIO"` (the same as `"IOB2"`): a span is `B I I ...`. `"BIOES"` (the same as
             `"BILOU"` and `"BMES"` with their own letters): a span is `B I ... E`, or `S` alone.
+            `"IOB1"`: a span is `I I ...`, and begins with `B` where one of its type ends just
+            before it, only there.
 
     Returns:
         `TagConstraints`.
@@ -42,10 +54,8 @@ def tag_constraints(labels, scheme="BIO"):
     >>> tag_constraints(["O", "B-PER", "I-PER"]).transitions.astype(int).tolist()
     [[1, 1, 0], [1, 1, 1], [1, 1, 1]]
     """
-    if scheme not in _SCHEMES:
-        raise ValueError(f"Expected a scheme among {list(_SCHEMES)}. Received: scheme={scheme!r}")
+    letters = _letters(scheme)
     tags = [parse_tag(label) for label in labels]
-    letters = _SCHEMES[scheme]
     for label, (letter, _) in zip(labels, tags, strict=True):
         if letter not in letters:
             raise ValueError(f"Expected tags of the scheme {scheme}. Received: label={label!r}")
@@ -55,9 +65,19 @@ def tag_constraints(labels, scheme="BIO"):
     continues = np.array([letter in "IE" for letter, _ in tags])
     kinds = np.array([kind for _, kind in tags])
     same = kinds[:, None] == kinds[None, :]
+    if scheme == "IOB1":
+        begins = np.array([letter == "B" for letter, _ in tags])
+        allowed = ~begins[None, :] | (opens[:, None] & same)
+        return TagConstraints(allowed, ~begins, np.ones_like(begins))
     go_on = opens[:, None] & continues[None, :] & same
     outside = np.ones_like(opens) if single else ~opens
     return TagConstraints(go_on | (outside[:, None] & ~continues[None, :]), ~continues, outside)
+
+
+def _letters(scheme):
+    if scheme not in _SCHEMES:
+        raise ValueError(f"Expected a scheme among {list(_SCHEMES)}. Received: scheme={scheme!r}")
+    return _SCHEMES[scheme]
 
 
 def parse_tag(label):
@@ -103,12 +123,12 @@ def span_tables(labels):
     return SpanTables(boundary & inside[None, :], boundary & inside[:, None], types, names)
 
 
-def tag_spans(tags, labels):
-    """Labelled spans in one sequence of tags.
+def tag_spans(tags, labels=None):
+    """Labelled spans in one sequence of tags, of whatever scheme.
 
     Args:
-        tags: Integers `(N,)`; negative ones are padding.
-        labels: Names of the tags.
+        tags: Integers `(N,)`, where negative ones are padding; or names.
+        labels: Names of the tags, for integers.
 
     Returns:
         List of `(start, end, type)`, the end exclusive.
@@ -118,7 +138,12 @@ def tag_spans(tags, labels):
     >>> from keras_struct.layers import tag_spans
     >>> tag_spans([1, 2, 0, 1, -1], ["O", "B-PER", "I-PER"])
     [(0, 2, 'PER'), (3, 4, 'PER')]
+    >>> tag_spans(["U-PER", "O", "B-LOC", "L-LOC"])
+    [(0, 1, 'PER'), (2, 4, 'LOC')]
     """
+    if labels is None:
+        labels = list(dict.fromkeys(tags))
+        tags = [labels.index(tag) for tag in tags]
     tables = span_tables(labels)
     outside = len(labels)
     tags = [int(tag) if tag >= 0 else outside for tag in tags]
@@ -131,3 +156,74 @@ def tag_spans(tags, labels):
         if tables.starts[before, tag]:
             start = position
     return spans
+
+
+def spans_to_tags(spans, n, scheme="BIO", labels=None):
+    """The tags of one sequence that mark labelled spans; the reverse of `tag_spans`.
+
+    Args:
+        spans: List of `(start, end, type)`, the end exclusive, which do not overlap.
+        n: Length of the sequence.
+        scheme: See `tag_constraints`, with the letters of the scheme itself.
+        labels: Names of the tags, to get integers.
+
+    Returns:
+        List of n names, or with `labels` NumPy array `(n,)`, int32.
+
+    Raises:
+        ValueError: If spans overlap or lie outside, or a tag is none of `labels`.
+
+    Example:
+
+    >>> from keras_struct.layers import spans_to_tags
+    >>> spans_to_tags([(0, 2, "PER"), (2, 3, "PER")], 4, "IOB1")
+    ['I-PER', 'I-PER', 'B-PER', 'O']
+    >>> spans_to_tags([(0, 2, "PER"), (2, 3, "PER")], 4, "BILOU")
+    ['B-PER', 'L-PER', 'U-PER', 'O']
+    >>> spans_to_tags([(1, 3, "")], 3, "BIO", ["O", "B", "I"]).tolist()
+    [0, 1, 2]
+    """
+    whole = "E" in _letters(scheme)
+    tags = ["O"] * n
+    covered = np.zeros(n + 1, bool)
+    before = None
+    for start, end, kind in sorted(spans):
+        if not 0 <= start < end <= n or covered[start:end].any():
+            raise ValueError(
+                f"Expected spans within 0 and {n} that do not overlap. Received: spans={spans}"
+            )
+        covered[start:end] = True
+        letters = ["I"] * (end - start)
+        if scheme != "IOB1" or before == (start, kind):
+            letters[0] = "B"
+        if whole:
+            letters[-1] = "E" if end - start > 1 else "S"
+        own = [_OWN.get(scheme, {}).get(letter, letter) for letter in letters]
+        tags[start:end] = [f"{letter}-{kind}" if kind else letter for letter in own]
+        before = end, kind
+    if labels is None:
+        return tags
+    unknown = sorted({*tags} - {*labels})
+    if unknown:
+        raise ValueError(f"Expected labels with the tags {unknown}. Received: labels={labels}")
+    return np.array([labels.index(tag) for tag in tags], "int32")
+
+
+def convert_tags(tags, scheme):
+    """The tags of one sequence in another scheme.
+
+    Args:
+        tags: Names of the tags, in any scheme. Tags that break their scheme mark spans all the
+            same, by the rules of `tag_spans`.
+        scheme: The scheme to convert to, see `tag_constraints`.
+
+    Returns:
+        List of as many names.
+
+    Example:
+
+    >>> from keras_struct.layers import convert_tags
+    >>> convert_tags(["I-PER", "I-PER", "B-PER", "O", "I-LOC"], "BIOES")
+    ['B-PER', 'E-PER', 'S-PER', 'O', 'S-LOC']
+    """
+    return spans_to_tags(tag_spans(tags), len(tags), scheme)
