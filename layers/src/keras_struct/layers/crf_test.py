@@ -1,6 +1,7 @@
 """The CRF head: exact against enumeration, and what broke older CRF layers, by name."""
 
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -295,6 +296,19 @@ def test_decoding_model_keeps_the_structure_of_the_outputs():
         decoding_model(keras.Model(x, outputs["other"]))
     with pytest.raises(ValueError, match="Expected a Keras model"):
         decoding_model(CRF(3))
+
+
+def test_a_padding_mask_that_is_not_passed_is_told():
+    """As in KerasHub, whose backbones take it as an input."""
+    x, mask = keras.Input((None, 4)), keras.Input((None,), dtype="bool", name="padding_mask")
+    states = keras.layers.MultiHeadAttention(1, 2)(x, x, attention_mask=mask[:, None])
+    with pytest.warns(UserWarning, match="input 'padding_mask': without it padding counts"):
+        CRF(3)(states)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CRF(3)(AttachMask()([states, mask]))
+        CRF(3)(states, mask=mask)
+        CRF(3)(keras.layers.Dense(2)(x))
 
 
 @keras.saving.register_keras_serializable("crf_test")
