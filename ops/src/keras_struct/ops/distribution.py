@@ -54,6 +54,10 @@ class _Once:
             vars(instance)[self.name] = value, arrays, array.scope(arrays)
         return value
 
+    def keep(self, instance, value):
+        """Let a value be known."""
+        vars(instance)[self.name] = value, (), None
+
 
 class Distribution:
     """A log-linear distribution over the objects of a structure, at one temperature.
@@ -67,6 +71,7 @@ class Distribution:
     score, `marginals` its indicator, `entropy` 0.
     """
 
+    _choice: Any = None  # before it is made
     _static: Any = None  # if JAX made this one from leaves: what it was (see `autodiff/pytree.py`)
 
     def __init__(self, structure, temperature=1.0, implementation=None):
@@ -101,6 +106,9 @@ class Distribution:
     def _problem(self):
         if self._static is not None:
             self._static.check(self)
+        return autodiff.whole(self, "_prepared")
+
+    def _prepared(self):
         return self.structure.problem(None if self._hard else self.temperature)
 
     @functools.cached_property
@@ -111,6 +119,11 @@ class Distribution:
     def _soft(self):
         """The log-partition, a pair whose sum is exact, and the tape."""
         return autodiff.forward(self._sweeps, self._problem, "logsumexp")
+
+    @_Once
+    def _pair(self):
+        """The log-partition as a pair (B,) whose sum is exact."""
+        return self._soft[0]
 
     @_Once
     def _max(self):
@@ -131,6 +144,9 @@ class Distribution:
         """Compact best event, flat batch."""
         (best, _), tape = self._max
         event = autodiff.run(self._sweeps, "trace", autodiff.constant(self._problem), tape)
+        return autodiff.whole(self, "_possible", best, event)
+
+    def _possible(self, best, event):
         return _keep(best > INFEASIBLE, event)
 
     @_Once
@@ -151,7 +167,10 @@ class Distribution:
             (...,) float32 or float64; minus infinity (costs: plus infinity) where no structure
             exists.
         """
-        value = self._finite(self._log_partition, lambda x: self._times_temperature(x))
+        return autodiff.whole(self, "_value", keep=("_log_partition",))
+
+    def _value(self):
+        value = self._finite(self._log_partition, self._times_temperature)
         return self._restore(-value if self.structure.costs else value)
 
     def log_partition(self):
@@ -169,14 +188,14 @@ class Distribution:
             Tensor in the shape in which the potential was given, per example where the batch
             shared it; values in [0, 1] (counts where one potential serves many parts).
         """
-        named = self._named(self._marginals)
+        named = autodiff.whole(self, "_all_as_given", self._marginals)
         if name == "all":
-            return {key: self._as_given(x) for key, x in named.items()}
+            return named
         if name is None:
             name = next(iter(self.structure.potentials))
         if name not in named:
             raise ValueError(f"Expected a potential among {list(named)}. Received: name={name!r}")
-        return self._as_given(named[name])
+        return named[name]
 
     def jacobian(self, name, of=None):
         """Derivative of the marginals with respect to a parameter, as a map.
@@ -227,7 +246,7 @@ class Distribution:
 
     def argmax(self):
         """The best structure, as an event (see the structure's docstring); one of them at ties."""
-        return self._restore(self._as_given_event(self._best))
+        return autodiff.whole(self, "_restored_event", self._best)
 
     def sample(self, seed, n=None):
         """Exact, independent samples, the same from every implementation.
@@ -250,8 +269,11 @@ class Distribution:
         (high, _), tape = self._soft
         noise = autodiff.run(Noise, "of", key, high, static=(count,))
         events = autodiff.run(self._sweeps, "sample", autodiff.constant(self._problem), tape, noise)
-        events = self._as_given_event(_keep(high > INFEASIBLE, events, 1), 1)
-        return self._restore(events[0]) if n is None else self._restore(events, prefix=1)
+        events = autodiff.whole(self, "_drawn", high, events)
+        return events[0] if n is None else events
+
+    def _drawn(self, high, events):
+        return self._restored_event(_keep(high > INFEASIBLE, events, 1), 1)
 
     def topk(self, k):
         """The k best structures with their scores (differentiable).
@@ -266,16 +288,21 @@ class Distribution:
             raise ValueError(f"Expected a positive integer. Received: k={k}")
         problem = autodiff.constant(self._problem)
         events, exists = autodiff.run(self._sweeps, "topk", problem, static=(k,))
-        scores = self._score(events, k)
+        return TopK(*autodiff.whole(self, "_ranked", events, exists, keep=("_problem",)))
+
+    def _ranked(self, events, exists):
+        scores = self._score(events, events.shape[0])
         scores = array.where(exists, scores, ops.full_like(scores, 2 * INFEASIBLE))
         scores = self._finite(scores, self._times_temperature)
         if self.structure.costs:
             scores = -scores
-        events = self._as_given_event(_keep(exists, events, 1), 1)
-        return TopK(self._restore(scores, prefix=1), self._restore(events, prefix=1))
+        return self._restore(scores, prefix=1), self._restored_event(_keep(exists, events, 1), 1)
 
     def score(self, event):
         """`<theta, phi(Y)>` of events: (...,) for (..., event axes), (n, ...) for (n, ...)."""
+        return autodiff.whole(self, "_score_of", _as_event(event), keep=("_problem",))
+
+    def _score_of(self, event):
         event, count = self._flat_event(event)
         score = self._finite(self._score(event, count), self._times_temperature)
         score = -score if self.structure.costs else score
@@ -292,6 +319,10 @@ class Distribution:
             (...,) or (n, ...), at most 0; minus infinity for an impossible event.
         """
         self._soft_only("log_prob")
+        known = "_problem", "_pair", "_log_partition"
+        return autodiff.whole(self, "_log_prob", _as_event(event), keep=known)
+
+    def _log_prob(self, event):
         event, count = self._flat_event(event)
         score, log_partition = self._score(event, count), self._log_partition
         possible = ops.logical_and(score > INFEASIBLE, log_partition > INFEASIBLE)
@@ -324,7 +355,7 @@ class Distribution:
         self._same_kind("log_prob_of", allowed)
         some, everything = allowed._log_partition, self._log_partition
         possible = ops.logical_and(some > INFEASIBLE, everything > INFEASIBLE)
-        terms = [*allowed._soft[0], *(-x for x in self._soft[0])]
+        terms = [*allowed._pair, *(-x for x in self._pair)]
         exact = cancelling_sum(ops.stack(terms, axis=1), 1)
         return self._restore(_log_share(exact, some, everything, possible))
 
@@ -332,6 +363,10 @@ class Distribution:
         """Entropy in nats, (...,); 0 where there is one structure or none."""
         if self._hard:
             return self._restore(ops.zeros_like(self._log_partition))
+        known = "_problem", "_pair", "_log_partition", "_marginals"
+        return autodiff.whole(self, "_entropy", keep=known)
+
+    def _entropy(self):
         return self._restore(self._log_loss(self._marginals))
 
     def cross_entropy(self, other):
@@ -364,11 +399,29 @@ class Distribution:
         Args:
             event: Integer tensor (..., event axes); None for the best structure.
         """
-        event = self._best if event is None else self._flat_event(event)[0]
-        named = self._named(self.structure.parts(event, self.structure.context))
-        return {key: self._as_given(x) for key, x in named.items()}
+        if event is None:
+            return autodiff.whole(self, "_parts", self._best)
+        return autodiff.whole(self, "_parts_of", _as_event(event))
+
+    def _parts_of(self, event):
+        return self._parts(self._flat_event(event)[0])
+
+    def _parts(self, event):
+        return self._all_as_given(self.structure.parts(event, self.structure.context))
 
     # Details ---------------------------------------------------------------------------------
+
+    def known(self, values):
+        """This distribution, knowing some of its lazy attributes, by name."""
+        for name, value in values.items():
+            vars(Distribution)[name].keep(self, value)
+        return self
+
+    def _all_as_given(self, canonical):
+        return {key: self._as_given(x) for key, x in self._named(canonical).items()}
+
+    def _restored_event(self, event, prefix=0):
+        return self._restore(self._as_given_event(event, prefix), prefix)
 
     def _named(self, canonical):
         """Named marginals, every position where it was given."""
@@ -424,7 +477,7 @@ class Distribution:
         Both are large sums that cancel: the sum of all terms and of the exact pair does not lose
         what is left of them.
         """
-        ends = [-x[:, None] for x in self._soft[0]]
+        ends = [-x[:, None] for x in self._pair]
         if len(products.shape) == 3:
             ends = [ops.broadcast_to(x[None], (*ops.shape(products)[:2], 1)) for x in ends]
         return cancelling_sum(ops.concatenate([products, *ends], axis=-1), len(products.shape) - 1)
@@ -462,7 +515,6 @@ class Distribution:
 
     def _flat_event(self, event):
         """Flat event and the number of events per example (None: no such axis)."""
-        event = ops.cast(ops.convert_to_tensor(event), "int32")
         batch_rank = len(self.structure.batch_shape)
         extra = len(event.shape) - batch_rank - self.structure.event_rank
         if extra not in (0, 1):
@@ -514,6 +566,10 @@ class Distribution:
     def _soft_only(self, readout):
         if self._hard:
             raise ValueError(f"Expected temperature > 0 for {readout}. Received: temperature=0")
+
+
+def _as_event(event):
+    return ops.cast(ops.convert_to_tensor(event), "int32")
 
 
 def _log_share(exact, part, whole, possible):

@@ -9,6 +9,8 @@ Each framework module defines these functions. `sweeps` is hashable (`implementa
   curvature sweep;
 - `run(sweeps, name, *args, static=())` -> `sweeps.name(*args, *static)` without derivative,
   compiled where calls outside of a compiled function would be slow; `static` is hashable;
+- `whole(d, name, *args, keep=())` -> `d.name(*args)` of a distribution, with derivatives, as one
+  program where each operation would be compiled alone; `keep` names lazy attributes that it uses;
 - `constant(problem)` -> the problem with potentials cut off from autodiff;
 - `compiled(sweep, name, *args)` -> `sweep.name(*args)` with derivatives, which are autodiff's;
 - `explicit(sweep, inputs, context)` -> `sweep.output(inputs, context)`, whose gradient is

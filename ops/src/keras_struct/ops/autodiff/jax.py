@@ -19,7 +19,7 @@ from jax import numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value"]
+__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value", "whole"]
 
 
 def run(sweeps, name, *args, static=()):
@@ -36,6 +36,15 @@ def _compiled(sweeps, name, static, *args):
 
 def compiled(sweep, name, *args):
     return _compiled(sweep, name, (), *args)
+
+
+def whole(d, name, *args, keep=()):
+    return _whole(name, d, {key: getattr(d, key) for key in keep}, *args)
+
+
+@partial(jax.jit, static_argnums=0)
+def _whole(name, d, known, *args):
+    return getattr(d.known(known), name)(*args)
 
 
 def constant(problem):

@@ -1,10 +1,14 @@
 """NumPy has no gradients: the sweeps as they are."""
 
-__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value"]
+__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value", "whole"]
 
 
 def run(sweeps, name, *args, static=()):
     return getattr(sweeps, name)(*args, *static)
+
+
+def whole(d, name, *args, keep=()):
+    return getattr(d, name)(*args)
 
 
 def constant(problem):

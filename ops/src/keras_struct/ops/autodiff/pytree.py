@@ -20,13 +20,14 @@ class _Static:
     Attributes:
         kind: Class of its structure.
         tree: The attributes of the structure and the temperature, as a hashable tree.
-        implementation: (family, name): what matters of the choice for a result.
+        implementation: (family, name), what matters of the choice for a result; None before there
+            is one.
         choice: The choice, whose reasons differ between eager and traced calls.
     """
 
     kind: type
     tree: tuple
-    implementation: tuple
+    implementation: tuple | None
     choice: Any = dataclasses.field(compare=False)
 
     def leaves(self, d):
@@ -52,8 +53,10 @@ def register(distribution):
     def flatten(d):
         static = d._static
         if static is None:
-            used = (d.choice.call.family, d.choice.name)
-            static = _Static(type(d.structure), _tree(_parts(d)), used, d.choice)
+            choice = d.choice
+            used = None if choice is None else (choice.call.family, choice.name)
+            static = _Static(type(d.structure), _tree(_parts(d)), used, choice)
+            d._static = None if choice is None else static
         return static.leaves(d), static
 
     def unflatten(static, leaves):

@@ -12,12 +12,16 @@ from tensorflow.autograph.experimental import do_not_convert
 
 from keras_struct.ops.numerics import reduce_to, scale_rows
 
-__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value"]
+__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value", "whole"]
 
 
 @do_not_convert
 def run(sweeps, name, *args, static=()):
     return getattr(sweeps, name)(*args, *static)
+
+
+def whole(d, name, *args, keep=()):
+    return getattr(d, name)(*args)
 
 
 def constant(problem):

@@ -13,12 +13,16 @@ from torch.autograd import forward_ad
 from keras_struct.ops.autodiff import torch_operator
 from keras_struct.ops.numerics import per_example, reduce_to, scale_rows
 
-__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value"]
+__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value", "whole"]
 
 
 @torch.no_grad()
 def run(sweeps, name, *args, static=()):
     return torch_operator.sweep(sweeps, name, args, static)
+
+
+def whole(d, name, *args, keep=()):
+    return getattr(d, name)(*args)
 
 
 def constant(problem):
