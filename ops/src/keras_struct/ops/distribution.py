@@ -188,7 +188,7 @@ class Distribution:
             Tensor in the shape in which the potential was given, per example where the batch
             shared it; values in [0, 1] (counts where one potential serves many parts).
         """
-        named = autodiff.whole(self, "_all_as_given", self._marginals)
+        named = self._by_name(autodiff.whole(self, "_all_as_given", self._marginals))
         if name == "all":
             return named
         if name is None:
@@ -400,8 +400,8 @@ class Distribution:
             event: Integer tensor (..., event axes); None for the best structure.
         """
         if event is None:
-            return autodiff.whole(self, "_parts", self._best)
-        return autodiff.whole(self, "_parts_of", _as_event(event))
+            return self._by_name(autodiff.whole(self, "_parts", self._best))
+        return self._by_name(autodiff.whole(self, "_parts_of", _as_event(event)))
 
     def _parts_of(self, event):
         return self._parts(self._flat_event(event)[0])
@@ -418,7 +418,12 @@ class Distribution:
         return self
 
     def _all_as_given(self, canonical):
-        return {key: self._as_given(x) for key, x in self._named(canonical).items()}
+        """One array for each potential, in their order, which JAX would not keep in a dict."""
+        named = self._named(canonical)
+        return tuple(self._as_given(named[name]) for name in self.structure.potentials)
+
+    def _by_name(self, arrays):
+        return dict(zip(self.structure.potentials, arrays, strict=True))
 
     def _restored_event(self, event, prefix=0):
         return self._restore(self._as_given_event(event, prefix), prefix)
