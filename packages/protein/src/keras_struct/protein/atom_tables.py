@@ -58,6 +58,8 @@ def _is_number(text):
 
 
 def _check_model(model, count):
+    if count == 0:
+        raise Unfit("Expected a readable file with atoms")
     if not 1 <= model <= count:
         raise Unfit(f"Expected a model from 1 to {count}, not model={model}")
 
