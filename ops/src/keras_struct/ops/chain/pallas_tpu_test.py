@@ -69,7 +69,7 @@ ACROSS_TILES = {
         lengths=LENGTHS,
     ),
     "linear_chain_each": _case(
-        ops.linear_chain, {"unary": (4, 9, 9), "transitions": (4, 9, 9)}, lengths=LENGTHS
+        ops.linear_chain, {"unary": (4, 9, 17), "transitions": (4, 17, 17)}, lengths=LENGTHS
     ),
     "linear_chain_over_time": _case(
         ops.linear_chain, {"unary": (4, 9, 3), "transitions": (4, 8, 3, 3)}, lengths=LENGTHS

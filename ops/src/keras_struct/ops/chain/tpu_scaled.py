@@ -63,7 +63,7 @@ def run(tile):
         x.a[t] = jnp.exp((high - best) + low)
         x.offsets[t, pl.ds(BEST, 1), :] = best
 
-    tile.loop(centre)
+    over(plan.times, lambda t, _: centre(t), size=at_once(plan.rows))
     high, low = (x.g[n, 0] for n in range(2))
     high, error = two_sum(high, tile.score(x.scores, 0, 0))
     best = jnp.max(high, 0, keepdims=True)
@@ -88,7 +88,7 @@ def run(tile):
 
     x.a[plan.times] = jnp.ones_like(high)
     x.offsets[plan.times] = jnp.zeros(x.offsets.shape[1:], x.offsets.dtype)
-    tile.loop(step)
+    over(plan.times, lambda t, _: step(t), unrolled=2, size=2 if plan.rows <= 16 else 1)
     return jnp.min(x.least[...]) >= LOWEST
 
 
@@ -190,7 +190,8 @@ def outer(tile, factors, gather, into):
     times row j of right[t], of all factors (left, right, n)."""
     plan = tile.plan
     count, out = 1 + max(n for _, _, n in factors), Cells(into, plan.rows)
-    size = max(1, min(SUBLANES, ACCUMULATORS * SUBLANES // (count * plan.rows)))
+    room = ACCUMULATORS * SUBLANES // (count * plan.rows)
+    size = next(n for n in (8, 4, 2, 1) if n <= max(room, 1))  # divides the rows
 
     def group(m, _):
         js = [m * size + k for k in range(size)]
