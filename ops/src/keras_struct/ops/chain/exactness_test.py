@@ -181,14 +181,14 @@ def test_probabilities_of_long_subsets():
     np.testing.assert_allclose(p.sum(dtype="float64"), 200, atol=1e-3)
 
 
-def _few_labels(log_probs, temperature):
+def few_labels(log_probs, **options):
     labels = np.repeat(LABELS[:, :20], log_probs.shape[0], axis=0)
-    return ops.ctc(log_probs, labels, temperature=temperature)
+    return ops.ctc(log_probs, labels, **options)
 
 
 SHORT: dict[str, Any] = {
     "subset": (functools.partial(ops.subset, k=20), {"scores": (120,)}),
-    "ctc": (_few_labels, {"log_probs": (60, 12)}),
+    "ctc": (few_labels, {"log_probs": (60, 12)}),
     "sequential": (sequential, {"unary": (120, 6), "transitions": (6, 6)}),
     "over_time": (sequential, {"unary": (120, 3), "transitions": (119, 3, 3)}),
     "parallel": (parallel, {"unary": (120, 3), "transitions": (3, 3)}),

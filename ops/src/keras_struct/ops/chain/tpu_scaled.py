@@ -27,7 +27,7 @@ LOWEST = 1e-25
 # log 2 in two numbers, the first of 9 bits: its products with sums of exponents are exact.
 LN2 = 0.693359375, -2.12194440054690583e-4
 UNROLLED = 32  # terms of a product
-ACCUMULATORS = 32  # registers that hold sums over time
+ACCUMULATORS = 16  # registers that hold sums over time
 BEST, HIGH, LOW, COUNT = range(4)
 
 
@@ -206,7 +206,7 @@ def outer(tile, factors, gather, into):
             return tuple(tuple(x) for x in sums)
 
         sums = add(0, [[None] * size] * count)
-        sums = lax.fori_loop(1, plan.times, add, sums)
+        sums = over(plan.times - 1, lambda t, x: add(t + 1, x), sums, unrolled=2, size=4)
         for k, j in enumerate(js):
             out[j] = out[j] + gather(j, [x[k] for x in sums])
 
