@@ -105,7 +105,7 @@ def check_readouts(case):
 
 @pytest.mark.parametrize("name", ACROSS_TILES if ALL else ["linear_chain"])
 def test_across_tiles(name):
-    with pallas_testing.interpreted("chain", times=4):
+    with pallas_testing.interpreted("chain", times=6):
         check_readouts(ACROSS_TILES[name])
 
 

@@ -190,7 +190,8 @@ def outer(tile, factors, gather, into):
     times row j of right[t], of all factors (left, right, n)."""
     plan = tile.plan
     count, out = 1 + max(n for _, _, n in factors), Cells(into, plan.rows)
-    room = ACCUMULATORS * SUBLANES // (count * plan.rows)
+    few = plan.rows <= 32  # registers for several steps at once
+    room = (1 if few else 2) * ACCUMULATORS * SUBLANES // (count * plan.rows)
     size = next(n for n in (8, 4, 2, 1) if n <= max(room, 1))  # divides the rows
 
     def group(m, _):
@@ -206,7 +207,8 @@ def outer(tile, factors, gather, into):
             return tuple(tuple(x) for x in sums)
 
         sums = add(0, [[None] * size] * count)
-        sums = over(plan.times - 1, lambda t, x: add(t + 1, x), sums, unrolled=2, size=4)
+        steps = plan.times - 1
+        sums = over(steps, lambda t, x: add(t + 1, x), sums, unrolled=2, size=4 if few else 1)
         for k, j in enumerate(js):
             out[j] = out[j] + gather(j, [x[k] for x in sums])
 
