@@ -71,6 +71,11 @@ def test_wheel_ships_every_file_but_the_tests(folder: Path, wheels: dict[Path, P
     assert "keras_struct/__init__.py" not in shipped
 
 
+@pytest.mark.parametrize("folder", DISTRIBUTIONS, ids=lambda folder: folder.name)
+def test_wheels_without_weights_are_small(folder: Path, wheels: dict[Path, Path]) -> None:
+    assert folder.name.endswith("-models") or wheels[folder].stat().st_size < 1e6
+
+
 def test_distributions_share_one_version(wheels: dict[Path, Path]) -> None:
     versions = {folder.name: read_metadata(wheel)["Version"] for folder, wheel in wheels.items()}
     assert len(set(versions.values())) == 1, versions

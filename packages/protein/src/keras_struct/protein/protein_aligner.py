@@ -16,8 +16,9 @@ from keras_struct.protein.paths import matched_pairs
 from keras_struct.protein.refinement import refine as refined
 from keras_struct.protein.residue_encoder import ALPHABETS, ResidueEncoder
 from keras_struct.protein.transport_aligner import PlanDecoder, TransportAligner
+from keras_struct.runs.model_data import check_model, models_folder
 
-PRESETS = Path(__file__).parent / "presets"
+SHIPPED, MODELS = ("proteinmpnn", "sequence", "structure"), "keras_struct.protein_models"
 ENDING = ".keras"
 SIDES = ("first", "second")
 
@@ -141,13 +142,17 @@ class ProteinAligner:
         """A shipped model, `"structure"`, `"sequence"`, `"proteinmpnn"`, or one that `save` wrote.
 
         Raises:
-            ValueError: If there is no such model.
+            ValueError: If there is no such model, or a shipped one is damaged.
+            ImportError: If the shipped models are not installed.
         """
-        shipped = sorted(path.stem for path in PRESETS.glob(f"*{ENDING}"))
-        path = PRESETS / f"{preset}{ENDING}" if str(preset) in shipped else Path(preset)
+        path = Path(preset)
+        if str(preset) in SHIPPED:
+            folder = models_folder(MODELS)
+            check_model(folder, f"{preset}{ENDING}")
+            path = folder / f"{preset}{ENDING}"
         if not path.is_file():
             raise ValueError(
-                f"Expected a file, or one of {shipped}. Received: preset={str(preset)!r}"
+                f"Expected a file, or one of {list(SHIPPED)}. Received: preset={str(preset)!r}"
             )
         return cls(keras.saving.load_model(path, compile=False))
 

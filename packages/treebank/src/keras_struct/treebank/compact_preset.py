@@ -13,10 +13,11 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from keras_struct.layers.whole_files import whole_folder
-from keras_struct.treebank.minilm import minilm_backbone, minilm_tokenizer
+from keras_struct.runs.model_data import check_model, models_folder
+from keras_struct.treebank.minilm import MODELS, minilm_backbone, minilm_tokenizer
 from keras_struct.treebank.preprocessor import ParserPreprocessor
 
-SHIPPED = Path(__file__).parent / "presets"
+SHIPPED = ("constituency_en", "dependency_en")
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 LEFT, RIGHT = " left", " right"  # factors of a change, after the path of the matrix
 OURS = (
@@ -34,11 +35,20 @@ OURS = (
 
 
 def preset_folder(preset):
-    """The folder of a compact preset, shipped or the user's; None for what KerasHub may know."""
-    for folder in (Path(preset), SHIPPED / str(preset)):
-        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-            return folder
-    return None
+    """The folder of a compact preset, shipped or the user's; None for what KerasHub may know.
+
+    Raises:
+        ImportError: If the shipped models are not installed.
+        ValueError: If the shipped model is damaged.
+    """
+    folder = Path(preset)
+    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+        return folder
+    if str(preset) not in SHIPPED:
+        return None
+    models = models_folder(MODELS)
+    check_model(models, str(preset))
+    return models / str(preset)
 
 
 def save_compact_preset(parser, folder, about="", rank=None):

