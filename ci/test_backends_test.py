@@ -69,7 +69,7 @@ def test_too_much_memory_is_a_failure(workspace: Path) -> None:
 def test_every_test_runs_once_in_files_of_their_own_and_in_parts(workspace: Path) -> None:
     """Three large files, one of them of several parts, which one process could not hold."""
     tests = "".join(f"def test_{i}(): pass\n" for i in range(7))
-    seconds = {"some/a_test.py": [400, 7], "some/b_test.py": [70, 7], "some/c_test.py": [70, 7]}
+    seconds = {"some/a_test.py": [700, 7], "some/b_test.py": [110, 7], "some/c_test.py": [110, 7]}
     for file in seconds:
         (workspace / file).write_text(tests)
     durations = workspace / "ci" / "durations.json"
@@ -99,7 +99,7 @@ def test_a_selection(arguments: list[str], expected: str, workspace: Path) -> No
     (workspace / "some" / "pair_test.py").write_text(PAIR)
     (workspace / "some" / "other_test.py").write_text("def test_c(): pass\n")
     (workspace / "ci" / "durations.json").write_text(
-        json.dumps({"numpy": {"some/pair_test.py": [70, 2], "some/other_test.py": [70, 1]}})
+        json.dumps({"numpy": {"some/pair_test.py": [110, 2], "some/other_test.py": [110, 1]}})
     )
     _, closing_line, status = run(workspace, "--", *arguments)
     assert closing_line == expected
