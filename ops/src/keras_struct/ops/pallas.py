@@ -14,10 +14,12 @@ from functools import partial
 from typing import Any
 
 from keras_struct.ops.implementation import Implementation
+from keras_struct.ops.noise import Draws
 
 LANES = 128
 SUBLANES = 8
 MEGABYTE = 1 << 20
+MOST_PADDED = 1.0  # gigabytes of padded potentials
 
 
 class PallasTPU(Implementation):
@@ -117,6 +119,46 @@ class PallasTPU(Implementation):
         if self.interpreter not in (None, True):
             return list(run(*arrays))  # its calls back to Python cannot be divided over devices
         return list(_by_blocks(run, *arrays))
+
+
+class PathsTPU(PallasTPU):
+    """Sweeps over paths, tile by tile, with the same tapes and the same steps in every engine."""
+
+    def cut(self, problem):
+        """The problem cut into tiles, with the calls of the kernels on it: `forward(op)` to a tape,
+        `total(tape, op)` to a pair (B,), `backward(tape)`, `curvature(tape, tangents)` and
+        `paths(tape, draws, count)`."""
+        raise NotImplementedError
+
+    def avoids(self, call):
+        batch = call.shapes[0][0]
+        lanes = blocks_of(batch) * LANES
+        gigabytes = 4 * lanes * sum(math.prod(shape[1:]) for shape in call.shapes) / 1e9
+        if lanes >= 4 * batch and gigabytes > MOST_PADDED:
+            return (
+                f"it puts {LANES} examples side by side: with a batch of {batch}, its copy of the "
+                f"potentials would be {gigabytes:.0f} GB, mostly padding"
+            )
+        return None
+
+    def forward(self, problem, op):
+        tiles = self.cut(problem)
+        tape = tiles.forward(op)
+        return tiles.total(tape, op), tape
+
+    def backward(self, problem, tape):
+        return self.cut(problem).backward(tape)
+
+    def curvature(self, problem, tape, tangents):
+        return self.cut(problem).curvature(tape, tangents)
+
+    def trace(self, problem, tape, draws=None):
+        if draws is not None:
+            draws = Draws(tuple(word[:, None] for word in draws.key))
+        return self.cut(problem).paths(tape, draws, 1)[0]
+
+    def sample(self, problem, tape, noise):
+        return self.cut(problem).paths(tape, noise.every(), noise.count)
 
 
 def _by_blocks(run, *arrays):

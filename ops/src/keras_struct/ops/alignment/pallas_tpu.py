@@ -1,7 +1,6 @@
 """Alignments on a TPU, by the Pallas kernels of `tpu_sweeps.py`, tile by tile (`tpu_tiles.py`)."""
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 from keras_struct.ops.alignment import events
@@ -15,14 +14,13 @@ from keras_struct.ops.pallas import (
     LANES,
     MEGABYTE,
     SUBLANES,
-    PallasTPU,
+    PathsTPU,
     blocks_of,
     off_lanes,
     on_lanes,
     rounded,
 )
 
-MOST_PADDED = 1.0  # gigabytes of padded scores
 PLACES = 4  # megabytes of VMEM for the places of paths
 
 
@@ -41,7 +39,7 @@ class Tape(NamedTuple):
     ends: tuple
 
 
-class AlignmentTPU(PallasTPU):
+class AlignmentTPU(PathsTPU):
     """Sweeps over tiles, which are larger where there are few states.
 
     Attributes:
@@ -58,17 +56,6 @@ class AlignmentTPU(PallasTPU):
             return "the last rows of its tiles are as long as the sequences, and do not fit in VMEM"
         return reason
 
-    def avoids(self, call):
-        batch, *lattice = call.shapes[0]
-        lanes = blocks_of(batch) * LANES
-        gigabytes = 4 * lanes * math.prod(lattice) / 1e9
-        if lanes >= 4 * batch and gigabytes > MOST_PADDED:
-            return (
-                f"it puts {LANES} examples side by side: with a batch of {batch}, its copy of the "
-                f"scores would be {gigabytes:.0f} GB, mostly padding"
-            )
-        return None
-
     def tiling(self, spec, shapes):
         """The tiles of lattices of these canonical potentials, None if they are too long."""
         if self.sizes is not None:
@@ -76,26 +63,8 @@ class AlignmentTPU(PallasTPU):
         rows = 64 if spec.states == 1 else 32
         return Tiling.of(spec, shapes, [(rows, times) for times in (64, 32, 16)])
 
-    def forward(self, problem, op):
-        sweep = _Sweep(self, problem)
-        tape = sweep.forward(op)
-        high, low = tape.ends
-        peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
-        return (peak[:, 0], rest[:, 0]), tape
-
-    def backward(self, problem, tape):
-        return _Sweep(self, problem).backward(tape)
-
-    def curvature(self, problem, tape, tangents):
-        return _Sweep(self, problem).curvature(tape, tangents)
-
-    def trace(self, problem, tape, draws=None):
-        if draws is not None:
-            draws = Draws(tuple(word[:, None] for word in draws.key))
-        return _Sweep(self, problem).paths(tape, draws, 1)[0]
-
-    def sample(self, problem, tape, noise):
-        return _Sweep(self, problem).paths(tape, noise.every(), noise.count)
+    def cut(self, problem):
+        return _Sweep(self, problem)
 
 
 class _Sweep:
@@ -197,6 +166,12 @@ class _Sweep:
             [self.messages(pairs), self.above(pairs)],
         )
         return Tape(heads, carry, self.all_ends(ends))
+
+    def total(self, tape, op):
+        """The log-partition, or the largest score, as a pair (B,)."""
+        high, low = tape.ends
+        peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
+        return peak[:, 0], rest[:, 0]
 
     def _static(self, kernel, *options):
         def run(tiling, kinds, *refs):

@@ -1,7 +1,6 @@
 """Chains on a TPU, by the Pallas kernels of `tpu_sweeps.py`, tile by tile (`tpu_plan.py`)."""
 
 import functools
-import math
 import types
 from typing import Any, NamedTuple
 
@@ -17,13 +16,12 @@ from keras_struct.ops.pallas import (
     LANES,
     MEGABYTE,
     SUBLANES,
-    PallasTPU,
+    PathsTPU,
     blocks_of,
     off_lanes,
     on_lanes,
 )
 
-MOST_PADDED = 1.0  # gigabytes of padded potentials
 MOST_STATES = 128  # of chains whose states are all linked
 SAMPLES = 64  # at a time
 MEMORY = 100  # megabytes of VMEM that a kernel may take
@@ -41,7 +39,7 @@ class Tape(NamedTuple):
     ends: tuple
 
 
-class ChainTPU(PallasTPU):
+class ChainTPU(PathsTPU):
     """Sweeps over tiles.
 
     Attributes:
@@ -66,40 +64,11 @@ class ChainTPU(PallasTPU):
             return "what it keeps of one step does not fit in VMEM"
         return None
 
-    def avoids(self, call):
-        batch = call.shapes[0][0]
-        lanes = blocks_of(batch) * LANES
-        inner = sum(math.prod(shape[1:]) for shape in call.shapes)
-        gigabytes = 4 * lanes * inner / 1e9
-        if lanes >= 4 * batch and gigabytes > MOST_PADDED:
-            return (
-                f"it puts {LANES} examples side by side: with a batch of {batch}, its copy of the "
-                f"potentials would be {gigabytes:.0f} GB, mostly padding"
-            )
-        return None
-
     def plan(self, spec, shapes, states=None):
         return Plan.of(spec, shapes, states, self.times, self.mxu_from, self.turned_to)
 
-    def forward(self, problem, op):
-        sweep = _Sweep(self, problem)
-        tape = sweep.forward(op)
-        peak, rest, _, _ = sweep.total(tape, op)
-        return (peak[:, 0], rest[:, 0]), tape
-
-    def backward(self, problem, tape):
-        return _Sweep(self, problem).backward(tape)
-
-    def curvature(self, problem, tape, tangents):
-        return _Sweep(self, problem).curvature(tape, tangents)
-
-    def trace(self, problem, tape, draws=None):
-        if draws is not None:
-            draws = Draws(tuple(word[:, None] for word in draws.key))
-        return _Sweep(self, problem).paths(tape, draws, 1)[0]
-
-    def sample(self, problem, tape, noise):
-        return _Sweep(self, problem).paths(tape, noise.every(), noise.count)
+    def cut(self, problem):
+        return _Sweep(self, problem)
 
 
 class _Sweep:
@@ -309,7 +278,12 @@ class _Sweep:
         ends = off_lanes(found["ends"], self.batch)[..., : plan.states]
         return Tape(found["heads"], (ends[:, 0], ends[:, 1]))
 
-    def total(self, tape, op="logsumexp"):
+    def total(self, tape, op):
+        """The log-partition, or the largest score, as a pair (B,)."""
+        peak, rest, _, _ = self.sum_of_ends(tape, op)
+        return peak[:, 0], rest[:, 0]
+
+    def sum_of_ends(self, tape, op="logsumexp"):
         """`log_sum` of the ends of paths."""
         final = self.problem.context[0] if self.plan.moves else 0.0
         high, low = tape.ends
@@ -317,7 +291,7 @@ class _Sweep:
 
     def shares(self, tape):
         """Probabilities (B, K) of the last states; zeros where nothing exists."""
-        peak, _, weights, total = self.total(tape)
+        peak, _, weights, total = self.sum_of_ends(tape)
         return weights / total * (peak > INFEASIBLE).astype(weights.dtype)
 
     def backward(self, tape):
@@ -431,7 +405,7 @@ class _Sweep:
         from jax import numpy as jnp
 
         plan = self.plan
-        logits = log_weights(self.total(tape)[2])[:, None]
+        logits = log_weights(self.sum_of_ends(tape)[2])[:, None]
         states = jnp.arange(plan.states, dtype="int32")[None, None]
         first = 0 if plan.moves else (self.lengths[:, None, None] - 1) * plan.states
         logits = perturbed(logits, draws, 0, (first + states).astype("int32"))
