@@ -46,13 +46,10 @@ test-lowest: $(VENV)/test.stamp  ## the tests with the lowest versions of Keras 
 	PIP_CONSTRAINT=$(CURDIR)/build/lowest.txt $(MAKE) --no-print-directory VENV=.venv-lowest install
 	.venv-lowest/bin/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
-tpu-report: $(VENV)/tpu.stamp  ## compile the TPU kernels for v5e, v6e, v5p and 7x, compare with what is pinned, write ops/TPU.md; training steps for 2x2 chips
+tpu-report: $(VENV)/tpu.stamp  ## compile TPU kernels for four chips and steps for 2x2, compare with what is pinned, write ops/TPU.md
 	$(BIN)/python ci/tpu_compile.py $(ARGS)
 	$(BIN)/python ci/tpu_table.py
 	$(BIN)/python ci/tpu_mesh.py
-
-test-readers: $(VENV)/test.stamp  ## new damaged files for every reader of files; EXAMPLES=100000 of them for each
-	FUZZ_EXAMPLES=$(EXAMPLES) KERAS_BACKEND=numpy $(BIN)/python -m pytest -q ci/readers_fuzz_test.py $(ARGS)
 
 test-tpu: $(VENV)/tpu.stamp  ## every law of the TPU kernels, interpreted; then compile them for v5e, v6e, v5p and 7x
 	TPU_TESTS=all KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q ops -k pallas

@@ -11,6 +11,8 @@ from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.segments import token_marginals, window_sums
 from keras_struct.layers.sequence_mask import kept_first
 
+READOUTS = ("marginals", "argmax_st", "perturbed")
+
 
 class AttentionMap(keras.layers.Layer):
     """Base class of the maps of `StructuredAttention`.
@@ -28,6 +30,13 @@ class AttentionMap(keras.layers.Layer):
         temperature: Number >= 0 that divides the scores; 0 is the best structure alone, without
             gradients.
         learn_temperature: Whether each head learns its temperature, starting from `temperature`.
+        readout: `"marginals"`; or one structure, as a map of zeros and ones, with the gradients of
+            the marginals (straight through): `"argmax_st"`, the best one; `"perturbed"`, in
+            training the best one for scores with Gumbel noise times the temperature, whose
+            gradients are those of the marginals for these scores, and else the best one. With
+            `SoftmaxMap` that is an exact sample; with others it is one of perturb-and-MAP, since
+            the noise is that of the pairs and not of the structures.
+        seed: Integer or `keras.random.SeedGenerator` of the noise.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
@@ -35,22 +44,46 @@ class AttentionMap(keras.layers.Layer):
             attend to a key.
         key_mask: Booleans that broadcast against `(..., H, T, S)`: which keys there are, wherever
             they stand; None for all.
+        training: Whether there is noise.
 
     Returns:
         `(..., H, T, S)` in the dtype of the scores, exactly 0 for keys that are not there.
+
+    Source: Jang, Gu and Poole (2017), Categorical reparameterization with Gumbel-softmax; Paulus,
+    Choi, Tarlow, Krause and Maddison (2020), Gradient estimation with stochastic softmax tricks.
     """
 
     over_pairs = False
 
-    def __init__(self, temperature=1.0, learn_temperature=False, **kwargs):
+    def __init__(
+        self,
+        temperature=1.0,
+        learn_temperature=False,
+        readout="marginals",
+        seed=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if not 0 <= temperature < math.inf or (learn_temperature and temperature == 0):
             raise ValueError(
                 "Expected a number >= 0, and > 0 to learn it. "
                 f"Received: temperature={temperature}, learn_temperature={learn_temperature}"
             )
+        if readout not in READOUTS:
+            raise ValueError(f"Expected a readout among {READOUTS}. Received: readout={readout!r}")
+        if readout != "marginals" and temperature == 0:
+            raise ValueError(
+                "Expected a temperature > 0 for the gradients of one structure: those of the "
+                f"marginals. Received: readout={readout!r}, temperature=0"
+            )
         self.temperature = temperature
         self.learn_temperature = learn_temperature
+        self.readout = readout
+        self.seed = seed
+        self.seed_generator = None
+        if readout == "perturbed":
+            given = isinstance(seed, keras.random.SeedGenerator)
+            self.seed_generator = seed if given else keras.random.SeedGenerator(seed)
 
     def build(self, scores_shape, key_mask_shape=None):
         if self.learn_temperature:
@@ -73,14 +106,30 @@ class AttentionMap(keras.layers.Layer):
         temperature = K.exp(K.cast(self.log_temperature, "float32"))
         return temperature if self.over_pairs else K.expand_dims(temperature, -1)
 
-    def call(self, scores, key_mask=None):
-        return self.marginals(scores, key_mask, self.temperature_of_heads())
+    def call(self, scores, key_mask=None, training=None):
+        return self.read(scores, key_mask, training)
+
+    def read(self, scores, masks, training):
+        """What `readout` asks for."""
+        temperature = self.temperature_of_heads()
+        if self.readout == "marginals":
+            return self.marginals(scores, masks, temperature)
+        if training and self.readout == "perturbed":
+            noise = _gumbel(K.shape(scores), self.seed_generator)
+            if self.learn_temperature:
+                size = K.stop_gradient(K.reshape(temperature, (-1, 1, 1)))
+            else:
+                size = temperature
+            scores = scores + K.cast(noise * size, scores.dtype)
+        soft = self.marginals(scores, masks, temperature)
+        best = K.stop_gradient(self.marginals(K.stop_gradient(scores), masks, 0))
+        return best + (soft - K.stop_gradient(soft))
 
     def marginals(self, scores, key_mask, temperature):
         """The attention map, see the class."""
         raise NotImplementedError
 
-    def compute_output_spec(self, scores, key_mask=None):
+    def compute_output_spec(self, scores, key_mask=None, training=None):
         return keras.KerasTensor(scores.shape, self.compute_dtype)
 
     def get_config(self):
@@ -88,7 +137,22 @@ class AttentionMap(keras.layers.Layer):
             **super().get_config(),
             "temperature": self.temperature,
             "learn_temperature": self.learn_temperature,
+            "readout": self.readout,
+            "seed": keras.saving.serialize_keras_object(self.seed),
         }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config.get("seed"), dict):
+            config["seed"] = keras.saving.deserialize_keras_object(config["seed"])
+        return super().from_config(config)
+
+
+def _gumbel(shape, seed):
+    """Noise whose largest sum with scores is where their softmax is drawn."""
+    uniform = keras.random.uniform(shape, minval=1e-7, maxval=1.0, dtype="float32", seed=seed)
+    return -K.log(-K.log(uniform))
 
 
 @keras.saving.register_keras_serializable("keras_struct")

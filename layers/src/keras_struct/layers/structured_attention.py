@@ -68,6 +68,8 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         temperature: Number that divides the scores, 1 by default; 0 is the best structure alone.
             For a structure given by name.
         learn_temperature: Whether each head learns its temperature. For a structure given by name.
+        readout: `"marginals"`, by default; `"argmax_st"` or `"perturbed"`, one structure with the
+            gradients of the marginals, see `AttentionMap`. For a structure given by name.
         **kwargs: All other arguments of `keras.layers.MultiHeadAttention`; and, for a structure
             given by name, those of its map, such as `k=3` for `"subset"` or `gap_open=-5.0` for
             `"smith_waterman"`.
@@ -121,9 +123,14 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         structure="softmax",
         temperature=None,
         learn_temperature=None,
+        readout=None,
         **kwargs,
     ):
-        given = {"temperature": temperature, "learn_temperature": learn_temperature}
+        given = {
+            "temperature": temperature,
+            "learn_temperature": learn_temperature,
+            "readout": readout,
+        }
         given = {name: value for name, value in given.items() if value is not None}
         if isinstance(structure, str):
             if structure not in STRUCTURES:
@@ -145,7 +152,7 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             structure = keras.saving.deserialize_keras_object(structure)
         if not isinstance(structure, str) and given:
             raise ValueError(
-                "Expected the temperature in the map itself. "
+                "Expected temperature and readout in the map itself. "
                 f"Received: {', '.join(given)} beside structure={structure}"
             )
         super().__init__(num_heads, key_dim, **kwargs)
@@ -223,8 +230,9 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
 
     def _is_softmax(self):
         structure = self.structure
-        hard = isinstance(structure, SoftmaxMap) and structure.temperature == 0
-        return isinstance(structure, SoftmaxMap) and not hard
+        if not isinstance(structure, SoftmaxMap) or structure.readout != "marginals":
+            return False
+        return structure.temperature != 0
 
     def _softmax_attention(self, query, key, value, mask, training, return_scores):
         """The attention of Keras, on queries divided by the temperature."""

@@ -44,6 +44,11 @@ class SinkhornMap(AlignmentMap):
                 "Expected a temperature > 0 for transport: at 0 it is a linear program. "
                 f"Received: temperature={temperature}"
             )
+        if self.readout != "marginals":
+            raise ValueError(
+                "Expected the marginals of a plan: the best one is a linear program. "
+                f"Received: readout={self.readout!r}"
+            )
         for name, steps in (("base_steps", base_steps), ("tail_steps", tail_steps)):
             if (steps is not None or name == "tail_steps") and (
                 not isinstance(steps, int) or steps < 0

@@ -35,17 +35,16 @@ class TreeMap(AttentionMap):
 
     over_pairs = True
 
-    def call(self, scores, key_mask=None, query_mask=None):
+    def call(self, scores, key_mask=None, query_mask=None, training=None):
         queries, keys = scores.shape[-2:]
         if None not in (queries, keys) and queries != keys:
             raise ValueError(
                 "Expected self-attention, with as many queries as keys, for a tree. "
                 f"Received: {queries} queries and {keys} keys"
             )
-        mask = all_of(key_mask, query_mask)
-        return self.marginals(scores, mask, self.temperature_of_heads())
+        return self.read(scores, all_of(key_mask, query_mask), training)
 
-    def compute_output_spec(self, scores, key_mask=None, query_mask=None):
+    def compute_output_spec(self, scores, key_mask=None, query_mask=None, training=None):
         return super().compute_output_spec(scores)
 
 
