@@ -37,10 +37,10 @@ class AlignmentMap(AttentionMap):
 
     over_pairs = True
 
-    def call(self, scores, key_mask=None, query_mask=None, training=None):
+    def call(self, scores, key_mask=None, query_mask=None, *, training=None):
         return self.read(scores, (query_mask, key_mask), training)
 
-    def compute_output_spec(self, scores, key_mask=None, query_mask=None, training=None):
+    def compute_output_spec(self, scores, key_mask=None, query_mask=None, *, training=None):
         return super().compute_output_spec(scores)
 
 

@@ -106,7 +106,7 @@ class AttentionMap(keras.layers.Layer):
         temperature = K.exp(K.cast(self.log_temperature, "float32"))
         return temperature if self.over_pairs else K.expand_dims(temperature, -1)
 
-    def call(self, scores, key_mask=None, training=None):
+    def call(self, scores, key_mask=None, *, training=None):
         return self.read(scores, key_mask, training)
 
     def read(self, scores, masks, training):
@@ -129,7 +129,7 @@ class AttentionMap(keras.layers.Layer):
         """The attention map, see the class."""
         raise NotImplementedError
 
-    def compute_output_spec(self, scores, key_mask=None, training=None):
+    def compute_output_spec(self, scores, key_mask=None, *, training=None):
         return keras.KerasTensor(scores.shape, self.compute_dtype)
 
     def get_config(self):

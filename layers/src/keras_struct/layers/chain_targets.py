@@ -104,7 +104,7 @@ def tags_of(y_true, k, valid, ignore_index=None, batch=None, n=None, negative=Fa
     others = _others(ignore_index)
     check_numbers("y_true", "tags", event, K.logical_and(valid, known), 0, k, others)
     exact = len(numbers.shape) == 2 and ignore_index is None and not negative
-    if exact or _always(K.logical_or(single, K.logical_not(valid))):
+    if exact or always(K.logical_or(single, K.logical_not(valid))):
         allowed = None
     return ChainTarget(event, allowed, known, single)
 
@@ -132,7 +132,7 @@ def _segments(y_true, potentials, valid, ignore_index):
     check_numbers("y_true", "labels", label, known, 0, k, others)
     starts = K.logical_and(potentials.positions(), length > 0)
     open_ = K.equal(length, ignore_index)
-    if _always(K.logical_not(K.logical_or(open_, K.logical_and(starts, unlabelled)))):
+    if always(K.logical_not(K.logical_or(open_, K.logical_and(starts, unlabelled)))):
         return ChainTarget(event, None, there, there)
 
     def allowed(starts, label, length, unlabelled, open_):
@@ -196,7 +196,7 @@ def _first(allowed):
     return K.where(K.any(allowed, axis=-1), first, -1)
 
 
-def _always(x):
+def always(x):
     """Whether booleans can be read and are all True."""
     readable_now = readable(x) and not in_symbolic_scope()
     return readable_now and bool(K.convert_to_numpy(x).all())

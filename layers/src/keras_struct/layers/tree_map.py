@@ -35,7 +35,7 @@ class TreeMap(AttentionMap):
 
     over_pairs = True
 
-    def call(self, scores, key_mask=None, query_mask=None, training=None):
+    def call(self, scores, key_mask=None, query_mask=None, *, training=None):
         queries, keys = scores.shape[-2:]
         if None not in (queries, keys) and queries != keys:
             raise ValueError(
@@ -44,7 +44,7 @@ class TreeMap(AttentionMap):
             )
         return self.read(scores, all_of(key_mask, query_mask), training)
 
-    def compute_output_spec(self, scores, key_mask=None, query_mask=None, training=None):
+    def compute_output_spec(self, scores, key_mask=None, query_mask=None, *, training=None):
         return super().compute_output_spec(scores)
 
 

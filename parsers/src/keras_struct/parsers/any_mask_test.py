@@ -4,6 +4,8 @@ Every head with its losses, metrics and decoders, in one model: padding in front
 behind give the numbers of the sentences alone, in `fit` and in `predict`.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ HEADS = {
     "margin": lambda: parsers.SpanningTreeParser(2, arc_dim=3, relation_dim=2, single_root=False),
     "local": lambda: parsers.EisnerParser(2, arc_dim=3, relation_dim=2),
 }
-LOSSES = {
+LOSSES: dict[str, Any] = {
     "nll": parsers.TreeNLL,
     "margin": parsers.TreeMaxMargin,
     "local": parsers.LocalCrossEntropy,

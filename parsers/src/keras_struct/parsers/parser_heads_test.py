@@ -95,6 +95,24 @@ def test_losses_equal_enumeration(structure):
             np.testing.assert_allclose(array(hinge)[b], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("structure", ["eisner", "spanning_tree"])
+def test_what_is_not_known_of_a_tree_is_summed_out(structure):
+    """Unknown heads and relations: all trees that agree with the others."""
+    with float64():
+        _, packed = potentials(structure)
+        gold = np.array(target(structure))
+        gold[0, 1], gold[0, 0, 1], gold[1, :, 0] = -100, -100, -100
+        nll = parsers.TreeNLL(reduction=None, dtype="float64")(gold, packed)
+        several = 0
+        for b, objects in enumerate(trees(packed)):
+            scores = np.array([score for score, _ in objects])
+            fits = [((gold[b] == -100) | (gold[b] == tree)).all() for _, tree in objects]
+            several += sum(fits) > 1
+            expected = np.logaddexp.reduce(scores) - np.logaddexp.reduce(scores[fits])
+            np.testing.assert_allclose(array(nll)[b], expected, rtol=1e-6)
+        assert several
+
+
 @pytest.mark.parametrize("structure", STRUCTURES[:3])
 def test_max_margin_is_zero_where_the_gold_tree_wins_by_the_margin(structure):
     scores, _ = potentials(structure, scale=0.0)

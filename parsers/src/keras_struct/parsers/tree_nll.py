@@ -1,8 +1,13 @@
 """Negative log-likelihood of gold trees."""
 
 import keras
+from keras import ops as K
 
+from keras_struct.layers.chain_targets import always, check_ignore_index
+from keras_struct.layers.packed import unpack
+from keras_struct.layers.potentials import TreePotentials
 from keras_struct.parsers.tree_loss import TreeLoss
+from keras_struct.parsers.tree_target import read_tree
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -12,12 +17,18 @@ class TreeNLL(TreeLoss):
     A target that is no tree of the structure, such as a non-projective one under `EisnerParser`,
     has an infinite loss and no gradient.
 
+    Of a dependency tree heads or relations may be unknown, as in partial annotation: the loss is
+    minus the log-probability of all trees that agree with what is known, exactly.
+
     Args:
         reduction: How Keras reduces the losses of the sentences.
         name: Name of the loss.
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
         zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
             gradient.
+        ignore_index: Number of a head or a relation that is not known, such as -100; None for no
+            such number. It costs a second sweep where a compiler cannot see that all is known; not
+            with None.
 
     Call arguments:
         y_true: Gold trees, see `TreeDecoder` for their form.
@@ -48,8 +59,42 @@ class TreeNLL(TreeLoss):
         name="tree_nll",
         dtype=None,
         zero_infinity=False,
+        ignore_index=-100,
     ):
         super().__init__(reduction, name, dtype, zero_infinity)
+        self.ignore_index = check_ignore_index(ignore_index)
+
+    def losses(self, y_true, y_pred):
+        potentials = unpack(y_pred, TreePotentials)
+        if potentials.constituency or self.ignore_index is None:
+            return super().losses(y_true, y_pred)
+        y_true = K.cast(K.convert_to_tensor(y_true), "int32")
+        unknown = K.equal(y_true, self.ignore_index)
+        if always(K.logical_not(unknown)):
+            return super().losses(y_true, y_pred)
+        event, exists = read_tree(K.where(unknown, 0, y_true), potentials)
+        allowed = _arcs_of(event, K.reshape(unknown, (*K.shape(event)[:2], -1)), potentials.scores)
+        scores = K.where(allowed, potentials.scores, -float("inf"))
+        some = potentials._replace(scores=scores).distribution()
+        losses = -potentials.distribution().log_prob_of(some)
+        return K.where(exists, losses, float("inf"))
 
     def tree_loss(self, event, potentials):
         return -potentials.distribution().log_prob(event)
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_index": self.ignore_index}
+
+
+def _arcs_of(event, unknown, scores):
+    """Booleans in the shape of the scores: the arcs that agree with what is known of a tree.
+
+    Args:
+        event: `(B, N, 2)`, heads and relations.
+        unknown: `(B, N, 2)` or `(B, N, 1)`, which of them are not known.
+        scores: `(B, N, N, K)`.
+    """
+    places, relations = (K.arange(K.shape(scores)[axis], dtype="int32") for axis in (2, 3))
+    head = K.logical_or(unknown[..., :1], K.equal(event[..., :1], places))
+    relation = K.logical_or(unknown[..., -1:], K.equal(event[..., 1:], relations))
+    return K.logical_and(head[..., None], relation[:, :, None])

@@ -1,7 +1,9 @@
 """Training of parsers on treebanks."""
 
+import functools
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import keras
 import keras_hub
@@ -102,8 +104,8 @@ def train(
             another training: the message names what differs.
         FileNotFoundError: If a file does not exist, the same.
     """
-    losses = {
-        "nll": parsers.TreeNLL,
+    losses: dict[str, Any] = {
+        "nll": functools.partial(parsers.TreeNLL, ignore_index=None),  # gold trees are whole
         "max_margin": parsers.TreeMaxMargin,
         "local": parsers.LocalCrossEntropy,
     }

@@ -35,7 +35,10 @@ def compile_parser(model, optimizer=None, loss=None):
     """
     model.compile(
         keras.optimizers.AdamW(1e-3) if optimizer is None else optimizer,
-        loss={"tree": parsers.TreeNLL() if loss is None else loss, "tags": TagLoss()},
+        loss={
+            "tree": parsers.TreeNLL(ignore_index=None) if loss is None else loss,
+            "tags": TagLoss(),
+        },
         loss_weights={"tree": 1.0, "tags": TAG_WEIGHT},
     )
 
