@@ -116,6 +116,8 @@ class Run:
             if pipe:
                 os.close(self.read_end)
             sys.stdout, sys.stderr = (open(k, "w", closefd=False) for k in (1, 2))  # noqa: SIM115
+            # What a shell runs in its background inherits that Ctrl-C is ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
                 status = main(words)
             except BaseException as error:

@@ -1,5 +1,6 @@
 """Commands: exit status, messages, signals, closed pipes, outputs, encodings. One backend."""
 
+import functools
 import io
 import os
 import signal
@@ -37,6 +38,8 @@ def child(body, **options):
     program = PROGRAM.format(body=body, **folders)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     options = {"stderr": subprocess.PIPE, "text": True, "env": environment, **options}
+    # A shell starts what runs in its background with Ctrl-C ignored, which children inherit.
+    options["preexec_fn"] = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen([sys.executable, "-c", program], **options)
 
 
