@@ -16,6 +16,7 @@ from keras_struct.layers.crf import CRF
 from keras_struct.layers.decoding_model import decoding_model
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
+from keras_struct.ops.testing import EXPORTS_BY_CHILD
 
 PLAIN_TENSORFLOW = """
 import json, sys
@@ -38,6 +39,7 @@ def tagger():
     return keras.Model([x, mask], {"crf": crf(states), "semi_markov": semi_markov(states)})
 
 
+@pytest.mark.skipif(not EXPORTS_BY_CHILD, reason="the same child process exports for JAX")
 def test_endpoints_in_a_fresh_process_with_plain_tensorflow(tmp_path):
     model = tagger()
     decoders = {mode: decoding_model(model, mode) for mode in ("tags", "marginals")}

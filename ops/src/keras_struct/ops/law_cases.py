@@ -109,36 +109,35 @@ class Case:
 def for_backend(cases):
     """Every case through every implementation that takes it on the active backend.
 
-    JAX and TensorFlow compile each law of a case for seconds: there all laws run on the core cases
+    JAX and TensorFlow compile each law of a case for seconds: there all laws run on two core cases
     of a structure of each engine, and `ReadoutLaws` on what is left, see `others`.
     """
-    return [
-        dataclasses.replace(case, implementation=name)
-        for case in cases
-        for name in (implementations_of(case)[:1] if COMPILED else implementations_of(case))
-        if _has_all_laws(case)
-    ]
+    if COMPILED:
+        return [_by(case, implementations_of(case)[0]) for case in _with_all_laws(cases)]
+    return [_by(case, name) for case in cases for name in implementations_of(case)]
 
 
 def others(cases):
     """What `for_backend` leaves out: core cases through every implementation, and other cases."""
     if not COMPILED:
         return []
-    core = [
-        dataclasses.replace(case, implementation=name)
-        for case in cases
-        if case.core
-        for name in implementations_of(case)[1 if _has_all_laws(case) else 0 :]
-    ]
-    return core + [
-        dataclasses.replace(case, implementation=implementations_of(case)[0])
-        for case in cases
-        if not case.core
-    ]
+    done = [case.name for case in _with_all_laws(cases)]
+    left = []
+    for case in cases:
+        names = implementations_of(case)
+        names = names if case.core else names[:1]
+        left += [_by(case, name) for name in names[1 if case.name in done else 0 :]]
+    return left
 
 
-def _has_all_laws(case):
-    return not COMPILED or (case.core and (EVERY_CASE or case.call().op in ENGINES))
+def _with_all_laws(cases):
+    """The cases that run all laws on JAX and TensorFlow."""
+    core = [case for case in cases if case.core]
+    return core if EVERY_CASE else [case for case in core if case.call().op in ENGINES][:2]
+
+
+def _by(case, name):
+    return dataclasses.replace(case, implementation=name)
 
 
 def implementations_of(case):

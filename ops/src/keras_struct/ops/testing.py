@@ -16,6 +16,8 @@ HAS_GRADIENTS = BACKEND != "numpy"
 # files TensorFlow exports, as it does its own.
 EVERY_CASE = "EVERY_CASE" in os.environ
 EXPORTS = EVERY_CASE or BACKEND == "tensorflow"
+# Where the child process that exports for other backends is tried, for a quarter of a minute each.
+EXPORTS_BY_CHILD = EXPORTS or BACKEND == "jax"
 
 
 @contextlib.contextmanager
