@@ -1,4 +1,4 @@
-from lowest_versions import lowest, requirements
+from ci.lowest_versions import lowest, requirements
 from packaging.requirements import Requirement
 
 
