@@ -312,6 +312,7 @@ def explain(function, *args, **kwargs):
     >>> from keras_struct import ops
     >>> ops.explain(ops.categorical, np.zeros((1, 4))).name
     categorical on jax, cpu: portable (chosen automatically)
+      not pallas_tpu: a softmax is one pass over the scores, which XLA makes of `portable`
       not parallel: it has no categorical
     'portable'
     """
