@@ -327,6 +327,7 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
             "structure": keras.saving.serialize_keras_object(self.structure),
             "temperature": None,
             "learn_temperature": None,
+            "readout": None,
         }
 
 
