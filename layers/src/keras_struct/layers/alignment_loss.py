@@ -5,6 +5,7 @@ from keras import ops as K
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import AlignmentPotentials
 from keras_struct.layers.targets import StructuredLoss, check_numbers, check_shape
+from keras_struct.ops.numerics import all_over
 
 REFERENCES = ("path", "pairs")
 
@@ -71,7 +72,7 @@ def read_reference(reference, y_true, y_pred):
         nodes, end = y_true[..., axis], None if size is None else size + 1
         check_numbers("y_true", f"nodes of axis {axis}", nodes, nodes >= 0, 0, end)
     last = K.stack([K.convert_to_tensor(n, "int32") for n in K.shape(potentials.scores)[1:]])
-    exists = K.all(y_true <= last, axis=(1, 2))
+    exists = all_over(y_true <= last, (1, 2))
     return K.where(exists[:, None, None], y_true, -1), potentials, exists
 
 

@@ -10,6 +10,7 @@ from keras_struct import ops
 from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.segments import token_marginals, window_sums
 from keras_struct.layers.sequence_mask import kept_first
+from keras_struct.ops.noise import Noise, flat_places, key_of
 
 READOUTS = ("marginals", "argmax_st", "perturbed")
 
@@ -115,7 +116,8 @@ class AttentionMap(keras.layers.Layer):
         if self.readout == "marginals":
             return self.marginals(scores, masks, temperature)
         if training and self.readout == "perturbed":
-            noise = _gumbel(K.shape(scores), self.seed_generator)
+            noise = Noise.of(key_of(self.seed_generator), scores, 1).draws(0)
+            noise = noise.gumbel(0, flat_places(K.shape(scores)[1:]), "float32")
             if self.learn_temperature:
                 size = K.stop_gradient(K.reshape(temperature, (-1, 1, 1)))
             else:
@@ -147,12 +149,6 @@ class AttentionMap(keras.layers.Layer):
         if isinstance(config.get("seed"), dict):
             config["seed"] = keras.saving.deserialize_keras_object(config["seed"])
         return super().from_config(config)
-
-
-def _gumbel(shape, seed):
-    """Noise whose largest sum with scores is where their softmax is drawn."""
-    uniform = keras.random.uniform(shape, minval=1e-7, maxval=1.0, dtype="float32", seed=seed)
-    return -K.log(-K.log(uniform))
 
 
 @keras.saving.register_keras_serializable("keras_struct")

@@ -3,12 +3,10 @@
 from typing import Any, NamedTuple
 
 from keras import ops as K
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from keras_struct.layers.segments import last_start, token_labels, window_sums
 from keras_struct.layers.sequence_mask import in_order
-from keras_struct.layers.targets import check_numbers, check_shape, fits
-from keras_struct.ops.validation import readable
+from keras_struct.layers.targets import check_numbers, check_shape, fits, known_now
 
 
 class ChainTarget(NamedTuple):
@@ -198,5 +196,4 @@ def _first(allowed):
 
 def always(x):
     """Whether booleans can be read and are all True."""
-    readable_now = readable(x) and not in_symbolic_scope()
-    return readable_now and bool(K.convert_to_numpy(x).all())
+    return known_now(x) and bool(K.convert_to_numpy(x).all())

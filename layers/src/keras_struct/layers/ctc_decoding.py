@@ -7,16 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops as K
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from keras_struct.layers.chain_targets import tag_numbers
 from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.sequence_mask import mask_from_lengths, without_padding
-from keras_struct.layers.targets import check_numbers
+from keras_struct.layers.targets import check_numbers, known_now
 from keras_struct.ops import array
 from keras_struct.ops.masks import places_of
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.validation import readable
 
 
 def check_blank(blank, k=None):
@@ -41,7 +39,7 @@ def read_predictions(y_pred, mask, blank, from_logits=True):
     """
     check_blank(blank, y_pred.shape[-1])
     y_pred = without_padding(K.cast(y_pred, potential_dtype(y_pred.dtype)), mask)
-    if readable(y_pred) and not in_symbolic_scope() and (mask is None or readable(mask)):
+    if known_now(y_pred) and (mask is None or known_now(mask)):
         values = K.convert_to_numpy(K.stop_gradient(y_pred))
         values = values if mask is None else values[K.convert_to_numpy(mask)]
         sums = values.sum(-1, dtype="float64")

@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 
 import keras
 from keras import ops as K
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from keras_struct.layers.potentials import (
     AlignmentPotentials,
@@ -44,7 +43,8 @@ from keras_struct.layers.potentials import (
     potential_dtype,
 )
 from keras_struct.layers.sequence_mask import mask_from_lengths
-from keras_struct.ops.validation import concrete, readable
+from keras_struct.layers.targets import known_now
+from keras_struct.ops.validation import concrete
 
 VERSION = 1
 HIDDEN = -(2.0**127)  # exact in every dtype that a packed tensor has, and no score of any model
@@ -170,7 +170,7 @@ def unpack(packed, kind=None):
     """
     packed = _tensor(packed)
     layout, options, body, first = _opened(packed, kind)
-    if readable(first) and not in_symbolic_scope():  # there Keras invents the values
+    if known_now(first):
         _check_number(layout, options, K.convert_to_numpy(K.stop_gradient(first)))
     return _BORDERS[layout.kind].remove(body, layout.structure, options)
 
@@ -362,7 +362,7 @@ def _shown(found, lengths, x, axis=1):
 def _mask(found, lengths):
     """The mask `(B, N)`, or None where nothing is known to be hidden, and what is hidden."""
     hidden = K.equal(found, HIDDEN)
-    if readable(hidden) and not in_symbolic_scope() and not K.convert_to_numpy(hidden).any():
+    if known_now(hidden) and not K.convert_to_numpy(hidden).any():
         return None, hidden
     valid = K.logical_and(mask_from_lengths(lengths, K.shape(found)[1]), K.logical_not(hidden))
     return valid, hidden

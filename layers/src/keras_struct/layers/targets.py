@@ -34,15 +34,18 @@ def fits(shape, sizes):
     )
 
 
+def known_now(*tensors):
+    """Whether values can be read: no graph is traced, and Keras does not invent them."""
+    return not in_symbolic_scope() and all(readable(x) for x in tensors)
+
+
 def check_numbers(name, what, x, valid, low, high, others=""):
     """Raise a `ValueError` if an integer where `valid` is True is below `low` or not below `high`.
 
     Only where values can be read, and the bounds are known. The message names `others`, which are
     expected, too.
     """
-    if in_symbolic_scope() or not isinstance(high, int):
-        return
-    if not (readable(x) and readable(valid)):
+    if not isinstance(high, int) or not known_now(x, valid):
         return
     x, valid = (K.convert_to_numpy(y) for y in (x, valid))
     wrong = valid & ((x < low) | (x >= high))

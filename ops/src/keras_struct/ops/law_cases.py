@@ -1,5 +1,6 @@
 """Cases of structures for their laws, and which of them run on the active backend."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -98,12 +99,50 @@ class Case:
         """The results of one call of a `program`."""
         return self.program(readouts, dtype, **options)(arrays)
 
+    def check_same(self, implementation, dtype="float64", skip=(), **tolerance):
+        """Assert that values, marginals, paths, samples and curvature equal those of `portable`.
+
+        Args:
+            implementation: Name of the one that is compared.
+            dtype: Of the potentials.
+            skip: Names of readouts that may differ.
+            **tolerance: `rtol` and `atol`.
+        """
+        with float64() if dtype == "float64" else contextlib.nullcontext():
+            got, wanted = (
+                self.read(_readouts, dtype=dtype, temperature=0.7, implementation=name)
+                for name in (implementation, "portable")
+            )
+        for name in set(got) - set(skip):
+            pairs = zip(
+                keras.tree.flatten(got[name]), keras.tree.flatten(wanted[name]), strict=True
+            )
+            for x, y in pairs:
+                np.testing.assert_allclose(x, y, err_msg=name, **tolerance)
+
     def exists(self):
         """Which examples have any object at all, in the user's batch shape."""
         with float64():
             d = self.distribution()
             exists = np.array([bool(objects) for objects in enumeration(d)])
             return exists.reshape([int(size) for size in d.structure.batch_shape])
+
+
+def _readouts(d):
+    """Values, marginals, paths and the curvature."""
+    rng = np.random.default_rng(3)
+    problem = d._problem
+    dtype = keras.backend.standardize_dtype(problem.potentials[0].dtype)
+    tangents = tuple(tensor(rng.normal(size=x.shape), dtype) for x in d._marginals)
+    curvature = d._sweeps.curvature(problem, d._soft[1], tangents)
+    return {
+        "value": d.value(),
+        "best": d.score(d.argmax()),
+        "marginals": d.marginals("all"),
+        "argmax": d.argmax(),
+        "samples": d.sample(1, 3),
+        "curvature": d._named(curvature),
+    }
 
 
 def for_backend(cases):

@@ -40,6 +40,16 @@ def compute_dtype(dtype):
     return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
 
 
+def any_over(x, axes):
+    """Whether any boolean is True along axes."""
+    return ops.sum(ops.cast(x, "int32"), axis=axes) > 0  # Keras 3.14's `any` takes one on PyTorch
+
+
+def all_over(x, axes):
+    """Whether all booleans are True along axes."""
+    return ops.logical_not(any_over(ops.logical_not(x), axes))
+
+
 def per_example(x):
     """Sum over all axes but the first."""
     return ops.sum(x, axis=tuple(range(1, len(x.shape)))) if len(x.shape) > 1 else x

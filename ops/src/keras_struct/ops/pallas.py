@@ -161,6 +161,27 @@ class PathsTPU(PallasTPU):
         return self.cut(problem).paths(tape, noise.every(), noise.count)
 
 
+def in_pieces(paths, draws, count, most):
+    """`paths(draws, count)`, events (count, B, ...), for as many samples at once as fit.
+
+    Args:
+        paths: Function of draws and their number.
+        draws: `Draws` with words (B, count), or None for best paths.
+        count: Number of paths.
+        most: How many fit.
+    """
+    from jax import lax
+    from jax import numpy as jnp
+
+    if count <= most:
+        return paths(draws, count)
+    pieces = -(-count // most)
+    keys = [jnp.pad(word, [(0, 0), (0, pieces * most - count)]) for word in draws.key]
+    keys = [jnp.moveaxis(key.reshape(-1, pieces, most), 1, 0) for key in keys]
+    events = lax.map(lambda key: paths(Draws(tuple(key)), most), tuple(keys))
+    return events.reshape(pieces * most, *events.shape[2:])[:count]
+
+
 def _by_blocks(run, *arrays):
     """`run` of arrays with an axis of blocks in front, to a tuple of such arrays, in which blocks
     know nothing of each other: devices divide them, and `jax.vmap` makes them more."""

@@ -67,3 +67,8 @@ def interpreter(family, **attributes):
 def laws_of(cases, every=ALL):
     """Cases through the kernel: all of them, or the core ones."""
     return [dataclasses.replace(case, implementation=NAME) for case in cases if every or case.core]
+
+
+def check_readouts(case):
+    """Assert that all readouts equal those of `portable`, in float64: samples and paths, too."""
+    case.check_same(NAME, rtol=1e-9, atol=1e-9)

@@ -39,6 +39,10 @@ class TreeLoss(StructuredLoss):
         potentials = unpack(y_pred, TreePotentials)
         if weight is not None:
             weight = self.word_weights(weight, potentials)
+        return self.losses_of(y_true, potentials, weight)
+
+    def losses_of(self, y_true, potentials, weight=None):
+        """The losses `(B,)` of trees under potentials, infinite where there is no such tree."""
         event, exists = read_tree(y_true, potentials, weight)
         given = () if weight is None else (weight,)
         losses = self.tree_loss(event, potentials, *given)

@@ -4,8 +4,6 @@ import keras
 from keras import ops as K
 
 from keras_struct.layers.chain_targets import always, check_ignore_index
-from keras_struct.layers.packed import unpack
-from keras_struct.layers.potentials import TreePotentials
 from keras_struct.parsers.tree_loss import TreeLoss
 from keras_struct.parsers.tree_target import read_tree
 
@@ -64,14 +62,13 @@ class TreeNLL(TreeLoss):
         super().__init__(reduction, name, dtype, zero_infinity)
         self.ignore_index = check_ignore_index(ignore_index)
 
-    def losses(self, y_true, y_pred):
-        potentials = unpack(y_pred, TreePotentials)
+    def losses_of(self, y_true, potentials, weight=None):
         if potentials.constituency or self.ignore_index is None:
-            return super().losses(y_true, y_pred)
+            return super().losses_of(y_true, potentials, weight)
         y_true = K.cast(K.convert_to_tensor(y_true), "int32")
         unknown = K.equal(y_true, self.ignore_index)
         if always(K.logical_not(unknown)):
-            return super().losses(y_true, y_pred)
+            return super().losses_of(y_true, potentials, weight)
         event, exists = read_tree(K.where(unknown, 0, y_true), potentials)
         allowed = _arcs_of(event, K.reshape(unknown, (*K.shape(event)[:2], -1)), potentials.scores)
         scores = K.where(allowed, potentials.scores, -float("inf"))

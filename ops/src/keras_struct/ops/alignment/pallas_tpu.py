@@ -8,7 +8,7 @@ from keras_struct.ops.alignment.paths import END
 from keras_struct.ops.alignment.run import Run
 from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
 from keras_struct.ops.messages import log_sum, log_weights
-from keras_struct.ops.noise import Draws, flat_places, perturbed
+from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.pallas import (
     LANES,
@@ -16,6 +16,7 @@ from keras_struct.ops.pallas import (
     SUBLANES,
     PathsTPU,
     blocks_of,
+    in_pieces,
     off_lanes,
     on_lanes,
     rounded,
@@ -255,18 +256,9 @@ class _Sweep:
 
     def paths(self, tape, draws, count):
         """Events (n, B, ...) of the best path, or of samples."""
-        from jax import lax
-        from jax import numpy as jnp
-
         most = max(1, MEGABYTE * PLACES // (4 * LANES * self.tiling.diagonals))
         most = min(most, count) if most < SUBLANES else most // SUBLANES * SUBLANES
-        if count <= most:
-            return self._paths(tape, draws, count)
-        pieces = -(-count // most)
-        keys = [jnp.pad(word, [(0, 0), (0, pieces * most - count)]) for word in draws.key]
-        keys = [jnp.moveaxis(key.reshape(-1, pieces, most), 1, 0) for key in keys]
-        events = lax.map(lambda key: self._paths(tape, Draws(tuple(key)), most), tuple(keys))
-        return events.reshape(pieces * most, *events.shape[2:])[:count]
+        return in_pieces(functools.partial(self._paths, tape), draws, count, most)
 
     def _paths(self, tape, draws, count):
         from jax import numpy as jnp

@@ -12,11 +12,10 @@ import pytest
 from keras_struct import ops
 from keras_struct.ops import dispatch, pallas_testing
 from keras_struct.ops.alignment import alignment_test, cases, precision_test
-from keras_struct.ops.alignment.alignment_test import check_equal, readouts
 from keras_struct.ops.alignment.spec import DAMERAU
 from keras_struct.ops.laws import ReadoutLaws, StructureLaws
-from keras_struct.ops.pallas_testing import ALL, NAME, laws_of
-from keras_struct.ops.testing import BACKEND, float64
+from keras_struct.ops.pallas_testing import ALL, NAME, check_readouts, laws_of
+from keras_struct.ops.testing import BACKEND
 
 pytestmark = pytest.mark.skipif(BACKEND != "jax", reason="Pallas is a part of JAX")
 interpreter = pallas_testing.interpreter("alignment", sizes=(8, 8))
@@ -64,15 +63,6 @@ ACROSS_TILES = {
         "", ops.osa, SHAPE, "substitutions", COSTS, LENGTHS, swaps=np.ones(SHAPE, bool)
     ),
 }
-
-
-def check_readouts(case):
-    """All readouts equal those of `portable`, in float64: samples and best paths, too."""
-    with float64():
-        got, wanted = (
-            case.read(readouts, temperature=0.7, implementation=name) for name in (NAME, "portable")
-        )
-    check_equal(got, wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ACROSS_TILES if ALL else ["osa"])

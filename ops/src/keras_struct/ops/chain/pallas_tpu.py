@@ -10,7 +10,7 @@ from keras_struct.ops.chain.semi_markov.portable import at_starts
 from keras_struct.ops.chain.tpu_plan import MXU_FROM, TURNED_TO, Plan
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.messages import log_sum, log_weights
-from keras_struct.ops.noise import Draws, perturbed
+from keras_struct.ops.noise import perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.pallas import (
     LANES,
@@ -18,6 +18,7 @@ from keras_struct.ops.pallas import (
     SUBLANES,
     PathsTPU,
     blocks_of,
+    in_pieces,
     off_lanes,
     on_lanes,
 )
@@ -354,16 +355,7 @@ class _Sweep:
 
     def paths(self, tape, draws, count):
         """Events (n, B, ...) of the best path, or of samples."""
-        from jax import lax
-        from jax import numpy as jnp
-
-        if count <= SAMPLES:
-            return self._paths(tape, draws, count)
-        pieces = -(-count // SAMPLES)
-        keys = [jnp.pad(word, [(0, 0), (0, pieces * SAMPLES - count)]) for word in draws.key]
-        keys = [jnp.moveaxis(key.reshape(-1, pieces, SAMPLES), 1, 0) for key in keys]
-        events = lax.map(lambda key: self._paths(tape, Draws(tuple(key)), SAMPLES), tuple(keys))
-        return events.reshape(pieces * SAMPLES, *events.shape[2:])[:count]
+        return in_pieces(functools.partial(self._paths, tape), draws, count, SAMPLES)
 
     def _paths(self, tape, draws, count):
         from jax import numpy as jnp

@@ -11,7 +11,6 @@ import pytest
 
 from keras_struct import ops
 from keras_struct.ops import dispatch, pallas_testing
-from keras_struct.ops.alignment.alignment_test import check_equal, readouts
 from keras_struct.ops.chain import exactness_test
 from keras_struct.ops.chain.categorical.cases import CASES as CATEGORICAL
 from keras_struct.ops.chain.ctc.cases import CASES as CTC
@@ -20,7 +19,7 @@ from keras_struct.ops.chain.semi_markov.cases import CASES as SEMI_MARKOV
 from keras_struct.ops.chain.subset.cases import CASES as SUBSET
 from keras_struct.ops.law_cases import Case
 from keras_struct.ops.laws import ReadoutLaws, StructureLaws
-from keras_struct.ops.pallas_testing import ALL, NAME, laws_of
+from keras_struct.ops.pallas_testing import ALL, NAME, check_readouts, laws_of
 from keras_struct.ops.testing import BACKEND, float64
 
 pytestmark = pytest.mark.skipif(BACKEND != "jax", reason="Pallas is a part of JAX")
@@ -92,15 +91,6 @@ ACROSS_TILES = {
         functools.partial(ops.subset, k=np.array([3, 0, 1, 0])), {"scores": (4, 9)}, lengths=LENGTHS
     ),
 }
-
-
-def check_readouts(case):
-    """All readouts equal those of `portable`, in float64: samples and best paths, too."""
-    with float64():
-        got, wanted = (
-            case.read(readouts, temperature=0.7, implementation=name) for name in (NAME, "portable")
-        )
-    check_equal(got, wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ACROSS_TILES if ALL else ["linear_chain"])

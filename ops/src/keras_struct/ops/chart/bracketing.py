@@ -9,6 +9,7 @@ from typing import Any
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.numerics import all_over
 from keras_struct.ops.structure import Structure, time_mask
 
 
@@ -50,7 +51,7 @@ class Bracketing(Structure):
         count = ops.cast(ops.sum(number, axis=(1, 2)), "int32")
         last = ops.equal(places, lengths[:, None] - 1)
         whole = ops.any(ops.logical_and(used[:, 0], last), axis=1)
-        tree = ops.logical_and(ops.all(binary, axis=(1, 2)), ops.equal(count, 2 * lengths - 1))
+        tree = ops.logical_and(all_over(binary, (1, 2)), ops.equal(count, 2 * lengths - 1))
         tree = ops.logical_and(tree, whole)
         return ops.logical_or(tree, ops.logical_and(ops.equal(lengths, 0), ops.equal(count, 0)))
 

@@ -8,7 +8,7 @@ from keras import ops
 from keras_struct.ops import array
 from keras_struct.ops.chart.bracketing import Bracketing, split, starting_after
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import compute_dtype
+from keras_struct.ops.numerics import all_over, compute_dtype
 from keras_struct.ops.structure import (
     as_potential,
     as_sequence,
@@ -166,4 +166,4 @@ class PCFG(Bracketing):
         low, high = array.where(word, self.k, 0), array.where(word, self.symbols, self.k)
         known = ops.logical_and(event >= low, event < high)
         known = ops.logical_or(known, ops.logical_not(self.used(event, context)))
-        return ops.logical_and(tree, ops.all(known, axis=(1, 2)))
+        return ops.logical_and(tree, all_over(known, (1, 2)))

@@ -3,6 +3,7 @@
 import keras
 from keras import ops as K
 
+from keras_struct.ops.numerics import all_over
 from keras_struct.protein.chain import with_coordinates
 
 ATOMS = ("N", "CA", "C", "O", "CB")
@@ -130,7 +131,7 @@ class ProteinMPNNEncoder(keras.layers.Layer):
     def call(self, inputs, mask=None, residue_index=None, chain_index=None, training=None):
         x = K.cast(inputs[:, :, :4], "float32")
         batch, length = K.shape(x)[0], K.shape(x)[1]
-        inside = K.all(K.isfinite(x), axis=(2, 3))
+        inside = all_over(K.isfinite(x), (2, 3))
         if mask is not None:
             inside = K.logical_and(inside, K.cast(mask, "bool"))
         x = _with_cb(K.where(inside[:, :, None, None], x, 0.0))

@@ -9,7 +9,7 @@ from keras import ops
 from keras_struct.ops import array
 from keras_struct.ops.chain import shift
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
+from keras_struct.ops.numerics import FORBIDDEN, any_over, compute_dtype
 from keras_struct.ops.structure import (
     Structure,
     as_pair,
@@ -167,7 +167,7 @@ class CTC(Structure):
         used, possible, last = self._walk(event, final, lengths)
         size = ops.shape(final)[1]
         ends = ops.take_along_axis(final, ops.clip(last, 0, size - 1)[:, None], axis=1)
-        forbidden = ops.any(ops.logical_and(used > 0, reach[:, None] < 0), axis=(1, 2, 3))
+        forbidden = any_over(ops.logical_and(used > 0, reach[:, None] < 0), (1, 2, 3))
         inside = ops.logical_and(last >= 0, last < size)
         possible = ops.logical_and(possible, ops.logical_and(inside, ends[:, 0] == 0))
         return ops.logical_and(possible, ops.logical_not(forbidden))

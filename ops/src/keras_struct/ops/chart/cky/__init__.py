@@ -11,7 +11,7 @@ from keras_struct.ops.chart import layout
 from keras_struct.ops.chart.bracketing import Bracketing, check_square, split
 from keras_struct.ops.chart.spec import Item, Product, Spec
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
+from keras_struct.ops.numerics import FORBIDDEN, all_over, compute_dtype
 from keras_struct.ops.structure import (
     as_potential,
     as_sequence,
@@ -192,7 +192,7 @@ class CKY(Bracketing):
         tree = super().possible(event, context)
         known = event < (1 if self.labels is None else self.label_count)
         known = ops.logical_or(known, ops.logical_not(self.inside(context[0])))
-        return ops.logical_and(tree, ops.all(known, axis=(1, 2)))
+        return ops.logical_and(tree, all_over(known, (1, 2)))
 
     def _cuts(self, inside):
         """(B, N, N, N): span i..j exists, and word k is in it and not the last."""

@@ -12,7 +12,7 @@ from keras_struct.ops.chart import layout
 from keras_struct.ops.chart.spec import Item, Product, Spec
 from keras_struct.ops.dependency_tree import DependencyTree
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.numerics import FORBIDDEN, any_over
 from keras_struct.ops.structure import time_mask
 from keras_struct.ops.symbolic import public
 
@@ -166,4 +166,4 @@ class Eisner(DependencyTree):
         a, b = low[:, :, None], high[:, :, None]
         c, d = low[:, None], high[:, None]
         crosses = ops.logical_and(ops.logical_and(a < c, c < b), b < d)
-        return ops.logical_not(ops.any(crosses, axis=(1, 2)))
+        return ops.logical_not(any_over(crosses, (1, 2)))

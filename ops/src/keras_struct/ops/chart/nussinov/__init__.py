@@ -11,7 +11,7 @@ from keras_struct.ops.chart import layout
 from keras_struct.ops.chart.bracketing import check_square
 from keras_struct.ops.chart.spec import Item, Product, Spec
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
+from keras_struct.ops.numerics import FORBIDDEN, any_over, compute_dtype
 from keras_struct.ops.structure import (
     Structure,
     as_potential,
@@ -158,7 +158,7 @@ class Nussinov(Structure):
         a, b, c, d = low[:, :, None], high[:, :, None], low[:, None], high[:, None]
         crosses = ops.logical_and(ops.logical_and(a < c, c < b), b < d)
         good = ops.all(ops.logical_or(good, ops.logical_not(valid)), axis=1)
-        return ops.logical_and(good, ops.logical_not(ops.any(crosses, axis=(1, 2))))
+        return ops.logical_and(good, ops.logical_not(any_over(crosses, (1, 2))))
 
     def _allowed(self, lengths):
         """(B, N, N): the pair lies before the length, and its loop is long enough."""
