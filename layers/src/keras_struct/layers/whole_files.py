@@ -70,7 +70,7 @@ def open_whole(path, mode="w"):
         return
     encoding = None if "b" in mode else "utf-8"
     if is_stream(path):
-        with open(path, mode, encoding=encoding) as stream:
+        with _named(path), open(path, mode, encoding=encoding) as stream:
             yield stream
         return
     target = pathlib.Path(os.path.realpath(path))
@@ -84,7 +84,7 @@ def open_whole(path, mode="w"):
         handle = nameless
         if handle is None:
             handle = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o666)
-        with os.fdopen(handle, mode, encoding=encoding) as stream:
+        with _named(target), os.fdopen(handle, mode, encoding=encoding) as stream:
             yield stream
             stream.flush()
             if target.exists():
@@ -95,11 +95,20 @@ def open_whole(path, mode="w"):
                 # With a folder for relative sources, which is not used here, links are followed.
                 os.link(f"/proc/self/fd/{handle}", hidden, src_dir_fd=handle, follow_symlinks=True)
         os.replace(hidden, target)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(hidden)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            error.filename = str(target)  # a full disk does not say whose
+        raise
+
+
+@contextlib.contextmanager
+def _named(path):
+    """Of a full disk that does not say whose file it was the error with its path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            error.filename = str(path)
         raise
 
 

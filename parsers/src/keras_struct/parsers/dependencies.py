@@ -1,6 +1,7 @@
 """Dependency trees in CoNLL-U, as the `TokenList` of the `conllu` package."""
 
 import re
+from string import whitespace
 
 import conllu
 import numpy as np
@@ -52,13 +53,17 @@ def read_conllu(lines, name="<lines>", skipped=None, trees=False):
             for line in block:
                 number += 1
                 if _BROKEN.search(line):
-                    raise ParseException("Expected text in the encoding of the file. Received: no")
+                    raise ParseException(
+                        "Expected text in the encoding of the file. Received: bytes that are none"
+                    )
                 if line.startswith("#"):
                     _add_comment(sentence, line[1:].strip())
                 else:
                     token = _parse_token(line.split("\t"), count + 1)
                     count += isinstance(token["id"], int)
                     sentence.append(token)
+            if sentence and not count:
+                raise ParseException("Expected words. Received: none but of several or empty nodes")
             if trees and sentence:
                 number = first
                 check_arcs(sentence)
@@ -258,7 +263,7 @@ def _parse_token(columns, number):
         parse = DEFAULT_FIELD_PARSERS.get(field)
         value = text if parse is None else parse(columns, place)
         token[field] = value if serialize_field(value) == text else text
-    if not token["form"]:
+    if not token["form"].strip(whitespace):
         raise ParseException("Expected a form. Received: an empty column")
     if isinstance(token["id"], int) and token["id"] != number:
         raise ParseException(f"Expected the word number {number}. Received: id={token['id']}")

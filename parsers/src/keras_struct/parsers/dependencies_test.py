@@ -148,6 +148,8 @@ LINE = "1\ta\t_\tX\t_\t_\t{}\t{}\t_\t_\n"
         (LINE.format("01", "root"), "'01' is not"),
         (LINE.format("0", "_"), "Expected relations"),
         (LINE.format("0", "root").replace("a", ""), "Expected a form"),
+        (LINE.format("0", "root").replace("a", " "), "Expected a form"),
+        (LINE.format("_", "_").replace("1", "1-2"), "Expected words"),
         (LINE.format("0", "caf\udce9"), "Expected text in the encoding"),
     ],
 )

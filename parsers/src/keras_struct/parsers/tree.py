@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import deque
 from collections.abc import Sequence
 
 BRACKET_ESCAPES = {
@@ -143,7 +144,8 @@ def read_trees(lines, name="<lines>", skipped=None):
             the first one is no part of it.
         name: What errors call the text, such as the path of the file.
         skipped: Called with the error of a malformed tree, which is left out: reading goes on at
-            the next line that begins with a bracket. None raises the error.
+            the next line that begins with a bracket, also where a bracket was never closed. None
+            raises the error.
 
     Yields:
         A `Tree` for each outermost pair of brackets. An extra pair, as in `( (S ...))`, is a
@@ -169,23 +171,40 @@ def read_trees(lines, name="<lines>", skipped=None):
 def numbered_trees(lines, name="<lines>", skipped=None):
     """The trees of `read_trees`, each with the number of its first line."""
     stack: list[tuple] = []  # of open brackets: line, atoms, children
+    held: list[tuple[int, str]] = []  # lines since the outermost one
+    source, again = enumerate(lines, 1), deque[tuple[int, str]]()  # again: to be read once more
     number, lost = 0, False
+    last = 0  # line up to which a bracket at the margin begins a tree, whatever is open
 
     def unfit(text):
-        nonlocal lost
+        nonlocal lost, last
         error = ValueError(f"{name}:{number}: {text}")
         if skipped is None:
             raise error
         skipped(error)
+        again.extendleft(reversed(held[1:]))  # perhaps whole trees after a bracket never closed
         stack.clear()
-        lost = True
+        held.clear()
+        lost, last = True, max(last, number)
 
-    for number, line in enumerate(lines, 1):
+    while True:
+        found = again.popleft() if again else next(source, None)
+        if found is None:
+            if not stack:
+                return
+            unfit(f"Expected ')'. Received: no more lines {_place(stack)}")
+            continue
+        number, line = found
         if number == 1:
             line = line.removeprefix("\ufeff")
+        if stack and number <= last and line.startswith("("):
+            unfit(f"Expected ')'. Received: another tree {_place(stack)}")
         if lost and not line.startswith("("):
             continue
         lost = False
+        if not stack:
+            held.clear()
+        held.append((number, line))
         if _BROKEN.search(line):
             unfit("Expected text in the encoding of the file. Received: bytes that are none")
             continue
@@ -208,8 +227,6 @@ def numbered_trees(lines, name="<lines>", skipped=None):
                     f"or a tag over one word. Received: {token[:80]!r} {_place(stack)}"
                 )
                 break
-    if stack:
-        unfit(f"Expected ')'. Received: no more lines {_place(stack)}")
 
 
 def _place(stack):

@@ -109,8 +109,14 @@ def test_a_bad_tree_is_named_and_left_out():
     ]
     errors: list[Exception] = []
     found = list(read_trees(text, "a.mrg", errors.append))
-    assert [tree.words() for tree in found] == [["a"], ["f"]]
-    assert [str(error).split(" ")[0] for error in errors] == [*("a.mrg:5:", "a.mrg:6:", "a.mrg:8:")]
+    assert [tree.words() for tree in found] == [["a"], ["c"], ["f"]]
+    assert [str(error).split(":")[1] for error in errors] == ["5", "5", "6", "8"]
+    # A bracket that is never closed costs its tree, not those after it.
+    text = ["(S (X a)", "(S (X b))", "(S", "  (X c))", "(S (X d)"]
+    errors.clear()
+    found = list(read_trees([*text, *text, ""], "a.mrg", errors.append))
+    assert [tree.words() for tree in found] == [["b"], ["c"]] * 2
+    assert [str(error).split(":")[1] for error in errors] == ["11", "6", "7", "11"]
 
 
 @pytest.mark.parametrize("word", ["(", "f(x)[1]", ":-)", "{}", "a-b", "caf\u00e9"])

@@ -11,8 +11,11 @@ import numpy as np
 
 LEAST_PDB_LINE = 54  # letters: up to the z coordinate
 TEXT_WIDTH = 80
+ATOMS = ("ATOM", "HETATM")
+RESIDUE = slice(17, 21)
 OCCUPANCY, TEMPERATURE = slice(54, 60), slice(60, 66)
 COLUMNS = {"chain_id": "asym", "res_id": "seq", "res_name": "comp", "atom_name": "atom"}
+NO_NUMBER = -1
 NAMES = ("author", "label")  # who calls the chains of mmCIF files
 
 
@@ -29,17 +32,32 @@ def pdb_atoms(data, model):
         warnings.simplefilter("ignore")  # one for each file whose elements are guessed
         file = pdb.PDBFile.read(io.StringIO(text))
         _check_model(model, file.get_model_count())
-        return file.get_structure(model=model, altloc="all", extra_fields=["occupancy"])
+        atoms = file.get_structure(model=model, altloc="all", extra_fields=["occupancy"])
+    names = _residue_names(text, model)
+    if len(names) == len(atoms) and max(map(len, names)) > 3:
+        atoms.set_annotation("res_name", np.array(names))
+    return atoms
+
+
+def _residue_names(text, model):
+    """Those of a model, with the fourth letter that simulation packages write beside the three."""
+    number, names = 0, []
+    for line in text.split("\n"):
+        if line.startswith("MODEL"):
+            number += 1
+        elif line.startswith(ATOMS) and max(number, 1) == model:
+            names.append(line[RESIDUE].strip())
+    return names
 
 
 def _lines(data):
-    return data.decode("utf-8", errors="replace").splitlines()
+    return data.decode("utf-8-sig", errors="replace").splitlines()
 
 
 def _whole_line(numbered):
     """A line with all columns of an atom, if it is one."""
     number, line = numbered
-    if not line.startswith(("ATOM", "HETATM")):
+    if not line.startswith(ATOMS):
         return line
     if len(line.rstrip()) < LEAST_PDB_LINE - 3:  # a last coordinate of few letters
         raise Unfit(f"Expected coordinates in line {number}")
@@ -79,22 +97,28 @@ def cif_atoms(data, model, binary, names="author"):
         file = pdbx.BinaryCIFFile.read(io.BytesIO(data))
     else:
         file = pdbx.CIFFile.read(io.StringIO("\n".join(_lines(data)) + "\n"))
-    tables = [(name, block.get("atom_site")) for name, block in file.items()]
-    found = [(name, table) for name, table in tables if table is not None and "Cartn_x" in table]
+    tables = [(name, _by_small_name(block).get("atom_site")) for name, block in file.items()]
+    found = [(name, _by_small_name(table)) for name, table in tables if table is not None]
+    found = [(name, columns) for name, columns in found if "cartn_x" in columns]
     if not found:
         raise Unfit("Expected a readable file with atoms, in a category atom_site")
-    return [(name, _table_atoms(table, model, names)) for name, table in found]
+    return [(name, _table_atoms(columns, model, names)) for name, columns in found]
 
 
-def _table_atoms(table, model, names):
+def _by_small_name(parts):
+    """Categories of a block or columns of a category; CIF names them in any case."""
+    return {name.lower(): parts[name] for name in parts}
+
+
+def _table_atoms(columns, model, names):
     from biotite import structure
 
-    size = table.row_count
+    size = len(columns["cartn_x"].as_array(str))
 
     def column(name, default, dtype=str):
-        if name not in table:
+        if name.lower() not in columns:
             return np.full(size, default)
-        return table[name].as_array(dtype, default)
+        return columns[name.lower()].as_array(dtype, default)
 
     prefixes = ("auth", "label") if names == "author" else ("label", "auth")
     numbers = column("pdbx_PDB_model_num", "1")
@@ -102,15 +126,20 @@ def _table_atoms(table, model, names):
     _check_model(model, len(models))
     chosen = numbers == models[model - 1]
     atoms = structure.AtomArray(int(chosen.sum()))
-    for axis, name in enumerate("xyz"):
-        atoms.coord[:, axis] = column(f"Cartn_{name}", np.nan, np.float32)[chosen]
+    with np.errstate(over="ignore"):  # a place that no number holds is none
+        for axis, name in enumerate("xyz"):
+            atoms.coord[:, axis] = column(f"Cartn_{name}", np.nan, np.float32)[chosen]
     for annotation, kind in COLUMNS.items():
         # Residues are numbered by their authors, who number ligands, too.
         order = ("auth", "label") if kind == "seq" else prefixes
-        present = [f"{prefix}_{kind}_id" for prefix in order if f"{prefix}_{kind}_id" in table]
+        present = [name for prefix in order if (name := f"{prefix}_{kind}_id") in columns]
         if not present:
             raise Unfit(f"Expected a column {order[0]}_{kind}_id or {order[1]}_{kind}_id")
-        values = column(present[0], -1, int) if kind == "seq" else column(present[0], "")
+        first, *other = (column(name, "") for name in present)
+        # Where one calls an atom nothing, the other may have a name for it.
+        values = np.where(first == "", other[0], first) if other else first
+        if kind == "seq":
+            values = np.where(values == "", str(NO_NUMBER), values).astype(int)
         atoms.set_annotation(annotation, values[chosen])
     atoms.set_annotation("ins_code", column("pdbx_PDB_ins_code", "")[chosen])
     atoms.set_annotation("hetero", column("group_PDB", "ATOM")[chosen] == "HETATM")

@@ -144,9 +144,17 @@ def run_align(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.layers.whole_files import open_whole
     from keras_struct.protein import draw, read_chain, write_superposed, write_transformed
     from keras_struct.protein.alignment import FORMATS as WRITERS
+    from keras_struct.protein.picture import check_picture_output
     from keras_struct.protein.structure_files import file_and_chain
+    from keras_struct.protein.superposed_files import check_structure_output
 
-    check_outputs(chosen.output, chosen.superposed, chosen.transformed, chosen.picture)
+    inputs = [file_and_chain(place)[0] for place in (chosen.first, chosen.second)]
+    structures = [path for path in (chosen.superposed, chosen.transformed) if path is not None]
+    check_outputs(chosen.output, *structures, chosen.picture, inputs=inputs)
+    for path in structures:
+        check_structure_output(path)
+    if chosen.picture is not None:
+        check_picture_output(chosen.picture)
     options = (chosen.model_number, chosen.chain_names, left_out)
     pair = read_chain(chosen.first, *options), read_chain(chosen.second, *options)
     (alignment,) = load(chosen).align([pair], maps=chosen.picture is not None, refine=chosen.refine)
@@ -167,15 +175,16 @@ def run_align(chosen: argparse.Namespace, left_out: LeftOut) -> None:
 
 
 def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
-    from keras_struct.layers.whole_files import open_whole
+    from keras_struct.layers.whole_files import open_whole, stream_of
     from keras_struct.protein import protein_files, read_chain, search
+    from keras_struct.protein.structure_files import file_and_chain
     from keras_struct.runs.progress import print_table, progress_bar
 
-    check_outputs(chosen.output)
     if chosen.top < 0:
         raise ValueError(f"Expected a number of hits, or 0 for all. Received: --top {chosen.top}")
-    query = read_chain(chosen.query, chosen.model_number, chosen.chain_names, left_out)
     files = protein_files(chosen.places)
+    check_outputs(chosen.output, inputs=[file_and_chain(chosen.query)[0], *files])
+    query = read_chain(chosen.query, chosen.model_number, chosen.chain_names, left_out)
     with progress_bar("files", len(files)) as progress:
         hits = search(
             load(chosen),
@@ -199,7 +208,8 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     rows = [_row(hit, measures) for hit, measures in measured]
     columns = ["chain", "score", "aligned", "identity", "TM-score", "RMSD", "lDDT", "file"]
     sides = {name: "left" if name in ("chain", "file") else "right" for name in columns}
-    print_table(f"{query.name}: {len(hits)} chains", sides, rows[:top])
+    if chosen.output is None or stream_of(chosen.output) is not sys.stdout:
+        print_table(f"{query.name}: {len(hits)} chains", sides, rows[:top])
     if chosen.output is not None:
         with open_whole(chosen.output) as stream:
             stream.write("\t".join([*columns, "cigar"]) + "\n")

@@ -235,6 +235,13 @@ def test_chains_by_the_name_of_the_author_or_the_label_and_of_several_blocks(tmp
     assert only.name == "c:A"
 
 
+def test_mmcif_in_capitals_with_a_mark_and_without_numbers_of_the_author(tmp_path):
+    lines = [line.replace("_atom_site.", "_Atom_Site.").upper() for line in cif_lines()]
+    lines = [line.replace("DATA_", "\ufeffdata_").replace("LOOP_", "loop_") for line in lines]
+    (chain,) = protein.read_chains(_bare(tmp_path / "a.cif", lines))
+    assert (chain.sequence, chain.residue_ids) == ("GGG", ("1", "2", "3"))
+
+
 def test_a_complex_as_one_chain(tmp_path):
     lines = [*residue("GLY", 1), *residue("ALA", 2), *residue("SER", 1, chain="B")]
     (both,) = protein.read_chains(write(tmp_path / "a.pdb", lines), ["B+A"])
@@ -279,6 +286,13 @@ def test_residues_of_simulation_packages(tmp_path):
     (chain,) = protein.read_chains(write(tmp_path / "a.pdb", lines))
     assert chain.sequence == "HHHHHHCCDEKYM" + "H" + "S"
     assert len(chain.atoms) == 13 * 4 + 4 + 5  # side chains that nobody knows are kept
+    # The fourth letter stands where PDB has a blank.
+    four = ["NALA", "CASP", "CALA", "NHIE", "HISA", "S1P", "CYSD", "QQQ"]
+    lines = [
+        x.replace("GLY ", f"{name:4s}") for k, name in enumerate(four) for x in residue("GLY", k)
+    ]
+    (chain,) = protein.read_chains(write(tmp_path / "b.pdb", lines))
+    assert chain.sequence == "ADAHHSCX" and chain.atoms.res_name[0] == "NALA"
     four = [line.replace(" GLY ", " NALA ") for line in cif_lines()]
     assert protein.read_chains(_bare(tmp_path / "a.cif", four))[0].sequence == "AAA"
 
@@ -319,9 +333,8 @@ def test_endings(tmp_path, name):
 
 def test_fasta_as_it_comes(tmp_path):
     file = tmp_path / "a.fa"
-    text = (
-        "\ufeff;comment\r\n>sp|P1:x one\r\nMK V\r\nLL*\r\n>gap\nM-K\n>digit\nM1\n>empty\n>lys\nKV\n"
-    )
+    text = "\ufeff;comment\r\n>sp|P1:x one\r\nMK V\r\n;more\r\nLL*\r\n>gap\nM-K\n"
+    text += ">digit\nM1\n>empty\n>lys\nKV\n"
     file.write_bytes(f"{text}>lys\nKVF\n>\nAC\n".encode())
     errors: list[Exception] = []
     chains = protein.read_chains(file, skipped=errors.append)
@@ -336,6 +349,9 @@ def test_fasta_as_it_comes(tmp_path):
     with pytest.raises(ValueError, match=r"Received: \['gap'\].*letters of amino acids in gap"):
         protein.read_chain(f"{file}:gap")
     with pytest.raises(ValueError, match="letters of amino acids in gap"):
+        protein.read_chains(file)
+    _bare(file, [">a", "M\u00df"])  # two letters, if it is made large
+    with pytest.raises(ValueError, match="letters of amino acids in a, not"):
         protein.read_chains(file)
     _bare(file, ["MKV"])
     with pytest.raises(ValueError, match=r"begins with >.*a\.fa"):
@@ -359,6 +375,11 @@ def test_what_pdb_cannot_hold_is_written_as_mmcif(tmp_path):
         np.testing.assert_allclose(a.ca, b.ca, atol=5e-3)
         assert [c.name[-1] for c in (a, b)] == ["A", "B"]
     assert protein.write_superposed(alignment, tmp_path / "t.cif") == tmp_path / "t.cif"
+    packed = protein.write_superposed(alignment, tmp_path / "s.pdb.gz")
+    assert packed == tmp_path / "s.cif.gz" and len(protein.read_chains(packed)) == 2
+    for name in ("s.xyz", "s.bcif", "s"):
+        with pytest.raises(ValueError, match=r"ending in \.pdb or \.cif"):
+            protein.write_superposed(alignment, tmp_path / name)
     # All of a file, moved by what JSON tells.
     whole = protein.write_transformed(alignment, tmp_path / "near.pdb", tmp_path / "w.pdb")
     (moved,) = protein.read_chains(whole)

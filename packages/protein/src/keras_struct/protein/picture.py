@@ -2,6 +2,8 @@
 
 from keras_struct.layers.whole_files import open_whole
 
+ENDINGS = ("png", "svg", "pdf")
+
 
 def draw(alignment, path):
     """Draw the marginals of all pairs with the best alignment over them.
@@ -14,9 +16,7 @@ def draw(alignment, path):
         ImportError: If matplotlib is not installed.
         ValueError: If the alignment has no map, or for another ending.
     """
-    ending = str(path).rpartition(".")[2].lower()
-    if ending not in ("png", "svg", "pdf"):
-        raise ValueError(f"Expected a file ending in .png, .svg or .pdf. Received: {path}")
+    ending = check_picture_output(path)
     if alignment.map is None:
         raise ValueError("Expected an alignment with its map; align with maps=True")
     try:
@@ -37,3 +37,11 @@ def draw(alignment, path):
     figure.tight_layout()
     with open_whole(path, "wb") as stream:
         figure.savefig(stream, format=ending, dpi=150)
+
+
+def check_picture_output(path):
+    """The ending of the path of a picture; a `ValueError` for another one."""
+    ending = str(path).rpartition(".")[2].lower()
+    if ending not in ENDINGS:
+        raise ValueError(f"Expected a file ending in .png, .svg or .pdf. Received: {path}")
+    return ending

@@ -16,7 +16,7 @@ from keras_struct.protein.paths import matched_pairs
 from keras_struct.protein.refinement import refine as refined
 from keras_struct.protein.residue_encoder import ALPHABETS, ResidueEncoder
 from keras_struct.protein.transport_aligner import PlanDecoder, TransportAligner
-from keras_struct.runs.model_data import check_model, models_folder
+from keras_struct.runs.model_data import check_model, models_folder, reading_model
 
 SHIPPED, MODELS = ("proteinmpnn", "sequence", "structure"), "keras_struct.protein_models"
 ENDING = ".keras"
@@ -142,7 +142,7 @@ class ProteinAligner:
         """A shipped model, `"structure"`, `"sequence"`, `"proteinmpnn"`, or one that `save` wrote.
 
         Raises:
-            ValueError: If there is no such model, or a shipped one is damaged.
+            ValueError: If there is no such model, or it is damaged.
             ImportError: If the shipped models are not installed.
         """
         path = Path(preset)
@@ -154,7 +154,8 @@ class ProteinAligner:
             raise ValueError(
                 f"Expected a file, or one of {list(SHIPPED)}. Received: preset={str(preset)!r}"
             )
-        return cls(keras.saving.load_model(path, compile=False))
+        with reading_model(path):
+            return cls(keras.saving.load_model(path, compile=False))
 
     def save(self, path):
         """Write the model as one `.keras` file, whole or not at all."""

@@ -7,6 +7,7 @@ import lzma
 import re
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +19,10 @@ PDB, CIF, BINARY, FASTA = (
     (".pdb", ".ent", ".brk"),
     (".cif", ".mmcif", ".mcif", ".pdbx"),
     (".bcif",),
-    (".fasta", ".fa", ".faa", ".fas", ".fsa", ".fst", ".mpfa", ".seq"),
+    (".fasta", ".fa", ".faa", ".fas", ".fsa", ".fst", ".mpfa", ".mfa", ".pep", ".seq"),
 )
 SUFFIXES = (*PDB, *CIF, *BINARY, *FASTA)
-COMPRESSED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+COMPRESSED: dict[str, Any] = {".gz": gzip, ".bz2": bz2, ".xz": lzma}
 _ASSEMBLY = re.compile(r"\.pdb\d+")  # of the Protein Data Bank's biological assemblies
 JOIN = "+"  # between the names of chains that are read as one
 # What simulation packages call amino acids by their protonation or bonds; the Chemical Component
@@ -34,7 +35,10 @@ SIMULATED = {
     **dict.fromkeys(("GLH", "GLUH", "GLUP", "GL4", "GLZ"), "E"),
     **dict.fromkeys(("LYN", "LYSH", "LSN", "LYP"), "K"),
     **dict.fromkeys(("ARN", "ARGN"), "R"),
-    **dict.fromkeys(("TYM", "TYD"), "Y"),
+    **dict.fromkeys(("TYM", "TYD", "Y1P", "Y2P"), "Y"),
+    **dict.fromkeys(("S1P", "S2P", "SP1", "SP2"), "S"),
+    **dict.fromkeys(("T1P", "T2P", "THP1", "THP2", "THPB"), "T"),
+    **dict.fromkeys(("H1D", "H2D", "H1E", "H2E"), "H"),
 }
 HOMOSERINE_ATOM = "OD"  # of the compound that the dictionary calls HSE
 
@@ -179,11 +183,11 @@ def read_bytes(path):
         endings = (*SUFFIXES, *COMPRESSED)
         raise ValueError(f"Expected a file ending in one of {endings}. Received: {path}")
     data = path.read_bytes()
-    decompress = COMPRESSED.get(path.suffix.lower())
-    if decompress is None:
+    codec = COMPRESSED.get(path.suffix.lower())
+    if codec is None:
         return data
     try:
-        return decompress(data)
+        return codec.decompress(data)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         told = shortened(error)
         raise ValueError(f"Expected a readable file. Received: {path}: {told}") from error
@@ -211,22 +215,24 @@ def _fasta(data, path, left_out):
     for line in data.decode("utf-8-sig", errors="replace").splitlines():
         if line.startswith(">"):
             records.append(((line[1:].split() or [""])[0], []))
+        elif line.startswith(";"):  # a comment
+            continue
         elif records:
             records[-1][1].append(line)
-        elif line.strip() and not line.startswith(";"):
+        elif line.strip():
             raise Unfit("Expected a header that begins with > before the first sequence")
     found: dict[str, Chain] = {}
     for number, (header, lines) in enumerate(records, 1):
         name = header or (path.stem if len(records) == 1 else f"{path.stem}_{number}")
-        letters = "".join("".join(lines).split()).upper().rstrip("*")
-        odd = sorted({letter for letter in letters if not ("A" <= letter <= "Z")})
+        letters = "".join("".join(lines).split()).rstrip("*")
+        odd = sorted({letter for letter in letters if not (letter.isascii() and letter.isalpha())})
         if odd:
             left_out(f"Expected letters of amino acids in {name}, not {odd[:10]}")
         elif not letters:
             left_out(f"Expected a sequence under the header {name}")
         else:
             name = _new_name(name, found)
-            found[name] = Chain(name, letters)
+            found[name] = Chain(name, letters.upper())
     if records and not found:
         raise Unfit("Expected at least one sequence")
     return found
@@ -288,6 +294,8 @@ def _letter(residue):
     if letter is None and len(name) == 4 and name[0] in "NC":
         # Ends of chains, as AMBER calls them.
         letter = SIMULATED.get(name[1:]) or info.one_letter_code(name[1:])
+    if letter is None and len(name) == 4:
+        letter = SIMULATED.get(name[:3]) or info.one_letter_code(name[:3])
     return letter if letter is not None and len(letter) == 1 else "X"
 
 

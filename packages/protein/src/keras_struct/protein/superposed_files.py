@@ -1,12 +1,20 @@
 """Superposed structures in files: two chains, or all that a file holds."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from keras_struct.layers.whole_files import is_stream, open_whole
 from keras_struct.protein.atom_tables import Unfit
-from keras_struct.protein.structure_files import BINARY, CIF, read_atoms, read_bytes, suffix_of
+from keras_struct.protein.structure_files import (
+    CIF,
+    COMPRESSED,
+    PDB,
+    read_atoms,
+    read_bytes,
+    suffix_of,
+)
 
 # What the columns of a PDB file hold.
 LEAST_PLACE, MOST_PLACE = -999.9994, 9999.9994  # angstrom
@@ -18,14 +26,16 @@ def write_superposed(alignment, path):
 
     Args:
         alignment: `Alignment` of chains that were read from structures.
-        path: File to write, whole or not at all: chain A is the first, chain B the second. mmCIF
-            if it ends so (`.cif`), else PDB; where PDB cannot hold them, mmCIF beside it.
+        path: File to write, whole or not at all: chain A is the first, chain B the second. mmCIF or
+            PDB, by its ending, also with `.gz`, `.bz2` or `.xz`; PDB for a stream. Where PDB cannot
+            hold them, mmCIF beside it.
 
     Returns:
         The path of what was written: that of the argument, or with `.cif` for its ending.
 
     Raises:
-        ValueError: If a chain has no atoms, or fewer than three pairs are aligned.
+        ValueError: If a chain has no atoms, fewer than three pairs are aligned, or the file has
+            another ending.
     """
     from biotite import structure
 
@@ -70,22 +80,31 @@ def _moved(alignment, atoms):
 def _write(atoms, path):
     from biotite.structure.io import pdb, pdbx
 
-    path = Path(path)
-    if suffix_of(path) in BINARY:
-        raise ValueError(f"Expected a file ending in .pdb or .cif. Received: {path}")
+    check_structure_output(path)
+    path, text = Path(path), io.StringIO()
     if suffix_of(path) in CIF or not _fits_pdb(atoms):
-        keeps_name = suffix_of(path) in CIF or is_stream(path)
-        path = path if keeps_name else path.with_suffix(".cif")
+        if suffix_of(path) in PDB:
+            packed = path.suffix if path.suffix.lower() in COMPRESSED else ""
+            name = path.name.removesuffix(packed)
+            path = path.with_name(f"{Path(name).stem}.cif{packed}")
         cif = pdbx.CIFFile()
         pdbx.set_structure(cif, atoms, data_block="superposed")
-        with open_whole(path) as stream:
-            cif.write(stream)
-        return path
-    file = pdb.PDBFile()
-    file.set_structure(atoms)
-    with open_whole(path) as stream:
-        file.write(stream)
+        cif.write(text)
+    else:
+        file = pdb.PDBFile()
+        file.set_structure(atoms)
+        file.write(text)
+    codec = COMPRESSED.get(path.suffix.lower())
+    data = text.getvalue().encode()
+    with open_whole(path, "wb") as stream:
+        stream.write(data if codec is None else codec.compress(data))
     return path
+
+
+def check_structure_output(path):
+    """Raise a `ValueError` unless a path ends as a file that can be written, or is a stream."""
+    if suffix_of(path) not in (*PDB, *CIF) and not is_stream(path):
+        raise ValueError(f"Expected a file ending in .pdb or .cif. Received: {path}")
 
 
 def _fits_pdb(atoms):

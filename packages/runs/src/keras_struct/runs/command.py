@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +88,25 @@ def run_command(program: str, work: Callable[[LeftOut], None], strict: bool = Fa
     return LEFT_OUT if left_out.count else DONE
 
 
-def check_outputs(*files: str | Path | None) -> None:
+def check_outputs(*files: str | Path | None, inputs: Iterable[str | Path] = ()) -> None:
     """Raise an error, before any work, where a file cannot be written; None is standard output.
+
+    Args:
+        *files: Paths of files to be written.
+        inputs: Paths of files that are read, which must stay as they are.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: If its folder does not exist, it is a
             folder itself, or may not be written.
+        ValueError: If it is one of the inputs, or the same as another output.
     """
+    used = {os.path.realpath(path) for path in inputs if not is_stream(path)}
     for file in files:
         if is_stream(file):
             continue
+        if os.path.realpath(str(file)) in used:
+            raise ValueError(f"Expected a file that is nothing else in this run. Received: {file}")
+        used.add(os.path.realpath(str(file)))
         folder = Path(os.path.realpath(file)).parent if file is not None else Path()
         if not folder.is_dir():
             raise FileNotFoundError(f"Expected an existing folder. Received: {folder}")

@@ -113,6 +113,11 @@ def test_outputs_are_checked_before_the_work(tmp_path):
     ):
         with pytest.raises(error, match="Expected"):
             check_outputs(path)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    check_outputs("/dev/null", "/dev/null", inputs=["-", "/dev/null"])
+    for outputs in ([tmp_path / "link"], [tmp_path / "a", tmp_path / "no" / ".." / "a"]):
+        with pytest.raises(ValueError, match="nothing else in this run"):
+            check_outputs(*outputs, inputs=[tmp_path / "in"])
 
 
 def texts(path, encoding=None):
@@ -138,6 +143,10 @@ def test_text_of_every_encoding_and_with_broken_bytes(tmp_path):
     path.write_bytes("ab".encode("utf-16") + b"\x00")  # half a character
     with pytest.raises(ValueError, match="byte 0x00 after 'ab'"):
         check_text(texts(path)[0])
+    path.write_bytes("é\n".encode("utf-16-le"))
+    assert texts(path, "UTF16") == ["é\n"]
+    with pytest.raises(UnicodeError, match=r"encoding idna.*a\.txt"):
+        texts(path, "idna")
     path.write_bytes(b"")
     assert texts(path) == []
     for wrong in ("none", "base64"):

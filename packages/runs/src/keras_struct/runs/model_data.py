@@ -1,10 +1,14 @@
 """Weights that are distributions of their own: where they are, and whether they are whole."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
+
+from keras_struct.runs.command import shortened
 
 CHECKSUMS = "models.json"
 
@@ -43,6 +47,18 @@ def check_model(folder: Path, name: str) -> None:
                 "Expected the weights that were published; install the package anew. "
                 f"Received: {folder / file}, missing or damaged"
             )
+
+
+@contextlib.contextmanager
+def reading_model(path: str | Path) -> Iterator[None]:
+    """Turn whatever the reading of a damaged model leads to into a `ValueError` that names it."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        told = shortened(f"{type(error).__name__}: {error}")
+        raise ValueError(f"Expected a model that can be read. Received: {path}: {told}") from error
 
 
 def digest_of_file(path: Path) -> str:

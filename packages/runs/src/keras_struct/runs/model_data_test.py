@@ -5,7 +5,7 @@ import json
 import pytest
 
 from keras_struct.ops.testing import BACKEND
-from keras_struct.runs.model_data import check_model, digest_of_file, models_folder
+from keras_struct.runs.model_data import check_model, digest_of_file, models_folder, reading_model
 
 pytestmark = pytest.mark.skipif(BACKEND != "numpy", reason="files are the same on every backend")
 
@@ -33,3 +33,11 @@ def test_packages_of_models(tmp_path):
     assert (models_folder("keras_struct.protein_models") / "structure.keras").is_file()
     with pytest.raises(ImportError, match="pip install keras-struct-none-models"):
         models_folder("keras_struct.none_models")
+
+
+def test_a_damaged_model_is_named():
+    wanted = r"model that can be read\. Received: a/b: KeyError: 'c'"
+    with pytest.raises(ValueError, match=wanted), reading_model("a/b"):
+        raise KeyError("c")
+    with pytest.raises(ImportError), reading_model("a/b"):
+        raise ImportError

@@ -38,10 +38,11 @@ def open_text(path: Any, encoding: str | None = None) -> Iterator[Any]:
     Args:
         path: Path, or `-`.
         encoding: Its encoding; None for that of its byte-order mark, or else UTF-8. The mark itself
-            is not read.
+            is not read. UTF-16 and UTF-32 without a mark are little-endian.
 
     Raises:
         ValueError: If there is no such encoding.
+        UnicodeError: While it is read, if its codec cannot go on after what is no text.
         OSError: If the file cannot be read.
 
     Example:
@@ -69,14 +70,20 @@ def open_text(path: Any, encoding: str | None = None) -> Iterator[Any]:
                 return
         else:
             stream = own.enter_context(open(path, "rb"))
-        if encoding is None:
-            start = stream.peek(4)
-            encoding = next((name for mark, name in MARKS if start.startswith(mark)), "utf-8")
-        if codecs.lookup(encoding).name == "utf-8":
+        start = stream.peek(4)
+        marked = next((name for mark, name in MARKS if start.startswith(mark)), None)
+        encoding = codecs.lookup(encoding or marked or "utf-8").name
+        if encoding == "utf-8":
             encoding = "utf-8-sig"  # with or without a mark
+        elif encoding in ("utf-16", "utf-32") and encoding != marked:
+            encoding += "-le"
         lines = io.TextIOWrapper(stream, encoding=encoding, errors=BROKEN, newline="")
         try:
             yield lines
+        except UnicodeError as error:
+            raise UnicodeError(
+                f"Expected text in the encoding {encoding}. Received: {path}: {error}"
+            ) from None
         finally:
             lines.detach()  # standard input stays open, a file is closed by its own `with`
 

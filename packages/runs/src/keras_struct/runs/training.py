@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_struct.layers.whole_files import open_whole, whole_folder
+from keras_struct.runs.model_data import digest_of_file
 
 DECISIONS, HISTORY, CHECKPOINTS = "training.json", "history.jsonl", "checkpoint"
 STATE, ROWS = "state.npz", "history.json"  # of a checkpoint
@@ -148,7 +147,7 @@ def fit(
     """
     checkpoints = folder / CHECKPOINTS
     model.optimizer.build(model.trainable_variables)
-    rows = _restore(model, checkpoints, progress)
+    rows = restore(model, checkpoints, progress)
 
     def publish_all() -> None:
         with open_whole(folder / HISTORY) as stream:
@@ -157,7 +156,7 @@ def fit(
 
     def after_epoch(epoch: int, logs: Any) -> None:
         rows.append({"epoch": epoch + 1, "loss": float(logs["loss"]), **score()})
-        _store(model, checkpoints, rows)
+        store(model, checkpoints, rows)
         publish_all()
         progress("  ".join(f"{k} {_shown(v)}" for k, v in rows[-1].items()))
         batches.start_epoch(epoch + 1)
@@ -198,14 +197,20 @@ def _variables(model):
     ]
 
 
-def _store(model, checkpoints, rows):
+def store(model, checkpoints, rows):
+    """Write the checkpoint of a model after the epochs of a history, and remove older ones."""
     with whole_folder(checkpoints / f"{len(rows):06d}") as new:
         new.mkdir()
         values = [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
         np.savez(new / STATE, *values)
-        (new / ROWS).write_text(json.dumps(rows), encoding="utf-8")
+        stored = {"history": rows, "checksum": _checksum(new, rows)}
+        (new / ROWS).write_text(json.dumps(stored), encoding="utf-8")
     for old in _stored(checkpoints)[:-KEPT]:
         shutil.rmtree(old)
+
+
+def _checksum(checkpoint, rows):
+    return digest([digest_of_file(checkpoint / STATE), json.dumps(rows)])
 
 
 def _stored(checkpoints):
@@ -213,18 +218,28 @@ def _stored(checkpoints):
     return sorted(path for path in checkpoints.iterdir() if path.name.isdigit())
 
 
-def _restore(model, checkpoints, progress):
-    """Give a model the state of the newest checkpoint that can be read; its history."""
+def restore(model, checkpoints, progress):
+    """Give a model the state of the newest checkpoint that is whole.
+
+    Returns:
+        Its history; an empty one if there is no checkpoint.
+
+    Raises:
+        ValueError: If every checkpoint is damaged, or of another model.
+    """
     found = _stored(checkpoints)
     for checkpoint in reversed(found):
         try:
-            rows = json.loads((checkpoint / ROWS).read_text(encoding="utf-8"))
-            with np.load(checkpoint / STATE, allow_pickle=False) as stored:
-                values = [stored[f"arr_{k}"] for k in range(len(stored.files))]
+            stored = json.loads((checkpoint / ROWS).read_text(encoding="utf-8"))
+            rows = stored["history"]
+            if stored["checksum"] != _checksum(checkpoint, rows):
+                raise ValueError("its checksum is another one")
+            with np.load(checkpoint / STATE, allow_pickle=False) as arrays:
+                values = [arrays[f"arr_{k}"] for k in range(len(arrays.files))]
             for variable, value in zip(_variables(model), values, strict=True):
                 variable.assign(value)
             return rows
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             progress(f"{checkpoint} cannot be read ({error}); the one before is used")
     if found:
         raise ValueError(

@@ -201,11 +201,11 @@ def run_parse(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     other = {"constituency": "conllu", "dependency": "brackets"}[chosen.kind]
     if format == other:
         raise ValueError(f"Expected another format for {chosen.kind} trees. Received: {format}")
+    files = expand(chosen.files, left_out)
     if format != "svg":
-        check_outputs(chosen.output)
+        check_outputs(chosen.output, inputs=files)
     elif chosen.output is None or not chosen.output.is_dir():
         raise ValueError("Expected an existing folder as --output for svg, a file a sentence")
-    files = expand(chosen.files, left_out)
     from keras_struct.treebank import parse_command
 
     parse_command.run_parse(chosen, files, load(chosen), left_out)
@@ -240,6 +240,8 @@ def check_inputs(*files: str) -> None:
     missing = [file for file in files if file != "-" and not os.path.exists(file)]
     if missing:
         raise FileNotFoundError(f"Expected existing files. Received: {', '.join(missing)}")
+    if files.count("-") > 1:
+        raise ValueError("Expected standard input once. Received: - twice")
 
 
 def show_scores(chosen: argparse.Namespace, sentences: int, scores: dict[str, float]) -> None:

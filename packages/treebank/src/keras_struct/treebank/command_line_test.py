@@ -151,6 +151,9 @@ def test_errors_come_before_work(run, tmp_path):
     status, _, err = run("evaluate", tmp_path / "bad.mrg")
     assert status == 2
     assert "bad.mrg" in err
+    before = (tmp_path / "bad.mrg").read_text()
+    assert run("parse", tmp_path / "bad.mrg", "--output", tmp_path / "bad.mrg")[0] == 2
+    assert (tmp_path / "bad.mrg").read_text() == before
 
 
 @one_backend
@@ -252,6 +255,16 @@ def test_score_of_two_files(run, tmp_path):
     arcs.write_text("1\ta\t_\t_\t_\t_\t2\tx\t_\t_\n2\tb\t_\t_\t_\t_\t1\tx\t_\t_\n")
     status, _, err = run("score", "--kind", "dependency", arcs, arcs)
     assert status == 2 and "a.conllu:1: Expected one root" in err
+    # Of the file that is scored only the sentence is lost, and told once.
+    good = tmp_path / "b.conllu"
+    good.write_text(arcs.read_text().replace("\t2\tx", "\t0\troot"))
+    arcs.write_text(f"{arcs.read_text()}\n{good.read_text()}")
+    good.write_text("\n".join([good.read_text()] * 2))
+    status, out, err = run("score", "--kind", "dependency", good, arcs, "--json")
+    assert (status, json.loads(out)["sentences"], err.count("left out:")) == (1, 1, 1)
+    other.write_text("(S (X\n(S (NP (PRP I)) (VP (VB go)))\n")
+    status, out, err = run("score", gold, other, "--json")
+    assert (status, json.loads(out)["sentences"], err.count("left out:")) == (1, 1, 1)
 
 
 @one_backend

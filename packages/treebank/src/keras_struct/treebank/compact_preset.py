@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from keras_struct.layers.whole_files import whole_folder
-from keras_struct.runs.model_data import check_model, models_folder
+from keras_struct.runs.model_data import check_model, models_folder, reading_model
 from keras_struct.treebank.minilm import MODELS, minilm_backbone, minilm_tokenizer
 from keras_struct.treebank.preprocessor import ParserPreprocessor
 
@@ -102,16 +102,16 @@ def load_compact_preset(cls, folder, load_weights=True):
         ValueError: If it is one of another class, or its weights do not fit.
         ImportError: If MiniLM is not installed.
     """
-    stored = json.loads((Path(folder) / CONFIG).read_text())
-    if stored["class"] != cls.__name__:
-        raise ValueError(f"Expected a {cls.__name__}. Received: {folder} with a {stored['class']}")
-    parser = cls(
-        minilm_backbone(stored["num_layers"], load_weights=load_weights),
-        ParserPreprocessor(minilm_tokenizer()),
-        **stored["config"],
-    )
+    with reading_model(folder):
+        stored = json.loads((Path(folder) / CONFIG).read_text())
+        name, num_layers, config = (stored[key] for key in ("class", "num_layers", "config"))
+        weights = load_file(Path(folder) / WEIGHTS) if load_weights else {}
+    if name != cls.__name__:
+        raise ValueError(f"Expected a {cls.__name__}. Received: {folder} with a {name}")
+    backbone = minilm_backbone(num_layers, load_weights=load_weights)
+    with reading_model(folder):
+        parser = cls(backbone, ParserPreprocessor(minilm_tokenizer()), **config)
     if load_weights:
-        weights = load_file(Path(folder) / WEIGHTS)
         variables = {w.path: w for w in parser.weights}
         weights = {path: value.astype("float32") for path, value in weights.items()}
         paths = {path.removesuffix(LEFT).removesuffix(RIGHT) for path in weights}

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from keras_struct import parsers
+from keras_struct.parsers.tree import numbered_trees
 from keras_struct.runs import open_text
 
 
@@ -13,16 +14,25 @@ def read_constituency(path, skipped=None, encoding=None):
 
     Args:
         path: Path, or `-` for standard input.
-        skipped: Called with the error of a malformed tree, which is left out; None raises.
+        skipped: Called with the error of a malformed tree or one without words, which is left out;
+            None raises.
         encoding: Of the file; None for that of its byte-order mark, or else UTF-8.
 
     Raises:
-        ValueError: If the text is malformed; the message starts with file and line.
+        ValueError: For such a tree; the message starts with file and line.
     """
+    trees = []
     with open_text(path, encoding) as lines:
-        trees = [parsers.strip_traces(t) for t in parsers.read_trees(lines, str(path), skipped)]
-    trees = [parsers.strip_functions(tree) for tree in trees if tree is not None]
-    return [parsers.strip_root(tree) for tree in trees]
+        for number, whole in numbered_trees(lines, str(path), skipped):
+            tree = parsers.strip_traces(whole)
+            if tree is not None:
+                trees.append(parsers.strip_root(parsers.strip_functions(tree)))
+                continue
+            error = ValueError(f"{path}:{number}: Expected words. Received: none but traces")
+            if skipped is None:
+                raise error
+            skipped(error)
+    return trees
 
 
 def read_dependency(path, skipped=None, encoding=None):

@@ -35,7 +35,7 @@ def read(
         try:
             with open_text(file, encoding) as lines:
                 yield from read_sentences(lines, format, name, left_out, kept)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             left_out(error)
 
 
@@ -121,7 +121,7 @@ class Lines:
     @contextlib.contextmanager
     def opened(self, decisions: Any) -> Iterator[int]:
         """How many sentences are written already, by a run that the same things decide."""
-        done, size = _read_notes(self.notes, decisions)
+        done, size = read_notes(self.notes, decisions)
         if not self.part.is_file() or self.part.stat().st_size < size:
             done = size = 0
         with self.part.open("ab") as self.stream:
@@ -149,7 +149,7 @@ class Lines:
         if decisions is not None:
             self.stream.flush()
             os.fsync(self.stream.fileno())
-            _write_notes(self.notes, decisions, done, self.stream.tell())
+            write_notes(self.notes, decisions, done, self.stream.tell())
 
 
 class Pictures:
@@ -160,7 +160,7 @@ class Pictures:
 
     @contextlib.contextmanager
     def opened(self, decisions: Any) -> Iterator[int]:
-        self.number, _ = _read_notes(self.notes, decisions)
+        self.number, _ = read_notes(self.notes, decisions)
         yield self.number
         self.notes.unlink(missing_ok=True)
 
@@ -171,20 +171,22 @@ class Pictures:
 
     def note(self, decisions: Any, done: int) -> None:
         if decisions is not None:
-            _write_notes(self.notes, decisions, done, 0)
+            write_notes(self.notes, decisions, done, 0)
 
 
-def _read_notes(path: Path, decisions: Any) -> tuple[int, int]:
+def read_notes(path: Path, decisions: Any) -> tuple[int, int]:
     """Sentences and bytes that are written; none where something else decided."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if decisions is not None and found["decisions"] == json.loads(json.dumps(decisions)):
-            return int(found["sentences"]), int(found["bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
+            done, size = int(found["sentences"]), int(found["bytes"])
+            if min(done, size) >= 0:
+                return done, size
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         pass
     return 0, 0
 
 
-def _write_notes(path: Path, decisions: Any, done: int, size: int) -> None:
+def write_notes(path: Path, decisions: Any, done: int, size: int) -> None:
     with open_whole(path) as stream:
         json.dump({"decisions": decisions, "sentences": done, "bytes": size}, stream)

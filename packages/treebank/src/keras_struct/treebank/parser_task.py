@@ -13,6 +13,7 @@ import numpy as np
 from keras_struct.layers import export_saved_model
 from keras_struct.parsers import TreeDecoder
 from keras_struct.runs import check_text
+from keras_struct.runs.model_data import reading_model
 from keras_struct.treebank.batches import batches_by_length, padded_size
 from keras_struct.treebank.compact_preset import load_compact_preset, preset_folder
 from keras_struct.treebank.preprocessor import LEAST_LENGTH, ParserPreprocessor, check_words
@@ -278,18 +279,20 @@ class ParserTask(keras_hub.models.Task):
     @classmethod
     def _from_folder(cls, folder, load_weights):
         """What `save_to_preset` wrote; KerasHub loads a task over one class of backbones only."""
-        parser = keras.saving.deserialize_keras_object(
-            json.loads((folder / "task.json").read_text())
-        )
+        with reading_model(folder):
+            parser = keras.saving.deserialize_keras_object(
+                json.loads((folder / "task.json").read_text())
+            )
         if not isinstance(parser, cls):
             raise ValueError(
                 f"Expected a {cls.__name__}. Received: {folder} with a {type(parser).__name__}"
             )
-        if parser.preprocessor is not None:
-            parser.preprocessor.load_preset_assets(str(folder))
-        if load_weights:
-            parser.backbone.load_weights(folder / "model.weights.h5")
-            parser.load_task_weights(str(folder / "task.weights.h5"))
+        with reading_model(folder):
+            if parser.preprocessor is not None:
+                parser.preprocessor.load_preset_assets(str(folder))
+            if load_weights:
+                parser.backbone.load_weights(folder / "model.weights.h5")
+                parser.load_task_weights(str(folder / "task.weights.h5"))
         return parser
 
 

@@ -75,6 +75,7 @@ class DependencyParse(NamedTuple):
                     word["upos"] = tag
             return sentence
         forms = [parsers.conllu_text(word) for word in self.words]
+        forms = [form if form.strip() else "_" for form in forms]  # a column is not blank
         sentence = parsers.new_sentence(forms, list(self.tags))
         blanks = origin.blanks_after()
         if origin.text is not None:

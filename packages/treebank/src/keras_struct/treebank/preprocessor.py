@@ -1,5 +1,7 @@
 """From words to the arrays that a parser takes."""
 
+from string import whitespace
+
 import keras
 import keras_hub
 import numpy as np
@@ -20,7 +22,8 @@ def check_words(words):
     elif not words:
         received = "a sentence without words"
     else:
-        wrong = [w for w in words if not (isinstance(w, str) and w.strip())]
+        # Words of some treebanks are other blanks than those of ASCII.
+        wrong = [w for w in words if not (isinstance(w, str) and w.strip(whitespace))]
         if not wrong:
             for word in words:
                 check_text(word)

@@ -1,5 +1,7 @@
 """Scores of trees that any parser wrote, on gold trees."""
 
+from typing import Any
+
 from keras_struct import parsers
 from keras_struct.runs import open_text
 from keras_struct.treebank.gold_trees import bracket_measures, read_dependency
@@ -15,7 +17,7 @@ def score_files(kind, gold, predicted, skipped=None, encoding=None, parameters=N
             for EVALB: an empty line is a sentence without a tree, and several trees on one are a
             tree in pieces.
         skipped: Called with the error of a sentence that cannot be scored, such as one with other
-            words, which is left out; None raises.
+            words or arcs that are no tree, which is left out; None raises.
         encoding: Of the files; None for that of their byte-order marks, or else UTF-8.
         parameters: Path of a parameter file of EVALB; None for those of `bracket_scores`.
 
@@ -24,7 +26,7 @@ def score_files(kind, gold, predicted, skipped=None, encoding=None, parameters=N
 
     Raises:
         ValueError: If a gold tree is malformed, or a tree of files that are not read by lines; if
-            arcs are no tree; if there are more sentences in one file; or if none is scored.
+            there are more sentences in one file; or if none is scored.
     """
 
     def left_out(number, reason):
@@ -41,18 +43,19 @@ def score_files(kind, gold, predicted, skipped=None, encoding=None, parameters=N
     if parameters is not None:
         with open_text(parameters) as lines:
             options = parsers.read_evalb_parameters(lines, str(parameters))
-    sentences = _read_sentences(gold, predicted, left_out, encoding)
+    *sentences, malformed = _read_sentences(gold, predicted, left_out, encoding)
     _check_counts(gold, predicted, *sentences)
     found = parsers.bracket_scores(*sentences, **options)
     for number, reason in found.excluded:
-        left_out(number + 1, reason)
+        if number not in malformed:
+            left_out(number + 1, reason)
     if not found.sentences:
         raise ValueError(f"Expected sentences of {gold} with their words in {predicted}")
     return found.sentences, bracket_measures(found)
 
 
 def _read_sentences(gold, predicted, left_out, encoding):
-    """Trees of two files, by lines if every line of the first is one."""
+    """Trees of two files, by lines if every line of the first is one; which are malformed."""
     texts = []
     for path in (gold, predicted):
         with open_text(path, encoding) as lines:
@@ -61,22 +64,31 @@ def _read_sentences(gold, predicted, left_out, encoding):
         trees = [tree for line in texts[0] for (tree,) in [parsers.read_trees([line])]]
     except ValueError:
         named = zip(texts, (gold, predicted), strict=True)
-        return [list(parsers.read_trees(lines, str(path))) for lines, path in named]
+        return [*(list(parsers.read_trees(lines, str(path))) for lines, path in named), set()]
     found: list[tuple | None] = []
+    malformed = set()
     for number, line in enumerate(texts[1], 1):
         try:
             found.append(tuple(parsers.read_trees([line], str(predicted))))
         except ValueError as error:
             found.append(None)
-            left_out(number, str(error))
-    return trees, found
+            malformed.add(number - 1)
+            left_out(number, error)
+    return trees, found, malformed
 
 
 def _score_arcs(gold, predicted, left_out, encoding):
-    sentences = [read_dependency(path, None, encoding) for path in (gold, predicted)]
+    theirs: list[Any] = []  # sentences, and the errors of those that are none
+    with open_text(predicted, encoding) as lines:
+        for sentence in parsers.read_conllu(lines, str(predicted), theirs.append, trees=True):
+            theirs.append(sentence)
+    sentences = read_dependency(gold, None, encoding), theirs
     _check_counts(gold, predicted, *sentences)
     pairs = []
     for number, pair in enumerate(zip(*sentences, strict=True), 1):
+        if isinstance(pair[1], ValueError):
+            left_out(number, pair[1])
+            continue
         words = [[word["form"] for word in parsers.words_of(sentence)] for sentence in pair]
         if words[0] == words[1]:
             pairs.append(pair)
