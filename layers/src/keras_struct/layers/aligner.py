@@ -13,6 +13,7 @@ from keras_struct.layers.packed import alignment_options, pack, packed_spec
 from keras_struct.layers.potentials import AlignmentPotentials, check_alignment, potential_dtype
 from keras_struct.layers.prediction_head import PredictionHead
 from keras_struct.layers.sequence_mask import extent, without_padding
+from keras_struct.layers.targets import check_shape
 
 SCORINGS = ("dot_product", "bilinear")
 
@@ -162,6 +163,7 @@ class Aligner(PredictionHead):
         return decode(potentials, self.output_mode, self.compute_dtype)
 
     def _potentials(self, first, second, first_mask, second_mask):
+        check_shape("second", second, "as many examples as in first", first.shape[0], None, None)
         # A product with NaN would poison the gradients of the weights.
         first = without_padding(first, first_mask)
         second = without_padding(second, second_mask)

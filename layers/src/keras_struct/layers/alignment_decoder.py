@@ -3,6 +3,7 @@
 import keras
 from keras import ops as K
 
+from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.packed import scores_spec, unpack
 from keras_struct.layers.potentials import AlignmentPotentials, potential_dtype
 
@@ -10,7 +11,7 @@ OUTPUT_MODES = ("path", "map", "score")
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class AlignmentDecoder(keras.layers.Layer):
+class AlignmentDecoder(ImportHint):
     """Best path, soft map or score of the packed potentials of an `Aligner`.
 
     The layer has no weights: the potentials hold everything.

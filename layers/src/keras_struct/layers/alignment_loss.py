@@ -4,7 +4,14 @@ from keras import ops as K
 
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import AlignmentPotentials
-from keras_struct.layers.targets import StructuredLoss, check_numbers, check_shape
+from keras_struct.layers.targets import (
+    StructuredLoss,
+    check_numbers,
+    check_shape,
+    check_where,
+    integers,
+    not_below_0,
+)
 from keras_struct.ops.numerics import all_over
 
 REFERENCES = ("path", "pairs")
@@ -24,7 +31,7 @@ class AlignmentLoss(StructuredLoss):
     def losses(self, y_true, y_pred):
         y_true, potentials, exists = read_reference(self.reference, y_true, y_pred)
         losses = self.alignment_loss(y_true, potentials, potentials.distribution())
-        return losses if exists is None else K.where(exists, losses, float("inf"))
+        return K.where(exists, not_below_0(losses), float("inf"))
 
     def alignment_loss(self, y_true, potentials, alignments):
         """The losses `(B,)`, see the class."""
@@ -51,11 +58,11 @@ def check_reference(reference):
 
 
 def read_reference(reference, y_true, y_pred):
-    """A target whose shape was checked, the potentials, and whether its paths exist.
+    """A target whose shape was checked, the potentials, and whether it can be.
 
     Returns:
-        The target: pairs, or paths, empty where there is a node that does not exist; the
-        `AlignmentPotentials`; and booleans `(B,)`, None for pairs.
+        The target: pairs, 0 where there is no probability, or paths, empty where there is a node
+        that does not exist; the `AlignmentPotentials`; and booleans `(B,)`.
     """
     if reference == "path":
         expected = f"a path (B, N, 2), B = {y_pred.shape[0]}, as reference='path'"
@@ -66,14 +73,23 @@ def read_reference(reference, y_true, y_pred):
         expected = f"pairs (B, L1, L2) = {(batch, *sizes)} as reference='pairs'"
         check_shape("y_true", y_true, expected, batch, *sizes)
         # Where sizes were unknown: not broadcast.
-        return K.reshape(y_true, K.shape(potentials.scores)), potentials, None
-    y_true = K.cast(y_true, "int32")
+        y_true = K.reshape(y_true, K.shape(potentials.scores))
+        valid, right = pair_mask(potentials), _probabilities(y_true)
+        check_where("y_true", "pairs from 0 to 1", y_true, valid, _probabilities)
+        exists = all_over(K.logical_or(right, K.logical_not(valid)), (1, 2))
+        return K.where(right, y_true, K.zeros_like(y_true)), potentials, exists
+    y_true = integers(y_true)
     for axis, size in enumerate(sizes):
         nodes, end = y_true[..., axis], None if size is None else size + 1
         check_numbers("y_true", f"nodes of axis {axis}", nodes, nodes >= 0, 0, end)
     last = K.stack([K.convert_to_tensor(n, "int32") for n in K.shape(potentials.scores)[1:]])
     exists = all_over(y_true <= last, (1, 2))
     return K.where(exists[:, None, None], y_true, -1), potentials, exists
+
+
+def _probabilities(x):
+    """Which numbers are probabilities, up to rounding."""
+    return (x >= -1e-3) & (x <= 1 + 1e-3)
 
 
 def pair_mask(potentials):

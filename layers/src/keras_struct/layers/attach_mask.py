@@ -2,12 +2,24 @@
 
 import keras
 
+from keras_struct.layers.import_hint import ImportHint
+from keras_struct.layers.targets import fits
+
 
 @keras.saving.register_keras_serializable("keras_struct")
-class AttachMask(keras.layers.Layer):
+class AttachMask(ImportHint):
     """Attaches a mask to a tensor: `AttachMask()([x, mask])` is `x` with `mask` as Keras mask.
 
     `keras.layers.Masking` computes a mask from the values; this layer takes one that is known.
+
+    Call arguments:
+        inputs: A pair: `x`, `(B, N, ...)`, and booleans (or numbers, not 0 for True) `(B, N)`.
+
+    Returns:
+        `x`.
+
+    Raises:
+        ValueError: If it is no pair of these shapes.
 
     Example:
 
@@ -21,6 +33,14 @@ class AttachMask(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
 
+    def build(self, input_shape):
+        x, mask = input_shape if _is_pair(input_shape) else (input_shape, None)
+        if mask is None or not fits(mask, x[:2]):
+            raise ValueError(
+                "Expected a pair of x (B, N, ...) and a mask (B, N), as in AttachMask()([x, mask])."
+                f" Received: input_shape={input_shape}"
+            )
+
     def call(self, inputs):
         return keras.ops.copy(inputs[0])
 
@@ -29,3 +49,7 @@ class AttachMask(keras.layers.Layer):
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
+
+
+def _is_pair(shapes):
+    return len(shapes) == 2 and all(isinstance(shape, tuple | list) for shape in shapes)

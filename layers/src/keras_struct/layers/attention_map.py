@@ -7,6 +7,7 @@ from keras import initializers
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.segments import token_marginals, window_sums
 from keras_struct.layers.sequence_mask import kept_first
@@ -15,7 +16,7 @@ from keras_struct.ops.noise import Noise, flat_places, key_of
 READOUTS = ("marginals", "argmax_st", "perturbed")
 
 
-class AttentionMap(keras.layers.Layer):
+class AttentionMap(ImportHint):
     """Base class of the maps of `StructuredAttention`.
 
     A map is a layer: its structure parameters are weights, learned unless `trainable=False`. A

@@ -6,7 +6,7 @@ from keras import ops as K
 
 from keras_struct.layers.segments import last_start, token_labels, window_sums
 from keras_struct.layers.sequence_mask import in_order
-from keras_struct.layers.targets import check_numbers, check_shape, fits, known_now
+from keras_struct.layers.targets import check_numbers, check_shape, fits, integers, known_now
 
 
 class ChainTarget(NamedTuple):
@@ -113,7 +113,7 @@ def _segments(y_true, potentials, valid, ignore_index):
     check_shape("y_true", y_true, f"segments (B, N, 2) = ({batch}, {n}, 2)", batch, n, 2)
     # A dynamic shape that does not fit must not broadcast.
     shape = (*K.shape(potentials.scores)[:2], 2)
-    event = K.reshape(K.cast(y_true, "int32"), shape)
+    event = K.reshape(integers(y_true), shape)
     label, length = event[..., 0], event[..., 1]
     there = K.ones_like(valid)
     starts = K.logical_and(valid, length > 0)
@@ -180,7 +180,7 @@ def tag_numbers(y_true, k, batch=None, n=None, sets=True):
             f"Expected tags {forms}, where (B, N) = ({batch}, {n}) and K = {k}. "
             f"Received: shape of y_true={tuple(shape)}"
         )
-    y_true = K.cast(y_true, "int32")
+    y_true = integers(y_true)
     return K.squeeze(y_true, -1) if len(shape) == 3 else y_true
 
 

@@ -1,6 +1,8 @@
 """The CRF head: exact against enumeration, and what broke older CRF layers, by name."""
 
 import itertools
+import subprocess
+import sys
 import warnings
 
 import keras
@@ -179,6 +181,23 @@ def test_save_and_load(tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     loaded.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(numpy(loaded(x)), numpy(model(x)))
+
+
+def test_loading_before_the_import_says_what_to_import(tmp_path):
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((None, 4)), CRF(3)]).save(path)
+    code = f"""
+import keras
+try:
+    keras.saving.load_model({str(path)!r})
+except TypeError as error:
+    assert str(error).endswith("'before loading': 'import keras_struct.layers'}}}}"), error
+    import keras_struct.layers
+    keras.saving.load_model({str(path)!r})
+else:
+    raise AssertionError("no error")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_masks_in_decode():

@@ -10,13 +10,15 @@ from keras_struct.layers.ctc_decoding import (
     prefix_beam,
     read_predictions,
 )
+from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.potentials import potential_dtype
+from keras_struct.layers.sequence_mask import as_mask
 
 OUTPUT_MODES = ("labels", "path", "beams")
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class CTCDecoder(keras.layers.Layer):
+class CTCDecoder(ImportHint):
     """Labels that the predictions of a `CTC` head, or of any layer of logits, stand for.
 
     The layer has no weights.
@@ -87,8 +89,10 @@ class CTCDecoder(keras.layers.Layer):
         check_blank(self.blank, input_shape[-1])
 
     def call(self, inputs, mask=None):
-        mask = None if mask is None else K.cast(mask, "bool")
+        mask = as_mask(mask)
         log_probs = read_predictions(inputs, mask, self.blank, self.from_logits)
+        if mask is not None:
+            mask = K.broadcast_to(mask, K.shape(inputs)[:2])
         if self.output_mode == "beams":
             labels, scores = prefix_beam(log_probs, mask, self.blank, self.beam_width)
             return {"labels": labels[:, : self.top_k], "log_probs": scores[:, : self.top_k]}

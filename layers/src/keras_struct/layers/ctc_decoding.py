@@ -41,7 +41,8 @@ def read_predictions(y_pred, mask, blank, from_logits=True):
     y_pred = without_padding(K.cast(y_pred, potential_dtype(y_pred.dtype)), mask)
     if known_now(y_pred) and (mask is None or known_now(mask)):
         values = K.convert_to_numpy(K.stop_gradient(y_pred))
-        values = values if mask is None else values[K.convert_to_numpy(mask)]
+        if mask is not None:
+            values = values[np.broadcast_to(K.convert_to_numpy(mask), values.shape[:2])]
         sums = values.sum(-1, dtype="float64")
         probabilities = (values >= 0).all() and (np.abs(sums - 1) < 1e-2).all()
         if values.size and probabilities == from_logits:

@@ -6,6 +6,7 @@ from keras import ops as K
 from keras_struct import ops
 from keras_struct.layers.ctc_decoding import check_blank, read_labels, read_predictions
 from keras_struct.layers.sequence_loss import SequenceLoss, pair_extent
+from keras_struct.layers.targets import not_below_0
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -68,7 +69,7 @@ class CTCLoss(SequenceLoss):
         labels, valid, exists = read_labels(y_true, self.blank, *y_pred.shape[::2])
         which = pair_extent(mask, valid)
         alignments = ops.ctc(log_probs, labels, blank=self.blank, **which)
-        return K.where(exists, -alignments.value(), float("inf"))
+        return K.where(exists, not_below_0(-alignments.value()), float("inf"))
 
     def get_config(self):
         return {**super().get_config(), "blank": self.blank, "from_logits": self.from_logits}

@@ -47,6 +47,15 @@ def labels_of(row, blank):
     return tuple(int(k) for k in row if k not in (-1, blank))
 
 
+def test_a_loss_is_not_below_0():
+    """Where every path reads the target, and rounding says that they are more than all."""
+    logits = RNG.normal(size=(64, 3, 2)).astype("float32")
+    logits[:, 1] = -60, 60
+    found = losses(np.ones((64, 1), int), logits)
+    assert found.min() >= 0
+    assert found.max() < 1e-6
+
+
 @pytest.mark.parametrize("blank", [0, 2])
 def test_loss_equals_enumeration(blank):
     labels = np.where(LABELS == 0, blank, LABELS % 2 if blank == 2 else LABELS)

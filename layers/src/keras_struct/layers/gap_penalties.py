@@ -6,12 +6,13 @@ from keras import ops as K
 
 from keras_struct.layers.alignment_map import check_gaps
 from keras_struct.layers.crf import clone_initializer
+from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.sequence_mask import without_padding
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class GapPenalties(keras.layers.Layer):
+class GapPenalties(ImportHint):
     """Learned gap scores: constant, or contextual from the states of the tokens.
 
     Constant gaps are one number to open and one to extend. Contextual gaps add to them a projection

@@ -273,6 +273,19 @@ NOT_THERE = [
     (nll(), CHAIN, changed(TAGS, (1, 0), K), "tags from 0 to 2"),
     (nll(), CHAIN, changed(TAGS, (1, 0), -1), "tags from 0 to 2"),
     (nll(), CHAIN, changed(ONE_HOT, (1, 0), 0.5), "tags from 0 to 2"),
+    (nll(), CHAIN, changed(TAGS.astype("float32"), (1, 0), 0.5), "tags from 0 to 2"),
+    (
+        layers.CTCLoss(reduction=None),
+        SCORES,
+        changed(np.ones((4, 2), "float32"), (1, 0), np.nan),
+        "labels from 0 to 2",
+    ),
+    (
+        layers.AlignmentCrossEntropy("pairs", reduction=None),
+        ALIGNMENT,
+        changed(np.tile(np.eye(4, K), (4, 1, 1)), (1, 0, 0), np.nan),
+        "pairs from 0 to 1",
+    ),
     (nll(class_weights=[1.0, 0.0, 2.0]), CHAIN, changed(TAGS, (1, 0), K), "tags from 0 to 2"),
     (nll(), SEGMENTS, changed(np.tile([[0, 1]], (4, 4, 1)), (1, 0, 0), K), "labels from 0 to 2"),
     (layers.SoftEditDistance(reduction=None), ONE_HOT, changed(TAGS, (1, 0), K), "tokens from 0"),
@@ -310,9 +323,9 @@ def test_metrics_count_a_tag_that_does_not_exist_as_wrong():
 
 
 def test_names_of_other_tags_are_an_error():
-    with pytest.raises(ValueError, match=r"names of the 3 tags.*Received: 2 labels"):
+    with pytest.raises(ValueError, match=r"names of the 3 labels.*Received: 2 labels"):
         value(layers.SpanF1(["O", "B"]), TAGS % 2, CHAIN)
-    with pytest.raises(ValueError, match=r"names of the 3 tags.*Received: 2 labels"):
+    with pytest.raises(ValueError, match=r"names of the 3 labels.*Received: 2 labels"):
         value(layers.SpanF1(["O", "B"], from_potentials=False), TAGS % 2, SCORES)
 
 
@@ -332,6 +345,14 @@ STATES = np.ones((2, 3, 4), "float32")
             ),
             r"shape of mask=\(2, 4\)",
         ),
+        (lambda: layers.AttachMask()([STATES, np.ones((2, 4))]), "AttachMask"),
+        (lambda: layers.AttachMask()(STATES), r"AttachMask"),
+        (lambda: layers.Aligner()(STATES, STATES[:1]), "shape of second="),
+        (
+            lambda: layers.StructuredAttention(2, 2, "dtw")(STATES, STATES[:1]),
+            r"shapes of query=\(2, 3, 4\), value=\(1, 3, 4\)",
+        ),
+        (lambda: layers.StructuredAttention(2, 2, 5), "structure=5"),
         *(
             (
                 lambda structure=structure, shape=shape: layers.StructuredAttention(
@@ -355,3 +376,13 @@ def test_explain_takes_a_distribution(capsys):
     distribution = layers.unpack(CHAIN).distribution()
     assert ops.explain(distribution) is distribution.choice
     assert "linear_chain" in capsys.readouterr().out
+
+
+def test_masks_of_numbers_and_lists():
+    mask = [[1, 1, 0], [1, 0, 0]]
+    for structure in ("dtw", "sinkhorn", "linear_chain"):
+        attend = layers.StructuredAttention(2, 2, structure)
+        expected = array(attend(STATES, STATES, value_mask=np.array(mask, bool)))
+        for form in (mask, np.array(mask, "float32")):
+            found = array(attend(STATES, STATES, value_mask=form))
+            np.testing.assert_array_equal(found, expected)

@@ -398,8 +398,8 @@ class _ChainBorder:
     @classmethod
     def add(cls, potentials, number):
         scores = potentials.scores
-        dtype, inner = scores.dtype, tuple(scores.shape[2:])
-        rows, k = cls.sizes(scores.shape)[0], inner[-1]
+        dtype, inner = scores.dtype, tuple(map(int, scores.shape[2:]))  # no tensors of a trace
+        rows, k = cls.sizes((None, None, *inner))[0], inner[-1]
         batch, n = K.shape(scores)[:2]
         given = ((potentials.transitions, k * k), (potentials.start, k), (potentials.end, k))
         parts = [

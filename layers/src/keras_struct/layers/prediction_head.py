@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.sequence_mask import keras_mask
 
 _FOUND: contextvars.ContextVar[list | None] = contextvars.ContextVar("outputs", default=None)
@@ -22,7 +23,7 @@ def outputs_of_heads(found):
         _FOUND.reset(token)
 
 
-class PredictionHead(keras.layers.Layer):
+class PredictionHead(ImportHint):
     """Base class of layers whose outputs stand for structures, until they are decoded.
 
     A subclass sets `decoder`, the class of the layer that decodes, or a method that makes it from

@@ -11,6 +11,7 @@ from keras_struct.ops.validation import concrete, readable
 
 __all__ = [
     "all_of",
+    "as_mask",
     "extent",
     "in_order",
     "kept_first",
@@ -63,7 +64,7 @@ def extent(mask):
     """
     if mask is None:
         return {}
-    mask = K.cast(K.convert_to_tensor(mask), "bool")
+    mask = as_mask(mask)
     if readable(mask):
         values = K.convert_to_numpy(mask)
         if not (values[..., 1:] > values[..., :-1]).any():
@@ -85,6 +86,11 @@ def in_order(function, mask, *xs):
     return places.scatter(function(*(places.gather(x, 1) for x in xs)), 1)
 
 
+def as_mask(mask):
+    """Booleans, from what a user may give; None for all."""
+    return None if mask is None else K.cast(K.convert_to_tensor(mask), "bool")
+
+
 def without_padding(x, mask):
     """Zeros in the padding: a product with NaN would poison outputs and gradients.
 
@@ -97,6 +103,7 @@ def without_padding(x, mask):
     """
     if mask is None:
         return x
+    mask = as_mask(mask)
     shape = tuple(mask.shape)
     leading = (1 if shape[:1] == (1,) else x.shape[0], *x.shape[1 : len(shape)])
     if not 2 <= len(shape) < len(x.shape) or not fits(shape, leading):
@@ -104,7 +111,6 @@ def without_padding(x, mask):
             f"Expected a mask (B, N) of inputs with shape {tuple(x.shape)}. "
             f"Received: shape of mask={shape}"
         )
-    mask = K.cast(mask, "bool")
     while len(mask.shape) < len(x.shape):
         mask = K.expand_dims(mask, -1)
     return K.where(mask, x, K.zeros_like(x))
@@ -112,7 +118,7 @@ def without_padding(x, mask):
 
 def all_of(*masks):
     """The conjunction of boolean masks that broadcast, without those that are None; or None."""
-    given = [K.cast(mask, "bool") for mask in masks if mask is not None]
+    given = [as_mask(mask) for mask in masks if mask is not None]
     return functools.reduce(K.logical_and, given) if given else None
 
 

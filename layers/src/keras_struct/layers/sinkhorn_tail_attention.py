@@ -7,6 +7,7 @@ from keras import initializers
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.sequence_mask import all_of, without_padding
 from keras_struct.layers.structured_attention import gate_of
 from keras_struct.ops.transport.problem import relaxations
@@ -16,7 +17,7 @@ DUSTBINS = (None, "spoke", "block")
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class SinkhornTailAttention(keras.layers.MultiHeadAttention):
+class SinkhornTailAttention(ImportHint, keras.layers.MultiHeadAttention):
     """Multi-head attention whose map is an entropic transport plan, in tiles.
 
     `keras.layers.MultiHeadAttention` with `ops.sinkhorn_tail` in place of the softmax: every query

@@ -12,7 +12,7 @@ from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import last_start
 from keras_struct.layers.sequence_mask import extent, keras_mask
 from keras_struct.layers.tag_scheme import span_tables
-from keras_struct.layers.targets import token_weights
+from keras_struct.layers.targets import check_names, token_weights
 from keras_struct.ops.masks import places_of
 
 MEASURES = ("f1", "precision", "recall")
@@ -110,7 +110,7 @@ class SpanF1(keras.metrics.Metric):
         """The best tags `(B, N)` or segments `(B, N, 2)`; the target; which tokens count, `(B, N)`;
         their weights; and whether others may stand before them."""
         potentials = unpack(K.stop_gradient(K.convert_to_tensor(y_pred)), ChainPotentials)
-        self._check_labels(potentials.scores.shape[-1])
+        check_names(self.labels, potentials.scores.shape[-1])
         valid = potentials.positions()
         weight = token_weights(sample_weight, valid, self.dtype)
         target = chain_target(y_true, potentials, weight, self.ignore_index)
@@ -126,7 +126,7 @@ class SpanF1(keras.metrics.Metric):
         mask = keras_mask(y_pred)
         tags, k = K.convert_to_tensor(y_pred), len(self.labels)
         if len(tags.shape) == 3:
-            self._check_labels(tags.shape[-1])
+            check_names(self.labels, tags.shape[-1])
             tags = K.argmax(tags, axis=-1)
         tags = K.cast(tags, "int32")
         valid = K.ones_like(tags, dtype="bool") if mask is None else K.cast(mask, "bool")
@@ -136,13 +136,6 @@ class SpanF1(keras.metrics.Metric):
         target = tags_of(y_true, k, counts, self.ignore_index, batch, n, negative=True)
         holes = "mask" in extent(mask) or target.allowed is not None
         return tags, target.event, K.logical_and(valid, target.single), weight, holes
-
-    def _check_labels(self, k):
-        if k != len(self.labels):
-            raise ValueError(
-                f"Expected names of the {k} tags that y_pred has scores of. "
-                f"Received: {len(self.labels)} labels={self.labels}"
-            )
 
     def _spans_of_tags(self, tags, valid):
         """For each token: whether a span ends at it, where that span starts, and its type."""

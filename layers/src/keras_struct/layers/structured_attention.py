@@ -21,7 +21,9 @@ from keras_struct.layers.attention_map import (
     SoftmaxMap,
     SubsetMap,
 )
-from keras_struct.layers.sequence_mask import all_of, keras_mask, without_padding
+from keras_struct.layers.import_hint import ImportHint
+from keras_struct.layers.sequence_mask import all_of, as_mask, keras_mask, without_padding
+from keras_struct.layers.targets import fits
 from keras_struct.layers.transport_map import SinkhornMap
 from keras_struct.layers.tree_map import CKYMap, EisnerMap, SpanningTreeMap
 
@@ -43,7 +45,7 @@ STRUCTURES: dict[str, type[AttentionMap]] = {
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class StructuredAttention(keras.layers.MultiHeadAttention):
+class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
     """Multi-head attention whose map is the marginals of a structure.
 
     `keras.layers.MultiHeadAttention` with another map: for each head and query, a distribution
@@ -155,6 +157,10 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
                 "Expected temperature and readout in the map itself. "
                 f"Received: {', '.join(given)} beside structure={structure}"
             )
+        if not isinstance(structure, str) and not callable(structure):
+            raise ValueError(
+                f"Expected the name of a structure, or a map. Received: structure={structure!r}"
+            )
         super().__init__(num_heads, key_dim, **kwargs)
         if isinstance(structure, str):
             structure = STRUCTURES[structure](dtype=self.dtype_policy, name=structure, **given)
@@ -201,6 +207,14 @@ class StructuredAttention(keras.layers.MultiHeadAttention):
         training=None,
         use_causal_mask=False,
     ):
+        if not fits(value.shape[:1], query.shape[:1]):
+            raise ValueError(
+                "Expected as many examples of query and value. Received: shapes of "
+                f"query={tuple(query.shape)}, value={tuple(value.shape)}"
+            )
+        query_mask, value_mask, key_mask, attention_mask = (
+            as_mask(mask) for mask in (query_mask, value_mask, key_mask, attention_mask)
+        )
         if attention_mask is not None:
             _check_attention_mask(attention_mask, query, value, self.num_heads)
         alike = query is value and (key is None or key is value)
@@ -354,7 +368,7 @@ def _check_attention_mask(mask, query, value, heads):
 
 def _over_heads(attention_mask):
     """Booleans that broadcast against `(B, H, T, S)`, from `(T, S)`, `(B, T, S)` or that."""
-    mask = K.cast(attention_mask, "bool")
+    mask = attention_mask
     if len(mask.shape) == 3:
         return mask[:, None]
     while len(mask.shape) < 4:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops as K
 
+from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.packed import scores_spec, unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import token_labels, token_marginals
@@ -31,7 +32,7 @@ def decode(potentials, output_mode, temperature=1.0):
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class StructuredDecoder(keras.layers.Layer):
+class StructuredDecoder(ImportHint):
     """Best tags or marginals of the packed potentials of a `CRF` or a `SemiMarkovCRF`.
 
     The layer has no weights: the potentials hold everything. Its outputs carry the Keras mask of

@@ -12,6 +12,8 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from keras_struct.ops.validation import readable
 
+NO_INTEGER = 2**30  # beyond every number of a tag, a word or a node
+
 
 def check_shape(name, x, expected, *sizes):
     """Raise a `ValueError` unless a tensor has this shape, as far as it is known.
@@ -39,22 +41,61 @@ def known_now(*tensors):
     return not in_symbolic_scope() and all(readable(x) for x in tensors)
 
 
+def integers(x):
+    """Numbers as int32, `NO_INTEGER` for those that are none, such as 0.5 and NaN.
+
+    What a framework would make of these differs by backend, and most of it is some tag.
+    """
+    x = K.convert_to_tensor(x)
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        return K.cast(x, "int32")
+    whole = K.logical_and(K.equal(K.floor(x), x), K.abs(x) < NO_INTEGER)
+    return K.where(whole, K.cast(K.where(whole, x, K.zeros_like(x)), "int32"), NO_INTEGER)
+
+
 def check_numbers(name, what, x, valid, low, high, others=""):
     """Raise a `ValueError` if an integer where `valid` is True is below `low` or not below `high`.
 
     Only where values can be read, and the bounds are known. The message names `others`, which are
     expected, too.
     """
-    if not isinstance(high, int) or not known_now(x, valid):
+    if isinstance(high, int):
+        expected = f"{what} from {low} to {high - 1}{others}"
+        check_where(name, expected, x, valid, lambda x: (x >= low) & (x < high))
+
+
+def check_where(name, expected, x, valid, right):
+    """Raise a `ValueError` if a number where `valid` is True is wrong, and values can be read.
+
+    Args:
+        name: Of the argument.
+        expected: What was expected, in words.
+        x: Tensor.
+        valid: Booleans in its shape.
+        right: Function of an array, to booleans: which numbers are right.
+    """
+    if not known_now(x, valid):
         return
     x, valid = (K.convert_to_numpy(y) for y in (x, valid))
-    wrong = valid & ((x < low) | (x >= high))
+    wrong = valid & ~right(x)
     if wrong.any():
         place = tuple(int(axis[0]) for axis in wrong.nonzero())
+        found = "no integer" if x[place] == NO_INTEGER else x[place]
+        raise ValueError(f"Expected {expected}. Received: {name}={found} at {place}")
+
+
+def check_names(labels, k):
+    """Raise a `ValueError` unless there is a name for each of the `k` labels with scores."""
+    if len(labels) != k:
         raise ValueError(
-            f"Expected {what} from {low} to {high - 1}{others}. "
-            f"Received: {name}={x[place]} at {place}"
+            f"Expected names of the {k} labels that y_pred has scores of. "
+            f"Received: {len(labels)} labels={labels}"
         )
+
+
+def not_below_0(x):
+    """Numbers of which rounding has made some negative; these are 0, with their gradients."""
+    return x - K.stop_gradient(K.minimum(x, 0.0))
 
 
 def example_weights(sample_weight, batch, dtype, owner):

@@ -1,6 +1,10 @@
-"""`torch.export` of heads and decoders: any batch, one length; loops over it are unrolled."""
+"""`torch.export` and `torch.jit.trace` of heads and decoders.
+
+Any batch, one length: loops over it are unrolled.
+"""
 
 import functools
+import io
 
 import keras
 import numpy as np
@@ -67,3 +71,47 @@ def test_a_program_for_every_batch(name):
         program = torch.export.export(module, tuple(inputs), dynamic_shapes=shapes).module()
         for given in (examples(2), examples(5)):
             np.testing.assert_allclose(array(program(*given)), array(module(*given)), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MODELS if EVERY_CASE else list(MODELS)[:2])
+def test_a_trace_for_every_batch(name):
+    model, examples = MODELS[name]()
+    module, file = Positional(model).eval(), io.BytesIO()
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(module, tuple(examples(2))), file)
+        file.seek(0)
+        program = torch.jit.load(file)
+        for given in (examples(2), examples(5)):
+            np.testing.assert_allclose(array(program(*given)), array(module(*given)), atol=1e-5)
+        longer = [torch.cat([x, x], dim=1) for x in examples(2)]
+        if name != "labels":  # without a loop
+            with pytest.raises(RuntimeError, match=r"Expected .* elements in a list but found"):
+                program(*longer)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_does_not_know_the_mask_of_its_example():
+    model = keras.Sequential([keras.layers.Embedding(9, 4, mask_zero=True), layers.CRF(3, "tags")])
+    words = [torch.tensor(x) for x in ([[5, 3, 0]], [[0, 3, 5]], [[5, 0, 3]])]
+    model(words[0])
+    with torch.no_grad():
+        program = torch.jit.trace(model, words[0])
+        for given in words:
+            np.testing.assert_array_equal(array(program(given)), array(model(given)))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_with_gradients():
+    """It calls Python: it cannot be saved, which is said, and has the gradients of the model."""
+    head, x = layers.CRF(3, "marginals"), states(2)
+    head(x)
+    with pytest.warns(UserWarning, match="within torch.no_grad"):
+        program = torch.jit.trace(head, x, check_trace=False)
+    slopes = []
+    for function in (program, head):
+        given = x.clone().requires_grad_()
+        function(given)[..., 0].sum().backward()
+        slopes.append(array(given.grad))
+    assert slopes[0].any()
+    np.testing.assert_allclose(slopes[0], slopes[1], atol=1e-6)

@@ -134,7 +134,7 @@ class DependencyTree(Structure):
 
 
 def _check_square(name, x, sizes):
-    known = {size for size in sizes if size is not None}
+    known = {size for size in sizes if isinstance(size, int)}
     if len(known) > 1 or 0 in known:
         raise ValueError(
             f"Expected {name} with equal axes of N >= 1 words. "

@@ -33,7 +33,7 @@ class NativeImplementation(Implementation):
         if call.platform != "cpu":
             return f"it runs on the CPU, and the scores are on the {call.platform}"
         if call.traced and not call.opaque and not on_jax:
-            return "it needs concrete values (no vmap, no torch.func, no torch.export)"
+            return "it needs concrete values (no vmap, torch.func, torch.export, torch.jit.trace)"
         if importlib.util.find_spec("numba") is None:
             return "Numba is not installed (pip install keras-struct-ops[native])"
         if any(size is None for shape in call.shapes for size in shape):

@@ -7,7 +7,14 @@ from keras import ops as K
 from keras_struct.layers.packed import scores_spec
 from keras_struct.layers.potentials import TreePotentials
 from keras_struct.layers.sequence_mask import all_of
-from keras_struct.layers.targets import check_numbers, check_shape, fits, token_weights
+from keras_struct.layers.targets import (
+    check_names,
+    check_numbers,
+    check_shape,
+    fits,
+    integers,
+    token_weights,
+)
 from keras_struct.parsers.attachment_scores import CONTENT_RELATIONS, universal_relation
 from keras_struct.parsers.tree_decoder import best_tree
 
@@ -62,13 +69,15 @@ class AttachmentScore(keras.metrics.Metric):
         self.target = self.add_variable((), "zeros", name="target")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        y_true = K.cast(K.convert_to_tensor(y_true), "int32")
+        y_true = integers(y_true)
         y_pred = K.convert_to_tensor(y_pred)
         self._check_shapes(y_true, y_pred)
         y_pred, words = best_tree(y_pred)
         y_pred = K.cast(y_pred, "int32")
         heads, found_heads = (y[..., 0] if len(y.shape) == 3 else y for y in (y_true, y_pred))
         valid = all_of(heads >= 0, words)
+        n = heads.shape[1]
+        check_numbers("y_true", "heads", heads, valid, 0, None if n is None else n + 1)
         right, predicted, target = K.logical_and(valid, heads == found_heads), valid, valid
         if self.labels is not None and self.measure != "uas":
             universal, content = _relation_tables(self.labels)
@@ -99,7 +108,10 @@ class AttachmentScore(keras.metrics.Metric):
 
     def _check_shapes(self, y_true, y_pred):
         packed = len(y_pred.shape) >= 4
-        shape = (scores_spec(y_pred, TreePotentials)[0] if packed else y_pred).shape[:2]
+        given = scores_spec(y_pred, TreePotentials)[0] if packed else y_pred
+        shape = given.shape[:2]
+        if packed and self.measure != "uas":
+            check_names(self.labels, given.shape[-1])
         forms = [(*shape, 2)] if self.measure != "uas" else [(*shape, 2), (*shape, 1), shape]
         if not any(fits(y_true.shape, form) for form in forms):
             raise ValueError(

@@ -4,8 +4,18 @@ import keras
 import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.packed import scores_spec
+from keras_struct.layers.potentials import TreePotentials
 from keras_struct.layers.segments import last_start
-from keras_struct.layers.targets import check_numbers, check_shape, example_weights
+from keras_struct.layers.targets import (
+    NO_INTEGER,
+    check_names,
+    check_numbers,
+    check_shape,
+    check_where,
+    example_weights,
+    integers,
+)
 from keras_struct.parsers.binarization import JOINER
 from keras_struct.parsers.bracket_scores import IGNORED_LABELS, IGNORED_TAGS, scored_label
 from keras_struct.parsers.tree_decoder import best_tree
@@ -61,7 +71,9 @@ class BracketF1(keras.metrics.Metric):
         self._brackets, self._is_tag = _label_tables(self.labels)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        y_true = K.cast(K.convert_to_tensor(y_true), "int32")
+        y_true = integers(y_true)
+        check_where("y_true", "integers", y_true, y_true >= 0, lambda x: x < NO_INTEGER)
+        y_true = K.where(y_true < NO_INTEGER, y_true, -1)
         y_pred = K.convert_to_tensor(y_pred)
         weight = self._checked(y_true, y_pred, sample_weight)
         y_pred, words = best_tree(y_pred)
@@ -90,9 +102,11 @@ class BracketF1(keras.metrics.Metric):
         """The weights of the sentences, after the shapes and labels of all were checked."""
         batch, k = y_pred.shape[0], len(self.labels)
         check_shape("y_true", y_true, f"spans (B, M, 3), B = {batch}", batch, None, 3)
-        check_numbers("y_true", "labels", y_true[..., 2], y_true[..., 2] >= 0, 0, k)
         if len(y_pred.shape) < 4:
             check_shape("y_pred", y_pred, "spans (B, P, 3)", None, None, 3)
+        elif (found := scores_spec(y_pred, TreePotentials)[0].shape[-1]) > k:  # tags may follow
+            check_names(self.labels, found)
+        check_numbers("y_true", "labels", y_true[..., 2], y_true[..., 2] >= 0, 0, k)
         if sample_weight is None:
             return 1.0
         return example_weights(sample_weight, batch, self.dtype, type(self).__name__)

@@ -85,6 +85,7 @@ def test_another_shape_is_an_error_that_names_it(head, predicted, shape):
 NOT_THERE = [
     (ARCS, changed(HEADS, (1, 0, 0), 4), "heads from 0 to 3"),
     (ARCS, changed(HEADS, (1, 0, 0), -1), "heads from 0 to 3"),
+    (ARCS, changed(HEADS.astype("float32"), (1, 0, 0), 0.5), "heads from 0 to 3"),
     (ARCS, changed(HEADS, (1, 0, 1), 2), "relations from 0 to 1"),
     (SPANS, changed(CHART, (1, 0, 1), 4), "ends from 1 to 3"),
     (SPANS, changed(CHART, (1, 0, 2), 2), "labels from 0 to 1"),
@@ -114,3 +115,20 @@ def test_metrics_count_a_label_that_does_not_exist_as_wrong():
             metric.update_state(target, right)
         with ops.validation(False):
             np.testing.assert_allclose(value(metric, target, right), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "metric, predicted, target",
+    [
+        (parsers.AttachmentScore("las", ["root"]), ARCS, HEADS),
+        (parsers.BracketF1(["@"]), SPANS, CHART),
+    ],
+)
+def test_names_of_other_labels_are_an_error(metric, predicted, target):
+    with pytest.raises(ValueError, match=r"names of the 2 labels.*Received: 1 labels"):
+        metric.update_state(target, predicted)
+
+
+def test_heads_that_do_not_exist_are_an_error_of_the_metric():
+    with pytest.raises(ValueError, match=r"heads from 0 to 3.*y_true=4"):
+        parsers.AttachmentScore().update_state(changed(HEADS, (1, 0, 0), 4), HEADS)

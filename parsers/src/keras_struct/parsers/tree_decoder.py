@@ -3,6 +3,7 @@
 import keras
 from keras import ops as K
 
+from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.packed import scores_spec, unpack
 from keras_struct.layers.potentials import TreePotentials
 from keras_struct.parsers.tree_target import tree_of
@@ -11,7 +12,7 @@ OUTPUT_MODES = ("tree", "marginals", "minimum_risk")
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-class TreeDecoder(keras.layers.Layer):
+class TreeDecoder(ImportHint):
     """Best trees or marginals of the packed scores of a parser head.
 
     The layer has no weights: the scores hold everything.

@@ -4,6 +4,7 @@ import keras
 from keras import ops as K
 
 from keras_struct.layers.chain_targets import always, check_ignore_index
+from keras_struct.layers.targets import integers
 from keras_struct.parsers.tree_loss import TreeLoss
 from keras_struct.parsers.tree_target import read_tree
 
@@ -65,7 +66,7 @@ class TreeNLL(TreeLoss):
     def losses_of(self, y_true, potentials, weight=None):
         if potentials.constituency or self.ignore_index is None:
             return super().losses_of(y_true, potentials, weight)
-        y_true = K.cast(K.convert_to_tensor(y_true), "int32")
+        y_true = integers(y_true)
         unknown = K.equal(y_true, self.ignore_index)
         if always(K.logical_not(unknown)):
             return super().losses_of(y_true, potentials, weight)

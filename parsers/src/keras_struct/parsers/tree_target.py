@@ -11,7 +11,7 @@ import functools
 from keras import ops as K
 
 from keras_struct.layers.potentials import positions_of
-from keras_struct.layers.targets import check_numbers, check_shape
+from keras_struct.layers.targets import check_numbers, check_shape, integers
 from keras_struct.ops import array
 
 
@@ -31,7 +31,7 @@ def read_tree(tree, potentials, weight=None):
     n, k = potentials.scores.shape[2:]
     size = K.shape(potentials.scores)[2]
     if potentials.constituency:
-        spans = K.cast(tree, "int32")
+        spans = integers(tree)
         start, end, label = (spans[..., axis] for axis in range(3))
         for what, x, low, high in (
             ("starts", start, 0, n),
@@ -45,7 +45,7 @@ def read_tree(tree, potentials, weight=None):
     word = potentials.positions()
     counts = word if weight is None else K.logical_and(word, K.not_equal(weight, 0))
     place, relation = event[..., 0], event[..., 1]
-    heads = K.cast(tree if len(tree.shape) == 2 else tree[..., 0], "int32")
+    heads = integers(tree if len(tree.shape) == 2 else tree[..., 0])
     check_numbers("y_true", "heads", heads, counts, 0, None if n is None else n + 1)
     check_numbers("y_true", "relations", relation, counts, 0, k)
     known = _all(place >= 0, place < size, relation >= 0, relation < k)
@@ -61,7 +61,7 @@ def _all(*conditions):
 
 def event_of(tree, potentials):
     """The event of `potentials.distribution()` that a padded array of a tree stands for."""
-    tree = K.cast(K.convert_to_tensor(tree), "int32")
+    tree = integers(tree)
     n = K.shape(potentials.scores)[1]
     if not potentials.constituency:
         return _heads_of(tree, potentials.scores)

@@ -147,6 +147,7 @@ def add_at(table, index, values):
 def traced(x):
     return (
         torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
         or x.device.type == "meta"
         or torch._C._functorch.is_functorch_wrapped_tensor(x)
         or isinstance(x, (FakeTensor, FunctionalTensor))

@@ -5,6 +5,7 @@ Under `torch.func.vmap` the mapped axis is folded into the batch axis, which eve
 """
 
 import functools
+import warnings
 
 import keras
 import torch
@@ -31,23 +32,23 @@ def constant(problem):
 
 def forward(sweeps, problem, op):
     leaves = _Leaves((constant(problem),))
-    outputs = _Forward.apply(sweeps, leaves, op, *leaves.tensors)
+    outputs = _Forward.of(sweeps, leaves, op, *leaves.tensors)
     return leaves.result(outputs)
 
 
 def value(sweeps, problem, tape, log_partition):
     leaves = _Leaves((problem, tape, log_partition))
-    return _Value.apply(sweeps, leaves, *leaves.tensors)
+    return _Value.of(sweeps, leaves, *leaves.tensors)
 
 
 def marginals(sweeps, problem, tape):
     leaves = _Leaves((problem, tape))
-    return _Marginals.apply(sweeps, leaves, *leaves.tensors)
+    return _Marginals.of(sweeps, leaves, *leaves.tensors)
 
 
 def _curvature(sweeps, problem, tape, tangents):
     leaves = _Leaves((problem, tape, tuple(tangents)))
-    return _Curvature.apply(sweeps, leaves, *leaves.tensors)
+    return _Curvature.of(sweeps, leaves, *leaves.tensors)
 
 
 class _Leaves:
@@ -94,6 +95,23 @@ class _Sweep(torch.autograd.Function):
     """Inputs: sweeps, leaves, further static arguments, then the tensors."""
 
     static = 2
+
+    @classmethod
+    def of(cls, *inputs):
+        """`apply`; the plain operations where `torch.jit.trace` records them without gradients.
+
+        A call into Python would stand in the trace as such, and could not be saved.
+        """
+        if not torch.jit.is_tracing():
+            return cls.apply(*inputs)
+        if not torch.is_grad_enabled():
+            return cls.forward(*inputs)
+        warnings.warn(
+            "Expected torch.jit.trace within torch.no_grad(), since a trace that keeps explicit "
+            "derivatives cannot be saved. Received: torch.is_grad_enabled()=True",
+            stacklevel=2,
+        )
+        return cls.apply(*inputs)
 
     @classmethod
     def setup_context(cls, ctx, inputs, output):

@@ -70,7 +70,7 @@ def starting_after(used):
 def check_square(name, x, axes, letters):
     """The `axes` of x are N words each, N >= 1."""
     sizes = [x.shape[axis] for axis in axes]
-    known = {size for size in sizes if size is not None}
+    known = {size for size in sizes if isinstance(size, int)}
     if len(known) > 1 or 0 in known:
         raise ValueError(
             f"Expected {name} of shape (..., {letters}) with N >= 1. "

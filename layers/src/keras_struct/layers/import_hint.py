@@ -1,0 +1,16 @@
+"""What Keras says where a saved model is loaded before its classes are imported."""
+
+import keras
+
+
+class ImportHint(keras.layers.Layer):
+    """Base class of layers whose saved configuration ends with what must be imported.
+
+    Keras imports no module of a configuration but its own, whatever the configuration says. Where
+    it does not know a class, its message ends with the configuration, so that ends with a hint.
+    """
+
+    def get_build_config(self):
+        config = super().get_build_config()
+        package = ".".join(type(self).__module__.split(".")[:2])
+        return config and {**config, "before loading": f"import {package}"}
