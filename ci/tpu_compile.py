@@ -37,22 +37,22 @@ SPILLS = 8  # the column of stores of spilled registers
 KERNEL = re.compile(r"keras_struct_\w+")
 
 
-def compile_one(program, topology):
-    """Names of the kernels in a compiled program, and its memory."""
+def compile_one(program, chip):
+    """Names of the kernels in a program compiled for a chip, and its memory."""
     import jax
     from jax.experimental import topologies
     from jax.sharding import SingleDeviceSharding
 
     from keras_struct import ops
 
-    device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+    device = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[chip]).devices[0]
     sharding = SingleDeviceSharding(device)
     arguments = [
         jax.ShapeDtypeStruct(shape, "float32", sharding=sharding) for shape in program.shapes
     ]
 
     def run(*arrays):
-        with ops.target("tpu"):
+        with ops.target("tpu", chip):
             return program.run(*arrays)
 
     compiled = jax.jit(run).lower(*arguments).compile()
@@ -106,12 +106,12 @@ def child(chip, only):
     dump = os.environ["TPU_DUMP"]
     found = {}
     for program in programs():
-        if only and only not in program.name:
+        if chip not in program.chips or only not in program.name:
             continue
         for path in glob.glob(f"{dump}/*"):
             os.remove(path)
         try:
-            kernels, memory = compile_one(program, TOPOLOGIES[chip])
+            kernels, memory = compile_one(program, chip)
         except Exception as error:  # of any kind: it is what is reported
             found[program.name] = {"error": f"{type(error).__name__}: {error}"[:2000]}
             print(f"{chip} {program.name}: {found[program.name]}", file=sys.stderr)

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tpu_compile import COMPILER
+from tpu_compile import COMPILER, TOPOLOGIES
 
-TOPOLOGY = "v5e:2x2"
+CHIP = "v5e"
 KERNEL = re.compile(r"keras_struct_(\w+)")
 COLLECTIVE = re.compile(
     r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -124,7 +124,7 @@ def compiled(step):
 
     from keras_struct import ops
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[CHIP]).devices
     mesh = Mesh(np.array(devices).reshape(2, 2), ("x", "y"))
     whole = NamedSharding(mesh, PartitionSpec())
     divided = NamedSharding(mesh, PartitionSpec(("x", "y")))
@@ -150,7 +150,7 @@ def compiled(step):
     )
     if len(x) == 1:
         (x,) = x.values()
-    with ops.target("tpu"):
+    with ops.target("tpu", CHIP):
         lowered = jax.jit(model.train_step).lower(state, (x, y["y"]))
     return lowered.compile().as_text(), model
 

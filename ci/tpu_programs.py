@@ -18,11 +18,13 @@ class Program(NamedTuple):
         name: Unique name.
         shapes: Shapes of its float32 arguments.
         run: The function.
+        chips: The chips whose VMEM has room for it.
     """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
     run: Callable[..., Any]
+    chips: tuple[str, ...] = ("v5e", "v6e", "v5p", "7x")
 
 
 def _map(function):
@@ -94,6 +96,23 @@ def _chains():
     return made
 
 
+def _charts():
+    sentences, large = (128, 64, 64), ("v5e", "v6e")
+    ragged = np.arange(128, dtype="int32") // 2 + 1
+    made = [
+        Program("cky: map", (sentences,), _map(lambda x: ops.cky(x, lengths=ragged))),
+        Program("cky: paths", (sentences,), _paths(ops.cky)),
+        Program("nussinov: map", (sentences,), _map(ops.nussinov)),
+        Program("eisner: map", (sentences,), _map(ops.eisner), large),
+        Program("eisner: paths", (sentences,), _paths(ops.eisner), large),
+    ]
+    # The longest that VMEM holds.
+    for function, n in ((ops.cky, 182), (ops.nussinov, 142), (ops.eisner, 94)):
+        name = f"{function.__name__} long: map"
+        made.append(Program(name, ((128, n, n),), _map(function), large))
+    return made
+
+
 def _attention(dtype, **options):
     """Attention by transport, and its gradients."""
     import jax
@@ -125,4 +144,4 @@ def _transport():
 
 
 def programs():
-    return _alignments() + _chains() + _transport()
+    return _alignments() + _chains() + _charts() + _transport()

@@ -121,7 +121,23 @@ class PallasTPU(Implementation):
         return list(_by_blocks(run, *arrays))
 
 
-class PathsTPU(PallasTPU):
+class DrawingTPU(PallasTPU):
+    """Kernels that draw all samples at once: `paths(problem, tape, draws, count)` gives events
+    (n, B, ...), of the best structure without draws."""
+
+    def paths(self, problem, tape, draws, count):
+        raise NotImplementedError
+
+    def trace(self, problem, tape, draws=None):
+        if draws is not None:
+            draws = Draws(tuple(word[:, None] for word in draws.key))
+        return self.paths(problem, tape, draws, 1)[0]
+
+    def sample(self, problem, tape, noise):
+        return self.paths(problem, tape, noise.every(), noise.count)
+
+
+class PathsTPU(DrawingTPU):
     """Sweeps over paths, tile by tile, with the same tapes and the same steps in every engine."""
 
     def cut(self, problem):
@@ -152,13 +168,8 @@ class PathsTPU(PallasTPU):
     def curvature(self, problem, tape, tangents):
         return self.cut(problem).curvature(tape, tangents)
 
-    def trace(self, problem, tape, draws=None):
-        if draws is not None:
-            draws = Draws(tuple(word[:, None] for word in draws.key))
-        return self.cut(problem).paths(tape, draws, 1)[0]
-
-    def sample(self, problem, tape, noise):
-        return self.cut(problem).paths(tape, noise.every(), noise.count)
+    def paths(self, problem, tape, draws, count):
+        return self.cut(problem).paths(tape, draws, count)
 
 
 def in_pieces(paths, draws, count, most):

@@ -31,6 +31,7 @@ from keras_struct.ops.chart.graph_cpu import ChartGraph
 from keras_struct.ops.chart.native_cpu import ChartNative
 from keras_struct.ops.chart.nussinov import NussinovSpec
 from keras_struct.ops.chart.nussinov.reference import NussinovReference
+from keras_struct.ops.chart.pallas_tpu import ChartTPU
 from keras_struct.ops.chart.portable import ChartPortable
 from keras_struct.ops.dispatch import register_implementation, register_structure
 from keras_struct.ops.implementation import BySpec
@@ -98,6 +99,7 @@ register_implementation(
 
 register_implementation("chart", "native_cpu", ChartNative())
 register_implementation("chart", "graph_cpu", ChartGraph())
+register_implementation("chart", "pallas_tpu", ChartTPU())
 register_implementation("chart", "portable", ChartPortable())
 register_implementation(
     "chart",

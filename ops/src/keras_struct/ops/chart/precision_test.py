@@ -9,11 +9,11 @@ from keras_struct.ops.testing import array, fast, float64, tensor
 SCALES = [(1.0, 1e-6), (1e4, 1e-6), (1e4, 1.0), (1e4, 1e2), (1.0, 1e-2)]
 
 
-def readouts(structure, x, direction, temperature, dtype):
+def readouts(structure, x, direction, temperature, dtype, implementation):
     """Value, marginals and a curvature sweep."""
 
     def read(x, direction):
-        d = structure(x, temperature=temperature, implementation="portable")
+        d = structure(x, temperature=temperature, implementation=implementation)
         tangents = (direction,)
         return d.value(), d.marginals(), d._sweeps.curvature(d._problem, d._soft[1], tangents)[0]
 
@@ -22,25 +22,29 @@ def readouts(structure, x, direction, temperature, dtype):
 
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize(("scale", "temperature"), SCALES)
-def test_cold_and_large(name, scale, temperature):
+def test_cold_and_large(name, scale, temperature, implementation="portable"):
     rng = np.random.default_rng(0)
     x = (scale * rng.normal(size=(3, 24, 24))).astype("float32")
     direction = rng.normal(size=x.shape).astype("float32")
-    value, marginals, curvature = readouts(STRUCTURES[name], x, direction, temperature, "float32")
+    value, marginals, curvature = readouts(
+        STRUCTURES[name], x, direction, temperature, "float32", implementation
+    )
     with float64():
-        exact = readouts(STRUCTURES[name], x, direction, temperature, "float64")
+        exact = readouts(STRUCTURES[name], x, direction, temperature, "float64", "portable")
     np.testing.assert_allclose(value, exact[0], rtol=1e-6)
     np.testing.assert_allclose(marginals, exact[1], atol=1e-4)
     np.testing.assert_allclose(curvature, exact[2], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_ties_beyond_the_precision(name):
+def test_ties_beyond_the_precision(name, implementation="portable"):
     """Where exponents have no digits left, shares still sum to 1 and curvature is finite."""
     rng = np.random.default_rng(1)
     x = 1e4 * rng.integers(0, 2, size=(3, 24, 24)).astype("float32")
     direction = rng.normal(size=x.shape).astype("float32")
-    _, marginals, curvature = readouts(STRUCTURES[name], x, direction, 1e-6, "float32")
+    _, marginals, curvature = readouts(
+        STRUCTURES[name], x, direction, 1e-6, "float32", implementation
+    )
     assert np.isfinite(curvature).all()
     assert (marginals >= 0).all()
     if name == "cky":

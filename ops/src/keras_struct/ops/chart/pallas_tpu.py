@@ -1,0 +1,203 @@
+"""Charts on a TPU, by the Pallas kernels of `tpu_sweeps.py` and `tpu_paths.py`.
+
+A block of sentences has its whole chart in VMEM (`tpu_plan.py`).
+"""
+
+import functools
+import types
+from typing import Any, NamedTuple
+
+from keras_struct.ops import scaled
+from keras_struct.ops.chart.tpu_plan import Plan, longest, room
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
+from keras_struct.ops.pallas import (
+    LANES,
+    MEGABYTE,
+    DrawingTPU,
+    blocks_of,
+    in_pieces,
+    off_lanes,
+    on_lanes,
+)
+
+SAMPLES = 8  # at a time
+SPARE = 2  # megabytes of VMEM beside arrays
+
+
+class Tape(NamedTuple):
+    """What the forward sweep leaves behind; the chart itself is made again.
+
+    Attributes:
+        high: The log-partition, (B,).
+    """
+
+    high: Any
+
+
+class ChartTPU(DrawingTPU):
+    """Sweeps over whole charts.
+
+    Attributes:
+        sizes: How many starts and how many cuts are worked on at a time.
+    """
+
+    sizes: tuple[int, int] = (16, 8)
+
+    def plan(self, chart, n):
+        return Plan(chart, n, *self.sizes)
+
+    def rejects(self, call):
+        reason = super().rejects(call)
+        if reason is not None:
+            return reason
+        chart = call.spec.chart
+        if any(product.scored for product in chart.products):
+            return "it has no scores of splits"
+        size, most = self.plan(chart, call.shapes[0][1]).largest, room(call.device_kind)
+        if size > most:
+            return (
+                f"its chart would take {size:.0f} MB of VMEM, of which there are {most}: enough "
+                f"for {longest(chart, most)} positions"
+            )
+        return None
+
+    def forward(self, problem, op):
+        from keras_struct.ops.chart import tpu_sweeps
+
+        run = _Sweep(self, problem, "forward", problem.context[0])
+        found = run(
+            functools.partial(tpu_sweeps.forward, run.plan, op),
+            f"forward_{op}",
+            {},
+            {"goal": run.of_block(run.array(run.blocks, 2, 1, LANES))},
+        )
+        goal = off_lanes(found["goal"], run.batch)[:, :, 0]
+        high, low = scaled.to_log_pair(scaled.Scaled(goal[:, 0], goal[:, 1]))
+        return (high, low), Tape(high)
+
+    def backward(self, problem, tape):
+        return self._down("backward", problem, tape)
+
+    def curvature(self, problem, tape, tangents):
+        return self._down("curvature", problem, tape, tangents)
+
+    def _down(self, sweep, problem, tape, tangents=None):
+        from keras_struct.ops.chart import tpu_sweeps
+
+        run = _Sweep(self, problem, sweep, _existing(problem, tape))
+        inputs = {} if tangents is None else {"tscores": run.of_scores(tangents, 0.0)}
+        found = run(
+            functools.partial(getattr(tpu_sweeps, sweep), run.plan),
+            sweep,
+            inputs,
+            {"out": run.of_block(run.array(*run.plan.scores(run.blocks)))},
+        )
+        items = run.items(found["out"])
+        return problem.spec.by_part(items, [])
+
+    def paths(self, problem, tape, draws, count):
+        return in_pieces(functools.partial(self._paths, problem, tape), draws, count, SAMPLES)
+
+    def _paths(self, problem, tape, draws, count):
+        import jax
+        from jax import numpy as jnp
+
+        from keras_struct.ops.chart import tpu_paths
+
+        noisy = draws is not None
+        op = "logsumexp" if noisy else "max"
+        run = _Sweep(self, problem, "walk", _existing(problem, tape))
+        words = jnp.stack(draws.key, 2) if noisy else jnp.zeros((run.batch, 1, 2), "int32")
+        keys = on_lanes(words[..., None], run.batch)
+        found = run(
+            functools.partial(tpu_paths.walk, run.plan, op, noisy),
+            f"walk_{op}",
+            {"keys": run.of_sample(keys)},
+            {"out": run.of_sample(run.array(*run.plan.scores(run.blocks, count)))},
+            {"noise": run.array(*run.plan.noise)} if noisy else {},
+            count,
+        )
+        spec = problem.spec
+
+        def event(used):
+            parts = spec.by_part([(x > 0).astype("int32") for x in run.items(used)], [])
+            return spec.event(parts)
+
+        return jax.vmap(event, 1)(found["out"])
+
+
+class _Sweep:
+    """The call of a kernel on one problem."""
+
+    def __init__(self, kernels, problem, sweep, lengths):
+        from jax import numpy as jnp
+
+        self.kernels, self.problem, self.sweep = kernels, problem, sweep
+        scores = problem.potentials[0]
+        self.plan = kernels.plan(problem.spec.chart, scores.shape[1])
+        self.batch = lengths.shape[0]
+        self.blocks, self.dtype = blocks_of(self.batch), scores.dtype
+        lengths = jnp.clip(lengths, 0, self.plan.n).astype("int32")
+        self.lengths = on_lanes(lengths[:, None], self.batch)
+
+    def __call__(self, kernel, name, inputs, outputs, more=(), samples=1):
+        inputs = {
+            "limits": (self.lengths.max(2), None, None),
+            "lengths": self.of_block(self.lengths),
+            "scores": self.of_scores(self.problem.potentials, FORBIDDEN),
+            **inputs,
+        }
+        planes = self.plan.planes(self.sweep)
+        scratch = {key: self.array(*self.plan.plane(count)) for key, count in planes.items()}
+        scratch |= dict(more)
+        names = [*inputs, *outputs, *scratch]
+
+        def run(*refs):
+            kernel(types.SimpleNamespace(**dict(zip(names, refs, strict=True))))
+
+        found = self.kernels.call(
+            run,
+            f"keras_struct_chart_{name}",
+            (self.blocks, samples),
+            list(inputs.values()),
+            list(outputs.values()),
+            list(scratch.values()),
+            memory=round((self.plan.megabytes(self.sweep) + SPARE) * MEGABYTE),
+        )
+        return dict(zip(outputs, found, strict=True))
+
+    def array(self, *shape, dtype=None):
+        import jax
+
+        return jax.ShapeDtypeStruct(shape, dtype or self.dtype)
+
+    def of_block(self, x):
+        """Triple of an array that a block of sentences has once, in one buffer."""
+        zeros = (0,) * (len(x.shape) - 1)
+        return x, (None, *x.shape[1:]), lambda n, i: (n, *zeros), 1
+
+    def of_sample(self, x):
+        """Triple of an array whose second axis are samples."""
+        zeros = (0,) * (len(x.shape) - 2)
+        return x, (None, None, *x.shape[2:]), lambda n, i: (n, i, *zeros)
+
+    def of_scores(self, potentials, fill):
+        """Triple of the scores of scored items by width."""
+        from jax import numpy as jnp
+
+        plan = self.plan
+        items, _ = self.problem.spec.by_width(potentials)
+        x = jnp.stack([on_lanes(item, self.batch, fill) for item in items], 1)
+        more = [(0, 0), (0, 0), (0, 0), (0, plan.columns - plan.n), (0, 0)]
+        return self.of_block(jnp.pad(x, more, constant_values=fill))
+
+    def items(self, x):
+        """(blocks, items, widths, starts, LANES) as a list of (B, widths, starts)."""
+        return list(off_lanes(x[:, :, :, : self.plan.n], self.batch).swapaxes(0, 1))
+
+
+def _existing(problem, tape):
+    """Lengths, 0 where nothing exists."""
+    from jax import numpy as jnp
+
+    return jnp.where(tape.high > INFEASIBLE, problem.context[0], 0)
