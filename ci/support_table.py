@@ -40,7 +40,8 @@ def table():
         "",
         "Every structure has value, log-partition, marginals of every potential, argmax, exact "
         "samples, top-k, entropy, log-probability, cross-entropy and KL, at any temperature "
-        "(0 included). Readouts are differentiable twice on JAX, TensorFlow and PyTorch; NumPy has "
+        "(0 included); sparse marginals (SparseMAP) and the gradients of implicit MLE. "
+        "Readouts are differentiable twice on JAX, TensorFlow and PyTorch; NumPy has "
         "no gradients. `native_cpu` needs Numba and a CPU, `graph_cpu` TensorFlow without XLA and "
         "a CPU. `pallas_tpu` is compiled by the compiler for TPUs, for the chips and programs in "
         "`ci/tpu_figures.json`, and tested interpreted; it has never run on a TPU. "

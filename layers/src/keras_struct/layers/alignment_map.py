@@ -7,7 +7,7 @@ from keras import initializers
 from keras import ops as K
 
 from keras_struct import ops
-from keras_struct.layers.attention_map import AttentionMap
+from keras_struct.layers.attention_map import MARGINALS, AttentionMap
 from keras_struct.ops.alignment.gapped import ADJACENT_GAPS
 
 
@@ -15,8 +15,8 @@ class AlignmentMap(AttentionMap):
     """Base class of the maps that align the queries with the keys.
 
     The structure is over the whole matrix of a head, so it takes the number of queries, too. A
-    subclass implements `marginals(scores, masks, temperature)`, where `masks` is the pair of `ops`:
-    which queries and which keys there are, each booleans or None.
+    subclass implements `marginals(scores, masks, temperature, read)`, where `masks` is the pair of
+    `ops`: which queries and which keys there are, each booleans or None.
 
     Args:
         temperature: See `AttentionMap`.
@@ -88,15 +88,16 @@ class GappedMap(AlignmentMap):
             if value is not None
         ]
 
-    def marginals(self, scores, masks, temperature):
+    def marginals(self, scores, masks, temperature, read=MARGINALS):
         shape = (*[1] * (len(scores.shape) - 3), scores.shape[-3])
-        return self.alignment(
+        aligned = self.alignment(
             scores,
             mask=masks,
             temperature=temperature,
             adjacent_gaps=self.adjacent_gaps,
             **{gap.name: K.reshape(gap, shape) for gap in self.gaps},
-        ).marginals()
+        )
+        return read(aligned)
 
     def get_config(self):
         return {
@@ -237,9 +238,8 @@ class DTWMap(AlignmentMap):
         super().__init__(temperature, learn_temperature, **kwargs)
         self.band = check_band(band)
 
-    def marginals(self, scores, masks, temperature):
-        paths = ops.dtw(-scores, self.band, mask=masks, temperature=temperature)
-        return paths.marginals()
+    def marginals(self, scores, masks, temperature, read=MARGINALS):
+        return read(ops.dtw(-scores, self.band, mask=masks, temperature=temperature))
 
     def get_config(self):
         return {**super().get_config(), "band": self.band}
@@ -277,5 +277,5 @@ class MonotonicMap(AlignmentMap):
     Source: Kim, Kim, Kong and Yoon (2020), Glow-TTS, section 3.1.
     """
 
-    def marginals(self, scores, masks, temperature):
-        return ops.monotonic_alignment(scores, mask=masks, temperature=temperature).marginals()
+    def marginals(self, scores, masks, temperature, read=MARGINALS):
+        return read(ops.monotonic_alignment(scores, mask=masks, temperature=temperature))

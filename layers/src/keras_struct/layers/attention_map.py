@@ -1,6 +1,7 @@
 """From the scores of queries against keys to an attention map: the marginals of a structure."""
 
 import math
+import operator
 
 import keras
 from keras import initializers
@@ -13,15 +14,18 @@ from keras_struct.layers.segments import token_marginals, window_sums
 from keras_struct.layers.sequence_mask import kept_first
 from keras_struct.ops.noise import Noise, flat_places, key_of
 
-READOUTS = ("marginals", "argmax_st", "perturbed")
+READOUTS = ("marginals", "argmax_st", "perturbed", "imle", "sparse")
+NOISY = ("perturbed", "imle")
+MARGINALS = operator.methodcaller("marginals")  # of a distribution
 
 
 class AttentionMap(ImportHint):
     """Base class of the maps of `StructuredAttention`.
 
     A map is a layer: its structure parameters are weights, learned unless `trainable=False`. A
-    subclass implements `marginals(scores, key_mask, temperature)` and, if it has weights of its
-    own, `build`. Any layer with the same call arguments serves as a map.
+    subclass implements `marginals(scores, key_mask, temperature, read)` and, if it has weights of
+    its own, `build`; `read` is a function from its distribution to the marginals, or what stands
+    for them. Any layer with the same call arguments serves as a map.
 
     Here each query has a structure over the keys, with a `key_mask` that broadcasts against
     `(..., H, T, S)`. A map whose attribute `over_pairs` is True has one structure over all queries
@@ -38,6 +42,14 @@ class AttentionMap(ImportHint):
             gradients are those of the marginals for these scores, and else the best one. With
             `SoftmaxMap` that is an exact sample; with others it is one of perturb-and-MAP, since
             the noise is that of the pairs and not of the structures.
+            `"imle"`: as `"perturbed"`, with the gradients of implicit maximum likelihood: the
+            difference to the best structure that is found one step against the gradient of the
+            loss (`ops.Distribution.implicit_mle`). Or `"sparse"`: the marginals of few structures,
+            SparseMAP, with exact zeros (`ops.Distribution.sparse_marginals`); for `SoftmaxMap` the
+            sparsemax.
+        imle_step: Lambda of `"imle"`, a positive number: the step, in units of the scores over the
+            temperature.
+        sparse_steps: The most steps of `"sparse"`, which bound its memory, too; None for 100.
         seed: Integer or `keras.random.SeedGenerator` of the noise.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -52,7 +64,9 @@ class AttentionMap(ImportHint):
         `(..., H, T, S)` in the dtype of the scores, exactly 0 for keys that are not there.
 
     Source: Jang, Gu and Poole (2017), Categorical reparameterization with Gumbel-softmax; Paulus,
-    Choi, Tarlow, Krause and Maddison (2020), Gradient estimation with stochastic softmax tricks.
+    Choi, Tarlow, Krause and Maddison (2020), Gradient estimation with stochastic softmax tricks;
+    Niepert, Minervini and Franceschi (2021), Implicit MLE; Niculae, Martins, Blondel and Cardie
+    (2018), SparseMAP.
     """
 
     over_pairs = False
@@ -63,6 +77,8 @@ class AttentionMap(ImportHint):
         learn_temperature=False,
         readout="marginals",
         seed=None,
+        imle_step=1.0,
+        sparse_steps=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -75,15 +91,23 @@ class AttentionMap(ImportHint):
             raise ValueError(f"Expected a readout among {READOUTS}. Received: readout={readout!r}")
         if readout != "marginals" and temperature == 0:
             raise ValueError(
-                "Expected a temperature > 0 for the gradients of one structure: those of the "
-                f"marginals. Received: readout={readout!r}, temperature=0"
+                "Expected a temperature > 0 for gradients, which the best structure alone has not. "
+                f"Received: readout={readout!r}, temperature=0"
             )
         self.temperature = temperature
         self.learn_temperature = learn_temperature
         self.readout = readout
         self.seed = seed
         self.seed_generator = None
-        if readout == "perturbed":
+        if not 0 < imle_step < math.inf:
+            raise ValueError(f"Expected a positive number. Received: imle_step={imle_step}")
+        if sparse_steps is not None and (not isinstance(sparse_steps, int) or sparse_steps < 2):
+            raise ValueError(
+                f"Expected an integer >= 2, or None. Received: sparse_steps={sparse_steps}"
+            )
+        self.imle_step = imle_step
+        self.sparse_steps = sparse_steps
+        if readout in NOISY:
             given = isinstance(seed, keras.random.SeedGenerator)
             self.seed_generator = seed if given else keras.random.SeedGenerator(seed)
 
@@ -116,7 +140,9 @@ class AttentionMap(ImportHint):
         temperature = self.temperature_of_heads()
         if self.readout == "marginals":
             return self.marginals(scores, masks, temperature)
-        if training and self.readout == "perturbed":
+        if self.readout == "sparse":
+            return self.marginals(scores, masks, temperature, self.sparse_marginals())
+        if training and self.readout in NOISY:
             noise = Noise.of(key_of(self.seed_generator), scores, 1).draws(0)
             noise = noise.gumbel(0, flat_places(K.shape(scores)[1:]), "float32")
             if self.learn_temperature:
@@ -124,11 +150,18 @@ class AttentionMap(ImportHint):
             else:
                 size = temperature
             scores = scores + K.cast(noise * size, scores.dtype)
+        if self.readout == "imle":
+            best = operator.methodcaller("implicit_mle", self.imle_step)
+            return self.marginals(scores, masks, temperature, best)
         soft = self.marginals(scores, masks, temperature)
         best = K.stop_gradient(self.marginals(K.stop_gradient(scores), masks, 0))
         return best + (soft - K.stop_gradient(soft))
 
-    def marginals(self, scores, key_mask, temperature):
+    def sparse_marginals(self):
+        """What reads the sparse marginals of a distribution."""
+        return operator.methodcaller("sparse_marginals", steps=self.sparse_steps)
+
+    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
         """The attention map, see the class."""
         raise NotImplementedError
 
@@ -142,6 +175,8 @@ class AttentionMap(ImportHint):
             "learn_temperature": self.learn_temperature,
             "readout": self.readout,
             "seed": keras.saving.serialize_keras_object(self.seed),
+            "imle_step": self.imle_step,
+            "sparse_steps": self.sparse_steps,
         }
 
     @classmethod
@@ -159,6 +194,7 @@ class SoftmaxMap(AttentionMap):
     Args:
         temperature: See `AttentionMap`.
         learn_temperature: See `AttentionMap`.
+        alpha: Of `readout="sparse"`: 2, sparsemax, or 1.5, the entmax between it and the softmax.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Example:
@@ -168,10 +204,25 @@ class SoftmaxMap(AttentionMap):
     >>> scores = np.array([[[0.0, 0.0, -np.inf]]], "float32")  # one head, one query, three keys
     >>> keras.ops.convert_to_numpy(layers.SoftmaxMap()(scores)).tolist()
     [[[0.5, 0.5, 0.0]]]
+
+    Source: Vaswani et al. (2017), Attention is all you need; Peters, Niculae and Martins (2019),
+    Sparse sequence-to-sequence models (entmax).
     """
 
-    def marginals(self, scores, key_mask, temperature):
-        return ops.categorical(scores, mask=key_mask, temperature=temperature).marginals()
+    def __init__(self, temperature=1.0, learn_temperature=False, alpha=2, **kwargs):
+        super().__init__(temperature, learn_temperature, **kwargs)
+        if alpha not in (1.5, 2):
+            raise ValueError(f"Expected 1.5 or 2. Received: alpha={alpha}")
+        self.alpha = alpha
+
+    def sparse_marginals(self):
+        return operator.methodcaller("sparse_marginals", alpha=self.alpha)
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha}
+
+    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
+        return read(ops.categorical(scores, mask=key_mask, temperature=temperature))
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -213,12 +264,12 @@ class LinearChainMap(AttentionMap):
             "pairwise", (2, 2), self.pairwise_initializer, scores_shape
         )
 
-    def marginals(self, scores, key_mask, temperature):
+    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
         unary = K.stack([K.zeros_like(scores), scores], axis=-1)
         pairwise = K.reshape(self.pairwise, (scores.shape[-3], 1, 2, 2))
         pairwise = K.broadcast_to(pairwise, (*K.shape(scores)[:-1], 2, 2))
         chain = ops.linear_chain(unary, pairwise, mask=key_mask, temperature=temperature)
-        return chain.marginals()[..., 1]
+        return read(chain)[..., 1]
 
     def get_config(self):
         initializer = initializers.serialize(self.pairwise_initializer)
@@ -273,7 +324,7 @@ class SemiMarkovMap(AttentionMap):
             "length_scores", (self.max_length,), self.length_initializer, scores_shape
         )
 
-    def marginals(self, scores, key_mask, temperature):
+    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
         dtype = potential_dtype(scores.dtype)
         given, lengths = scores.dtype, None
         if key_mask is not None:  # a run goes on behind a key that is not there
@@ -288,7 +339,7 @@ class SemiMarkovMap(AttentionMap):
         chain = ops.semi_markov(
             K.stack([skipped, runs], axis=-1), apart, lengths=lengths, temperature=temperature
         )
-        selected = K.cast(token_marginals(chain.marginals()[..., 1:])[..., 0], given)
+        selected = K.cast(token_marginals(read(chain)[..., 1:])[..., 0], given)
         return selected if key_mask is None else back(selected)
 
     def get_config(self):
@@ -326,13 +377,13 @@ class SubsetMap(AttentionMap):
             raise ValueError(f"Expected a positive integer. Received: k={k}")
         self.k = k
 
-    def marginals(self, scores, key_mask, temperature):
+    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
         allowed = scores > -float("inf")
         if key_mask is not None:
             allowed = K.logical_and(allowed, key_mask)
         every = K.cast(allowed, scores.dtype)
         few = K.sum(K.cast(allowed, "int32"), axis=-1, keepdims=True) <= self.k
-        chosen = ops.subset(scores, self.k, mask=key_mask, temperature=temperature).marginals()
+        chosen = read(ops.subset(scores, self.k, mask=key_mask, temperature=temperature))
         return K.where(few, every, chosen)
 
     def get_config(self):

@@ -71,10 +71,12 @@ class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
             For a structure given by name.
         learn_temperature: Whether each head learns its temperature. For a structure given by name.
         readout: `"marginals"`, by default; `"argmax_st"` or `"perturbed"`, one structure with the
-            gradients of the marginals, see `AttentionMap`. For a structure given by name.
-        **kwargs: All other arguments of `keras.layers.MultiHeadAttention`; and, for a structure
-            given by name, those of its map, such as `k=3` for `"subset"` or `gap_open=-5.0` for
-            `"smith_waterman"`.
+            gradients of the marginals; `"imle"`, one with those of implicit maximum likelihood;
+            `"sparse"`, the marginals of few structures (SparseMAP), see `AttentionMap`. For a
+            structure given by name.
+        **kwargs: All other arguments of `keras.layers.MultiHeadAttention`, whose `seed` is that of
+            the noise, too; and, for a structure given by name, those of its map, such as `k=3` for
+            `"subset"` or `gap_open=-5.0` for `"smith_waterman"`.
 
     Call arguments:
         query: `(B, T, F)`.
@@ -140,8 +142,10 @@ class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
                     f"Expected a structure among {list(STRUCTURES)}, or a map. "
                     f"Received: structure={structure!r}"
                 )
-            own = inspect.signature(STRUCTURES[structure]).parameters
+            own = _arguments(STRUCTURES[structure])
             given |= {name: kwargs.pop(name) for name in list(kwargs) if name in own}
+            if "seed" in kwargs:  # of dropout and of the noise
+                given["seed"] = kwargs["seed"]
             needed = [
                 x.name for x in own.values() if x.default is x.empty and x.kind != x.VAR_KEYWORD
             ]
@@ -343,6 +347,13 @@ class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
             "learn_temperature": None,
             "readout": None,
         }
+
+
+def _arguments(map_class):
+    """The parameters of a map by name, with those that it hands on to `AttentionMap`."""
+    shared = inspect.signature(AttentionMap).parameters
+    names = ("imle_step", "sparse_steps")
+    return {name: shared[name] for name in names} | dict(inspect.signature(map_class).parameters)
 
 
 def gate_of(attention):

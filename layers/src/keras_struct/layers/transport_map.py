@@ -57,7 +57,7 @@ class SinkhornMap(AlignmentMap):
         self.base_steps = base_steps
         self.tail_steps = tail_steps
 
-    def marginals(self, scores, masks, temperature):
+    def marginals(self, scores, masks, temperature, read=None):
         return ops.sinkhorn_plan(
             scores,
             mask=masks,

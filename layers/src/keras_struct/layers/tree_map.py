@@ -4,14 +4,14 @@ import keras
 from keras import ops as K
 
 from keras_struct import ops
-from keras_struct.layers.attention_map import AttentionMap
+from keras_struct.layers.attention_map import MARGINALS, AttentionMap
 from keras_struct.layers.sequence_mask import all_of
 
 
 class TreeMap(AttentionMap):
     """Base class of the maps of self-attention: one tree over the positions for each head.
 
-    A subclass implements `marginals(scores, mask, temperature)`.
+    A subclass implements `marginals(scores, mask, temperature, read)`.
 
     Args:
         temperature: See `AttentionMap`.
@@ -70,10 +70,9 @@ class DependencyMap(TreeMap):
             raise ValueError(f"Expected True or False. Received: single_root={single_root!r}")
         self.single_root = single_root
 
-    def marginals(self, scores, mask, temperature):
-        return self.trees(
-            scores, mask=mask, single_root=self.single_root, temperature=temperature
-        ).marginals()
+    def marginals(self, scores, mask, temperature, read=MARGINALS):
+        options = {"single_root": self.single_root, "temperature": temperature}
+        return read(self.trees(scores, mask=mask, **options))
 
     def get_config(self):
         return {**super().get_config(), "single_root": self.single_root}
@@ -154,11 +153,11 @@ class CKYMap(TreeMap):
     Hoang and Rush (2017), Structured attention networks.
     """
 
-    def marginals(self, scores, mask, temperature):
+    def marginals(self, scores, mask, temperature, read=MARGINALS):
         places = K.arange(K.shape(scores)[-1])
         upper = K.cast(places[:, None] < places, scores.dtype)
         alone = K.equal(places[:, None], places)
         # Minus infinity times zero is no number, so what is not added is taken out first.
         both = K.where(alone, scores, scores + K.swapaxes(scores, -2, -1))
-        spans = ops.cky(both, mask=mask, temperature=temperature).marginals()
+        spans = read(ops.cky(both, mask=mask, temperature=temperature))
         return spans + K.swapaxes(spans * upper, -2, -1)

@@ -17,6 +17,7 @@ from keras_struct.ops.exact_sum import cancelling_sum, halves
 from keras_struct.ops.labels import with_labels
 from keras_struct.ops.noise import Noise, key_of
 from keras_struct.ops.numerics import INFEASIBLE, per_example, scale_rows
+from keras_struct.ops.optimum_readouts import OptimumReadouts
 from keras_struct.ops.problem import Problem
 from keras_struct.ops.structure import as_temperature, restore_batch, size_of
 
@@ -59,7 +60,7 @@ class _Once:
         vars(instance)[self.name] = value, (), None
 
 
-class Distribution:
+class Distribution(OptimumReadouts):
     """A log-linear distribution over the objects of a structure, at one temperature.
 
     Made by the public functions, such as `ops.linear_chain`. Nothing is computed before a readout
@@ -104,12 +105,15 @@ class Distribution:
 
     @_Once
     def _problem(self):
-        if self._static is not None:
-            self._static.check(self)
         return autodiff.whole(self, "_prepared")
 
     def _prepared(self):
-        return self.structure.problem(None if self._hard else self.temperature)
+        return self.structure.problem(self._scores())
+
+    def _scores(self):
+        if self._static is not None:
+            self._static.check(self)
+        return self.structure.scores(None if self._hard else self.temperature)
 
     @functools.cached_property
     def _sweeps(self):
@@ -188,14 +192,7 @@ class Distribution:
             Tensor in the shape in which the potential was given, per example where the batch
             shared it; values in [0, 1] (counts where one potential serves many parts).
         """
-        named = self._by_name(autodiff.whole(self, "_all_as_given", self._marginals))
-        if name == "all":
-            return named
-        if name is None:
-            name = next(iter(self.structure.potentials))
-        if name not in named:
-            raise ValueError(f"Expected a potential among {list(named)}. Received: name={name!r}")
-        return named[name]
+        return self._chosen(autodiff.whole(self, "_all_as_given", self._marginals), name)
 
     def jacobian(self, name, of=None):
         """Derivative of the marginals with respect to a parameter, as a map.
@@ -419,19 +416,34 @@ class Distribution:
 
     def _all_as_given(self, canonical):
         """One array for each potential, in their order, which JAX would not keep in a dict."""
-        named = self._named(canonical)
+        return self._placed_as_given(self.structure.unfold(canonical))
+
+    def _placed_as_given(self, named):
+        named = self._placed(named)
         return tuple(self._as_given(named[name]) for name in self.structure.potentials)
 
     def _by_name(self, arrays):
         return dict(zip(self.structure.potentials, arrays, strict=True))
+
+    def _chosen(self, arrays, name):
+        """One of the arrays by the name of its potential, the first, or a dict of all."""
+        named = self._by_name(arrays)
+        if name == "all":
+            return named
+        name = next(iter(named)) if name is None else name
+        if name not in named:
+            raise ValueError(f"Expected a potential among {list(named)}. Received: name={name!r}")
+        return named[name]
 
     def _restored_event(self, event, prefix=0):
         return self._restore(self._as_given_event(event, prefix), prefix)
 
     def _named(self, canonical):
         """Named marginals, every position where it was given."""
+        return self._placed(self.structure.unfold(canonical))
+
+    def _placed(self, named):
         structure = self.structure
-        named = structure.unfold(canonical)
         if structure.places is None:
             return named
         return {key: structure.scattered(key, x) for key, x in named.items()}

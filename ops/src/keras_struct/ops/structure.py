@@ -26,6 +26,7 @@ class Structure:
         costs: Whether potentials are costs (value is a soft minimum).
         event_rank: Number of axes of an event, without batch axes.
         labels: None, or "arcs" or "spans" if these carry one label each (see `labels`).
+        closed_entmax: Whether sparse marginals have a closed form, `entmax`.
         axes: For each potential, for each of its axes after the batch: the number of the sequence
             that it runs along, or None. Potentials that are not named run along no sequence.
         spec: The structure as static data for implementations.
@@ -45,6 +46,7 @@ class Structure:
     costs = False
     event_rank = 1
     labels: str | None = None
+    closed_entmax = False
     axes: Mapping[str, tuple] = MappingProxyType({})
     spec: Any = None
     sequences: tuple = ()
@@ -85,6 +87,10 @@ class Structure:
         """Events with one axis along the first sequence, whose numbers are no positions."""
         return getattr(places[0], move)(event, 1) if self.event_rank else event
 
+    def entmax(self, scores, alpha):
+        """Named sparse marginals of `scores`, if `closed_entmax` says so."""
+        raise NotImplementedError
+
     def options(self):
         """Further static options, which an implementation may ask for by `call.option`."""
         return {}
@@ -114,13 +120,17 @@ class Structure:
         places = tuple(sequence.places for sequence in self.sequences)
         return None if all(x is None for x in places) else places
 
-    def problem(self, temperature):
-        """The `Problem` at a temperature (None for 1)."""
+    def scores(self, temperature):
+        """Named potentials over the temperature (None for 1), prepared, costs with a minus."""
         cleaned = {}
         for name, x in self.potentials.items():
             used, fill = self.padding.get(name, (None, 0.0))
             cleaned[name] = clean(-x if self.costs else x, used, fill, temperature)
-        return Problem(self.spec, self.fold(cleaned), self.context, self.labels)
+        return cleaned
+
+    def problem(self, scores):
+        """The `Problem` of `scores`."""
+        return Problem(self.spec, self.fold(scores), self.context, self.labels)
 
 
 class Sequence(NamedTuple):

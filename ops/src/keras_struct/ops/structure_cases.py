@@ -62,13 +62,13 @@ class Loss:
         directions: One random direction for each.
     """
 
-    def __init__(self, case, marginals=True):
+    def __init__(self, case, marginals=True, sparse=False):
         exists = case.exists()
         self.case, self.exists = case, tensor(exists, "bool")
         self.names, rng = list(case.arrays()), np.random.default_rng(5)
         self.args = [*case.arrays().values(), np.array(0.7)]
         self.directions = [rng.normal(size=x.shape) for x in self.args]
-        self.marginals = marginals
+        self.marginals, self.sparse = marginals, sparse
         shapes = {
             name: tuple(x.shape)
             for name, x in case.distribution(dtype="float32").marginals("all").items()
@@ -78,6 +78,9 @@ class Loss:
 
     def __call__(self, *args):
         d = self.case.make(dict(zip(self.names, args[:-1], strict=True)), temperature=args[-1])
+        if self.sparse:
+            named = d.sparse_marginals("all")
+            return sum(K.sum(x * self.weights[name]) for name, x in named.items())
         total = K.sum(where(self.exists, d.value(), 0.0) * self.rows)
         if self.marginals:
             for name, x in d.marginals("all").items():

@@ -10,7 +10,7 @@ from keras_struct.ops.validation import SYMBOLIC
 
 READOUTS = (
     "value", "log_partition", "marginals", "argmax", "sample", "topk", "score", "log_prob",
-    "entropy", "parts",
+    "entropy", "parts", "sparse_marginals", "implicit_mle",
 )  # fmt: skip
 
 

@@ -143,7 +143,12 @@ class OSA(Lattice):
 
     def unfold(self, marginals):
         *rest, transposition = marginals
-        return super().unfold((*rest, reduce_to(transposition, self.potentials["transposition"])))
+        return super().unfold((*rest, _as_wide(transposition, self.potentials["transposition"])))
+
+
+def _as_wide(x, given):
+    """The sum over rows and columns that share a potential, of each example by itself."""
+    return reduce_to(x, array.zeros_like(x[:, :1, :1]) + array.zeros_like(given))
 
 
 @public
@@ -247,7 +252,7 @@ class Damerau(Lattice):
         jumps = array.where(self.allowed_jumps, jumps, ops.zeros_like(jumps))
         deletion = deletion + ops.sum(jumps * self.deleted, axis=(1, 2), keepdims=True)
         insertion = insertion + ops.sum(jumps * self.inserted, axis=(1, 2), keepdims=True)
-        transposition = reduce_to(jumps, self.potentials["transposition"])
+        transposition = _as_wide(jumps, self.potentials["transposition"])
         return super().unfold((substitutions, deletion, insertion, transposition))
 
     def possible(self, event, context):

@@ -5,7 +5,7 @@ that is more than the arithmetic. Everything outside loops uses `keras.ops`.
 
 Every framework module defines the same names:
 
-- `exp, log, sum, max, argmax, maximum, round, where, matmul, concatenate, stack, reshape,
+- `exp, log, sum, cumsum, max, argmax, maximum, round, where, matmul, concatenate, stack, reshape,
   transpose, take_along_axis, top_k`
 - `exp_or_zero(x)`: `exp`, also fast where the result is 0: PyTorch's own takes up to 20 times as
   long there, so it is `exp2` (a result below 1e-30 may be off by 1e-5 of itself)
@@ -16,6 +16,8 @@ Every framework module defines the same names:
 - `scan(step, carry, xs, like, reverse=False)`: `jax.lax.scan` over the leading axis of every array
   in the tuple `xs`; `carry` and the outputs are tuples; `like` holds, for each output, an array of
   its shape and dtype (TensorFlow must know them before the loop).
+- `until(done, step, state, most)`: `step(*state)` until the booleans `done(*state)` are all True,
+  `most` times at most; where PyTorch traces, no loop ends by a value and it is `most` times
 - `power_of_two(n)`: `2**n` exactly for whole numbers n, 0 far below; a constant for gradients
 - `get_row(table, i)`: `table[:, i]`
 - `put_row(table, i, row)`: `table[:, i] = row`, and `add_at(table, index, x)`:

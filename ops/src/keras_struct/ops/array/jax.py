@@ -9,6 +9,7 @@ from jax.extend.core import get_opaque_trace_state
 from jax.numpy import (
     argmax,
     concatenate,
+    cumsum,
     exp,
     log,
     max,
@@ -31,6 +32,7 @@ __all__ = [
     "branches",
     "concatenate",
     "contiguous",
+    "cumsum",
     "device",
     "exp",
     "exp_or_zero",
@@ -62,6 +64,7 @@ __all__ = [
     "top_k",
     "traced",
     "transpose",
+    "until",
     "where",
     "words",
     "zeros_like",
@@ -92,6 +95,23 @@ def top_k(x, k):
 
 def scan(step, carry, xs, like, reverse=False):
     return lax.scan(step, carry, xs, reverse=reverse)
+
+
+def until(done, step, state, most):
+    if not any(map(traced, state)):  # of sweeps that JAX cannot trace
+        for _ in range(most):
+            if done(*state).all():
+                break
+            state = step(*state)
+        return state
+
+    def going_on(carry):
+        return jnp.logical_and(carry[0] < most, jnp.logical_not(done(*carry[1]).all()))
+
+    def body(carry):
+        return carry[0] + 1, step(*carry[1])
+
+    return lax.while_loop(going_on, body, (0, tuple(state)))[1]
 
 
 def pad(x, widths, fill):

@@ -4,6 +4,7 @@ import numpy as np
 from numpy import (
     argmax,
     concatenate,
+    cumsum,
     exp,
     log,
     matmul,
@@ -27,6 +28,7 @@ __all__ = [
     "branches",
     "concatenate",
     "contiguous",
+    "cumsum",
     "device",
     "exp",
     "exp_or_zero",
@@ -58,6 +60,7 @@ __all__ = [
     "top_k",
     "traced",
     "transpose",
+    "until",
     "where",
     "words",
     "zeros_like",
@@ -97,6 +100,14 @@ def scan(step, carry, xs, like, reverse=False):
     if reverse:
         outputs.reverse()
     return carry, tuple(np.stack(column) for column in zip(*outputs, strict=True))
+
+
+def until(done, step, state, most):
+    for _ in range(most):
+        if done(*state).all():
+            break
+        state = step(*state)
+    return state
 
 
 def pad(x, widths, fill):

@@ -5,7 +5,7 @@ import contextvars
 import weakref
 
 import tensorflow as tf
-from tensorflow import exp, matmul, maximum, reshape, round, stack, transpose, where
+from tensorflow import cumsum, exp, matmul, maximum, reshape, round, stack, transpose, where
 from tensorflow.math import log
 from tensorflow.python.ops import control_flow_util  # no public way to ask for XLA
 
@@ -18,6 +18,7 @@ __all__ = [
     "branches",
     "concatenate",
     "contiguous",
+    "cumsum",
     "device",
     "exp",
     "exp_or_zero",
@@ -49,6 +50,7 @@ __all__ = [
     "top_k",
     "traced",
     "transpose",
+    "until",
     "where",
     "words",
     "zeros_like",
@@ -136,6 +138,21 @@ def scan(step, carry, xs, like, reverse=False):
         lambda i, *_: i < n, body, (0, tuple(carry), writes), maximum_iterations=n
     )
     return carry, tuple(w.stack() for w in writes)
+
+
+def until(done, step, state, most):
+    static = [x.shape for x in state]
+
+    def body(*state):
+        state = step(*state)
+        return tuple(tf.ensure_shape(x, s) for x, s in zip(state, static, strict=True))
+
+    return tf.while_loop(
+        lambda *state: tf.reduce_any(tf.logical_not(done(*state))),
+        body,
+        tuple(state),
+        maximum_iterations=most,
+    )
 
 
 def pad(x, widths, fill):

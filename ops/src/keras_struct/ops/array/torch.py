@@ -2,7 +2,19 @@
 
 import torch
 from keras.src.backend.torch.core import get_device
-from torch import concatenate, exp, log, logsumexp, matmul, maximum, reshape, round, stack, where
+from torch import (
+    concatenate,
+    cumsum,
+    exp,
+    log,
+    logsumexp,
+    matmul,
+    maximum,
+    reshape,
+    round,
+    stack,
+    where,
+)
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 
@@ -15,6 +27,7 @@ __all__ = [
     "branches",
     "concatenate",
     "contiguous",
+    "cumsum",
     "device",
     "exp",
     "exp_or_zero",
@@ -46,6 +59,7 @@ __all__ = [
     "top_k",
     "traced",
     "transpose",
+    "until",
     "where",
     "words",
     "zeros_like",
@@ -107,6 +121,14 @@ def scan(step, carry, xs, like, reverse=False):
     if reverse:
         outputs.reverse()
     return carry, tuple(torch.stack(column) for column in zip(*outputs, strict=True))
+
+
+def until(done, step, state, most):
+    for _ in range(most):
+        if not traced(state[0]) and done(*state).all():
+            break
+        state = step(*state)
+    return state
 
 
 def pad(x, widths, fill):

@@ -14,7 +14,9 @@ Each framework module defines these functions. `sweeps` is hashable (`implementa
 - `constant(problem)` -> the problem with potentials cut off from autodiff;
 - `compiled(sweep, name, *args)` -> `sweep.name(*args)` with derivatives, which are autodiff's;
 - `explicit(sweep, inputs, context)` -> `sweep.output(inputs, context)`, whose gradient is
-  `sweep.vjp(inputs, context, cotangent)`, whose own is autodiff's.
+  `sweep.vjp(inputs, context, cotangent)`, whose own is autodiff's;
+- `replaced(rule, d, scores)` -> `rule.output(d, scores)`, a tuple, whose gradient by the tuple
+  `scores` is `rule.vjp(d, scores, cotangents)`; that by the distribution `d` is 0.
 
 The tape is a constant: it is a cache of what the potentials already determine. The curvature sweep
 is linear in its tangents and symmetric, so it serves forward and reverse mode (JAX, PyTorch); its

@@ -12,7 +12,17 @@ from tensorflow.autograph.experimental import do_not_convert
 
 from keras_struct.ops.numerics import reduce_to, scale_rows
 
-__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value", "whole"]
+__all__ = [
+    "compiled",
+    "constant",
+    "explicit",
+    "forward",
+    "marginals",
+    "replaced",
+    "run",
+    "value",
+    "whole",
+]
 
 
 @do_not_convert
@@ -107,6 +117,18 @@ def explicit(sweep, inputs, context):
         return tf.stop_gradient(compiled(sweep, "output", _stop(inputs), context)), grad
 
     return attach(*inputs)
+
+
+@do_not_convert
+def replaced(rule, d, scores):
+    @tf.custom_gradient
+    def attach(*scores):
+        def grad(*cotangents):
+            return list(run(rule, "vjp", d, _stop(scores), cotangents))
+
+        return _stop(run(rule, "output", d, _stop(scores))), grad
+
+    return _sequence(attach(*scores))
 
 
 def _stop(tensors):

@@ -14,7 +14,17 @@ from torch.autograd import forward_ad
 from keras_struct.ops.autodiff import torch_operator
 from keras_struct.ops.numerics import per_example, reduce_to, scale_rows
 
-__all__ = ["compiled", "constant", "explicit", "forward", "marginals", "run", "value", "whole"]
+__all__ = [
+    "compiled",
+    "constant",
+    "explicit",
+    "forward",
+    "marginals",
+    "replaced",
+    "run",
+    "value",
+    "whole",
+]
 
 
 @torch.no_grad()
@@ -32,23 +42,40 @@ def constant(problem):
 
 def forward(sweeps, problem, op):
     leaves = _Leaves((constant(problem),))
-    outputs = _Forward.of(sweeps, leaves, op, *leaves.tensors)
+    outputs = _applied(_Forward, sweeps, leaves, op, *leaves.tensors)
     return leaves.result(outputs)
 
 
 def value(sweeps, problem, tape, log_partition):
     leaves = _Leaves((problem, tape, log_partition))
-    return _Value.of(sweeps, leaves, *leaves.tensors)
+    return _applied(_Value, sweeps, leaves, *leaves.tensors)
 
 
 def marginals(sweeps, problem, tape):
     leaves = _Leaves((problem, tape))
-    return _Marginals.of(sweeps, leaves, *leaves.tensors)
+    return _applied(_Marginals, sweeps, leaves, *leaves.tensors)
 
 
 def _curvature(sweeps, problem, tape, tangents):
     leaves = _Leaves((problem, tape, tuple(tangents)))
-    return _Curvature.of(sweeps, leaves, *leaves.tensors)
+    return _applied(_Curvature, sweeps, leaves, *leaves.tensors)
+
+
+def _applied(function, *inputs):
+    """`apply`; the plain operations where `torch.jit.trace` records them without gradients.
+
+    A call into Python would stand in the trace as such, and could not be saved.
+    """
+    if not torch.jit.is_tracing():
+        return function.apply(*inputs)
+    if not torch.is_grad_enabled():
+        return function.forward(*inputs)
+    warnings.warn(
+        "Expected torch.jit.trace within torch.no_grad(), since a trace that keeps explicit "
+        "derivatives cannot be saved. Received: torch.is_grad_enabled()=True",
+        stacklevel=2,
+    )
+    return function.apply(*inputs)
 
 
 class _Leaves:
@@ -95,23 +122,6 @@ class _Sweep(torch.autograd.Function):
     """Inputs: sweeps, leaves, further static arguments, then the tensors."""
 
     static = 2
-
-    @classmethod
-    def of(cls, *inputs):
-        """`apply`; the plain operations where `torch.jit.trace` records them without gradients.
-
-        A call into Python would stand in the trace as such, and could not be saved.
-        """
-        if not torch.jit.is_tracing():
-            return cls.apply(*inputs)
-        if not torch.is_grad_enabled():
-            return cls.forward(*inputs)
-        warnings.warn(
-            "Expected torch.jit.trace within torch.no_grad(), since a trace that keeps explicit "
-            "derivatives cannot be saved. Received: torch.is_grad_enabled()=True",
-            stacklevel=2,
-        )
-        return cls.apply(*inputs)
 
     @classmethod
     def setup_context(cls, ctx, inputs, output):
@@ -323,3 +333,22 @@ class _Explicit(torch.autograd.Function):
         tensors = ctx.saved_tensors
         grads = ctx.sweep.vjp(tensors[: ctx.count], tensors[ctx.count :], g)
         return (None, None, *grads, *([None] * (len(tensors) - ctx.count)))
+
+
+def replaced(rule, d, scores):
+    return _applied(_Replaced, rule, d, *scores)
+
+
+class _Replaced(torch.autograd.Function):
+    @staticmethod
+    def forward(rule, d, *scores):
+        return run(rule, "output", d, scores)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.rule, ctx.d = inputs[:2]
+        ctx.save_for_backward(*inputs[2:])
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        return (None, None, *run(ctx.rule, "vjp", ctx.d, ctx.saved_tensors, cotangents))

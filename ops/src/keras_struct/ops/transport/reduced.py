@@ -9,7 +9,6 @@ had been rounded, at every temperature.
 
 import dataclasses
 
-import keras
 from keras import ops
 
 from keras_struct.ops import array
@@ -59,7 +58,7 @@ class Reduced:
         fall = array.maximum(fall, ops.full_like(fall, 2.0))
         worst = ops.full_like(factor, float("inf"))
         state = worst, factor, fall, scores, *up
-        return _until_met(self._chunk, state)[3:]
+        return array.until(_met, self._chunk, state, most)[3:]
 
     def _chunk(self, worst, factor, fall, scores, f, g):
         """Steps at `factor · epsilon`; examples that have met their masses stay as they are."""
@@ -109,19 +108,8 @@ class Reduced:
         return residual_of(scores, drift)
 
 
-def _until_met(chunk, state):
-    """The state, residual first and scores fourth, after as many chunks as it takes."""
-    if not array.branches(state[3]):
-        return repeated(lambda state: chunk(*state), state, UNROLLED)
-    if keras.backend.backend() in ("jax", "tensorflow"):
-        return ops.while_loop(
-            lambda *state: ops.any(state[0] > TOLERANCE), chunk, state, maximum_iterations=CHUNKS
-        )
-    for _ in range(CHUNKS):  # that of Keras is in float32 on NumPy
-        if not (state[0] > TOLERANCE).any():
-            break
-        state = chunk(*state)
-    return state
+def _met(worst, *_):
+    return ops.logical_not(worst > TOLERANCE)
 
 
 def _half(logits, axis, relax, up):

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 
 from keras import ops
 
+from keras_struct.ops import array
+from keras_struct.ops.chain.categorical.entmax import entmax15, sparsemax
 from keras_struct.ops.distribution import Distribution
-from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE, compute_dtype, scale_rows
 from keras_struct.ops.structure import (
     Structure,
     as_potential,
@@ -58,6 +60,7 @@ class Categorical(Structure):
     op = "categorical"
     family = "chain"
     event_rank = 0
+    closed_entmax = True
     spec = CategoricalSpec()
     axes: Mapping[str, tuple] = {"scores": (0,)}
 
@@ -92,6 +95,12 @@ class Categorical(Structure):
 
     def possible(self, event, context):
         return ops.logical_and(event >= 0, event < context[0])
+
+    def entmax(self, scores, alpha):
+        scores = scores["scores"]
+        found = (sparsemax if alpha == 2 else entmax15)(scores)
+        exists = ops.cast(array.max(scores, 1) > INFEASIBLE, found.dtype)
+        return {"scores": scale_rows(exists, found)}
 
     def restore(self, event, places):
         return places[0].positions(event)
