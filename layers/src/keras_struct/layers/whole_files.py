@@ -15,6 +15,7 @@ import stat
 import sys
 import tempfile
 import uuid
+from typing import Any
 
 if sys.platform != "win32":
     import fcntl
@@ -68,9 +69,10 @@ def open_whole(path, mode="w"):
         yield stream.buffer if "b" in mode else stream
         stream.flush()
         return
-    encoding = None if "b" in mode else "utf-8"
+    # Names of files that are no UTF-8 are written as they are.
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
     if is_stream(path):
-        with _named(path), open(path, mode, encoding=encoding) as stream:
+        with _named(path), open(path, mode, **text) as stream:
             yield stream
         return
     target = pathlib.Path(os.path.realpath(path))
@@ -84,7 +86,7 @@ def open_whole(path, mode="w"):
         handle = nameless
         if handle is None:
             handle = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o666)
-        with _named(target), os.fdopen(handle, mode, encoding=encoding) as stream:
+        with _named(target), os.fdopen(handle, mode, **text) as stream:
             yield stream
             stream.flush()
             if target.exists():

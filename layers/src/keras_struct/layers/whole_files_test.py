@@ -35,6 +35,9 @@ def test_files_appear_whole_or_not_at_all(way, tmp_path):
     with open_whole(tmp_path / "a.txt") as stream:
         stream.write("whole")
     assert (tmp_path / "a.txt").read_text() == "whole"
+    with open_whole(tmp_path / "a.txt") as stream:
+        stream.write(os.fsdecode(b"caf\xe9.pdb"))  # the name of a file from elsewhere
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9.pdb"
     for wrong in ("no/a.txt", "."):
         with pytest.raises(OSError, match="Expected"), open_whole(tmp_path / wrong):
             pass

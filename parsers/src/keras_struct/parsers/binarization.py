@@ -8,6 +8,7 @@ from keras_struct.parsers.tree import Tree, fold, preorder
 
 MARKER = "@"
 JOINER = "+"
+UNRESERVED = f"without {JOINER} that do not start with {MARKER}"
 
 
 def binarize(tree, direction="right"):
@@ -108,6 +109,11 @@ def unary_chain(label, children):
     for part in reversed(label.split(JOINER)):
         children = [Tree(part, children)]
     return children[0]
+
+
+def check_labels(tree):
+    """Raises a `ValueError` if a label holds a sign that `binarize` or `collapse_unary` writes."""
+    _check_labels(tree, lambda label: label.startswith(MARKER) or JOINER in label, UNRESERVED)
 
 
 def _check_labels(tree, reserved, expected):

@@ -1,13 +1,14 @@
 """The command `keras-struct-protein`: align, search, train, evaluate and export aligners."""
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_struct.runs.command import LeftOut, check_outputs, run_command
+from keras_struct.runs.command import LeftOut, add_options, check_outputs, run_command
 
 PROGRAM = "keras-struct-protein"
 DESCRIPTION = """\
@@ -74,7 +75,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("query")
     sub.add_argument("places", nargs="+", metavar="PLACE", help="files and folders")
     chains(sub)
-    sub.add_argument("--strict", action="store_true", help="stop at what would be left out")
+    add_options(sub, "--strict")
     sub.add_argument("--cache", type=Path, help="folder that keeps what is encoded; resumes")
     refinable(sub, "; hits are then ranked by it")
     sub.add_argument("--top", type=int, default=20, help="hits to show (default: 20; 0: all)")
@@ -100,19 +101,16 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--learning-rate", type=float, default=1e-3)
     sub.add_argument("--longest", type=int, default=512, help="residues of a chain in training")
     sub.add_argument("--limit", type=int, help="pairs to train on")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--restart", action="store_true", help="begin anew if the folder is in use")
-    sub.add_argument("--strict", action="store_true", help="stop at what would be left out")
+    add_options(sub, "--seed", "--restart", "--strict")
 
     sub = command("evaluate", "Score an aligner on labelled pairs.")
     sub.add_argument("files", nargs="+", metavar="TSV")
     refinable(sub)
-    sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
-    sub.add_argument("--strict", action="store_true", help="stop at what would be left out")
+    add_options(sub, "--json", "--strict")
 
     sub = command("export", "Write SavedModels that encode and align in plain TensorFlow.")
     sub.add_argument("output", type=Path, help="folder to write")
-    sub.add_argument("--overwrite", action="store_true")
+    add_options(sub, "--overwrite")
     return parser.parse_args(words)
 
 
@@ -128,7 +126,7 @@ def main(words: Sequence[str] | None = None) -> int:
     }
     return run_command(
         PROGRAM,
-        lambda left_out: run[chosen.command](chosen, left_out),
+        functools.partial(run[chosen.command], chosen),
         getattr(chosen, "strict", False),
     )
 

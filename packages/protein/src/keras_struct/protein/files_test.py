@@ -1,6 +1,7 @@
 """Structures and sequences as they come: missing, doubled, modified, zipped, broken."""
 
 import gzip
+import re
 from pathlib import Path
 
 import keras
@@ -247,8 +248,9 @@ def test_a_complex_as_one_chain(tmp_path):
     (both,) = protein.read_chains(write(tmp_path / "a.pdb", lines), ["B+A"])
     assert (both.name, both.sequence) == ("a:B+A", "SGA")
     assert both.residue_ids == ("B:1", "A:1", "A:2") and len(both.structural_letters) == 3
-    with pytest.raises(ValueError, match=r"Received: \['A\+C'\]"):
-        protein.read_chains(tmp_path / "a.pdb", ["A+C"])
+    for wrong in ("A+C", "A+A"):
+        with pytest.raises(ValueError, match=rf"Received: \['{re.escape(wrong)}'\]"):
+            protein.read_chains(tmp_path / "a.pdb", [wrong])
 
 
 @pytest.mark.parametrize("width", [52, 54, 60, 66, 80])

@@ -53,6 +53,9 @@ def test_the_encoder_keeps_the_contract_of_layers():
     # TensorFlow writes the SavedModel for every backend, from the same `.keras` file.
     checks = CHECKS if BACKEND == "tensorflow" else CHECKS[:-1]
     check_layer(layer, {"inputs": letters.astype("int32")}, checks=checks)
+    for wrong in ({"dropout": 1.0}, {"dropout": float("nan")}, {"kernel_size": 2}):
+        with pytest.raises(ValueError, match=f"Expected .*{next(iter(wrong))}="):
+            protein.ResidueEncoder(**wrong)
 
 
 @pytest.mark.parametrize(

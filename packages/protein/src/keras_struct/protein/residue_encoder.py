@@ -67,6 +67,8 @@ class ResidueEncoder(keras.layers.Layer):
                 "Expected dim >= 1, depth >= 0 and an odd kernel_size. "
                 f"Received: dim={dim}, depth={depth}, kernel_size={kernel_size}"
             )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Expected a rate from 0 to below 1. Received: dropout={dropout}")
         self.alphabets = tuple(alphabets)
         self.dim = dim
         self.depth = depth

@@ -7,13 +7,13 @@ import io
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_struct.layers.whole_files import open_whole
 from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.chain import Chain
 from keras_struct.protein.structure_files import is_protein_file, read_chains
+from keras_struct.runs import digest_of_weights
 
 BATCH_CHAINS, FIRST_CHAINS = 256, 16  # encoded and aligned together; before their pace is known
 SECONDS = 5.0  # of encoding after which it is kept
@@ -44,10 +44,7 @@ class EncodingCache:
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            digest = hashlib.sha256()
-            for weight in aligner.encoder.weights:
-                digest.update(keras.ops.convert_to_numpy(weight).tobytes())
-            self.model = f"{digest.hexdigest()} {reading}"
+            self.model = f"{digest_of_weights(aligner.encoder.weights)} {reading}"
 
     def load(self, file):
         """Chains and states of a file, or None."""

@@ -122,7 +122,7 @@ def read_chains(path, chains=None, model=1, names="author", skipped=None):
     if chains is None:
         return list(found.values())
     missing = [
-        name for name in chains if name not in found and not set(name.split(JOIN)) <= set(found)
+        name for name in chains if name not in found and not _is_complex(name.split(JOIN), found)
     ]
     if missing:
         raise ValueError(f"Expected chains among {list(found)} of {path}. Received: {missing}")
@@ -258,6 +258,10 @@ def _structure(blocks, path):
             if chain is not None:
                 found[called] = chain
     return found
+
+
+def _is_complex(names, known):
+    return len(set(names)) == len(names) and set(names) <= set(known)
 
 
 def _joined(chains, path, name):

@@ -1,5 +1,6 @@
 """A command as users of a shell expect it: exit status, errors, signals, closed pipes."""
 
+import argparse
 import os
 import signal
 import sys
@@ -10,6 +11,13 @@ from typing import Any
 from keras_struct.layers.whole_files import is_stream
 
 DONE, LEFT_OUT, FAILED = 0, 1, 2  # exit statuses
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--strict": {"action": "store_true", "help": "stop at what would be left out"},
+    "--json": {"action": "store_true", "help": "one line of JSON instead of a table"},
+    "--restart": {"action": "store_true", "help": "begin anew if the folder is in use"},
+    "--overwrite": {"action": "store_true", "help": "replace what is there"},
+    "--seed": {"type": int, "default": 0, "help": "of all random numbers (default: 0)"},
+}
 LONGEST_MESSAGE = 1000  # letters: an error may hold the text that it is about
 SIGNALS = ("SIGTERM", "SIGHUP")  # end a process without `finally`, if nobody handles them
 
@@ -88,6 +96,12 @@ def run_command(program: str, work: Callable[[LeftOut], None], strict: bool = Fa
     return LEFT_OUT if left_out.count else DONE
 
 
+def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add options that mean the same in every command, those of `OPTIONS`."""
+    for name in names:
+        parser.add_argument(name, **OPTIONS[name])
+
+
 def check_outputs(*files: str | Path | None, inputs: Iterable[str | Path] = ()) -> None:
     """Raise an error, before any work, where a file cannot be written; None is standard output.
 
@@ -126,10 +140,13 @@ def shortened(error: BaseException | str) -> str:
 
 
 def use_utf8() -> None:
-    """Standard output in UTF-8 whatever the locale says, as every file is."""
+    """Standard output in UTF-8 whatever the locale says, as every file is.
+
+    Names of files that are no UTF-8 are written as they are.
+    """
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
-        reconfigure(encoding="utf-8")
+        reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _handle_signals() -> dict[int, Any]:

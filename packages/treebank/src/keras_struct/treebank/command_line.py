@@ -1,6 +1,7 @@
 """The command `keras-struct-treebank`: train, average, evaluate, parse and export parsers."""
 
 import argparse
+import functools
 import glob
 import json
 import os
@@ -8,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_struct.runs.command import LeftOut, check_outputs, run_command
+from keras_struct.runs.command import LeftOut, add_options, check_outputs, run_command
 
 DESCRIPTION = """\
 Parses English text, and trains, scores and exports parsers. The backend is that of Keras: set
@@ -55,7 +56,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
     def reading(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--encoding", help="of the files (default: UTF-8, or by their mark)")
-        sub.add_argument("--strict", action="store_true", help="stop at what would be left out")
+        add_options(sub, "--strict")
 
     sub = command("parse", "Parse raw text.", "text files, globs, or - for standard input")
     model(sub)
@@ -90,14 +91,14 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     model(sub)
     sizes(sub)
     reading(sub)
-    sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    add_options(sub, "--json")
 
     sub = command("score", "Score trees of any parser on gold trees, without a model.", None)
     sub.add_argument("gold", metavar="GOLD", help="file of brackets or CoNLL-U")
     sub.add_argument("predicted", metavar="PREDICTED", help="file of trees of the same sentences")
     reading(sub)
     sub.add_argument("--evalb", metavar="PRM", help="parameter file of EVALB (constituency)")
-    sub.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    add_options(sub, "--json")
 
     sub = command("train", "Train a parser over MiniLM; goes on where it stopped.", None)
     sub.add_argument("--train", nargs="+", required=True, metavar="FILE", help="gold trees")
@@ -117,12 +118,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         default="minimum_risk",
         help="the best tree, or that with the most expected correct parts (the default)",
     )
-    sub.add_argument("--seed", type=int, default=0)
+    add_options(sub, "--seed")
     policy(sub)
     reading(sub)
     sub.add_argument("--limit", type=int, help="sentences to train on")
     sub.add_argument("--about", default="", help="what the treebanks are, kept with the model")
-    sub.add_argument("--restart", action="store_true", help="begin anew if the folder is in use")
+    add_options(sub, "--restart")
 
     sub = command("average", "One parser from several trained from the same start.", None)
     sub.add_argument("models", nargs="+", metavar="MODEL", help="shipped names or folders")
@@ -134,7 +135,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub = command("export", "Write a SavedModel that parses in plain TensorFlow.", None)
     model(sub)
     sub.add_argument("output", type=Path, help="folder to write")
-    sub.add_argument("--overwrite", action="store_true")
+    add_options(sub, "--overwrite")
     return parser.parse_args(words)
 
 
@@ -151,7 +152,7 @@ def main(words: Sequence[str] | None = None) -> int:
     }
     return run_command(
         "keras-struct-treebank",
-        lambda left_out: run[chosen.command](chosen, left_out),
+        functools.partial(run[chosen.command], chosen),
         getattr(chosen, "strict", False),
     )
 

@@ -278,6 +278,11 @@ def test_evaluate_names_bad_gold_trees(run, tmp_path):
     for number, message in ((3, "heads from"), (5, "one root"), (9, "heads from"), (11, "'x' is")):
         assert re.search(rf"a\.conllu:{number}: .*{message}", err), number
     assert run(*command, "--strict")[0] == 2
+    (tmp_path / "a.mrg").write_text("(S (X we))\n(S (-NONE- *))\n(S+VP (X we))\n(@ (X we))\n")
+    status, out, err = run("evaluate", tmp_path / "a.mrg", "--json")
+    assert (status, json.loads(out)["sentences"]) == (1, 1)
+    for number, message in ((2, "none but traces"), (3, "label='S"), (4, "label='@'")):
+        assert re.search(rf"a\.mrg:{number}: .*{message}", err), number
 
 
 def test_a_model_that_does_not_exist(capsys):

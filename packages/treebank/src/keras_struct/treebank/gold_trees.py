@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from keras_struct import parsers
+from keras_struct.parsers.binarization import check_labels
 from keras_struct.parsers.tree import numbered_trees
 from keras_struct.runs import open_text
 
@@ -14,8 +15,8 @@ def read_constituency(path, skipped=None, encoding=None):
 
     Args:
         path: Path, or `-` for standard input.
-        skipped: Called with the error of a malformed tree or one without words, which is left out;
-            None raises.
+        skipped: Called with the error of a tree that is malformed or has no words or a label with
+            a reserved sign, see `parsers.chart_spans`; it is left out. None raises.
         encoding: Of the file; None for that of its byte-order mark, or else UTF-8.
 
     Raises:
@@ -24,14 +25,19 @@ def read_constituency(path, skipped=None, encoding=None):
     trees = []
     with open_text(path, encoding) as lines:
         for number, whole in numbered_trees(lines, str(path), skipped):
-            tree = parsers.strip_traces(whole)
-            if tree is not None:
-                trees.append(parsers.strip_root(parsers.strip_functions(tree)))
-                continue
-            error = ValueError(f"{path}:{number}: Expected words. Received: none but traces")
-            if skipped is None:
-                raise error
-            skipped(error)
+            try:
+                tree = parsers.strip_traces(whole)
+                if tree is None:
+                    raise ValueError("Expected words. Received: none but traces")
+                tree = parsers.strip_root(parsers.strip_functions(tree))
+                check_labels(tree)
+            except ValueError as error:
+                located = ValueError(f"{path}:{number}: {error}")
+                if skipped is None:
+                    raise located from None
+                skipped(located)
+            else:
+                trees.append(tree)
     return trees
 
 

@@ -1,6 +1,9 @@
 """The pipeline under its older name, `keras_nlp`, and over other backbones than BERT."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -24,13 +27,16 @@ SIZES = {
     "max_sequence_length": 32,
     "dropout": 0.0,
 }
-BACKBONES = ["Bert", "Roberta", "DistilBert", "DebertaV3", "Albert"]
+BACKBONES = ["Bert", "Roberta", "DistilBert", "DebertaV3", "Electra", "Albert"]
 
 
 def parser_over(name, kind="dependency"):
     keras.utils.set_random_seed(1)
-    more = {"embedding_dim": 8} if name == "Albert" else {}
-    backbone = getattr(keras_nlp.models, f"{name}Backbone")(**SIZES, **more)
+    sizes = dict(SIZES)
+    if name in ("Albert", "Electra"):
+        sizes["embedding_dim"] = 8
+    if name == "Electra":
+        sizes["vocab_size"] = sizes.pop("vocabulary_size")
     if name == "Roberta":
         merges = ["\u0120 w", "\u0120w e", "l e", "t h"]
         letters = [chr(k) for k in range(97, 123)]
@@ -47,9 +53,10 @@ def parser_over(name, kind="dependency"):
         ]
         vocabulary = {token: k for k, token in enumerate([*tokens, *letters])}
         tokenizer = keras_nlp.models.RobertaTokenizer(vocabulary, merges)
-        backbone = keras_nlp.models.RobertaBackbone(**{**SIZES, "vocabulary_size": len(vocabulary)})
+        sizes["vocabulary_size"] = len(vocabulary)
     else:
         tokenizer = keras_nlp.models.BertTokenizer(VOCABULARY, lowercase=True)
+    backbone = getattr(keras_nlp.models, f"{name}Backbone")(**sizes)
     preprocessor = treebank.ParserPreprocessor(tokenizer, sequence_length=32)
     if kind == "constituency":
         labels = [parsers.NULL, "S", "NP"]
@@ -83,6 +90,28 @@ def test_every_backbone_parses_trains_and_comes_back(name, tmp_path):
         again = type(parser).from_preset(str(tmp_path / "preset"))
         assert again(texts) == before
         assert isinstance(again.backbone, getattr(keras_nlp.models, f"{name}Backbone"))
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="a SavedModel takes a process of TensorFlow")
+@pytest.mark.parametrize("name", BACKBONES if "EVERY_CASE" in os.environ else ["DebertaV3"])
+def test_an_export_parses_in_plain_tensorflow(name, tmp_path):
+    parser = parser_over(name)
+    sentences = [["we", "left", "."], ["they", "saw", "it", ","]]
+    arrays = parser.needed(parser.preprocessor(sentences))
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    (tmp_path / "saved").mkdir()
+    parser.export(tmp_path / "saved", verbose=False)
+    program = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "model = tf.saved_model.load(sys.argv[1])\n"
+        "np.save(sys.argv[3], model.serve(dict(np.load(sys.argv[2])))['tree'].numpy())\n"
+    )
+    files = [str(tmp_path / file) for file in ("saved", "arrays.npz", "tree.npy")]
+    subprocess.run([sys.executable, "-c", program, *files], check=True)
+    expected = parser.inference_model().predict_on_batch(arrays)["tree"]
+    np.testing.assert_array_equal(np.load(tmp_path / "tree.npy"), expected)
+    with pytest.raises(ValueError, match="Expected no options"):
+        parser.export(tmp_path / "saved", input_signature=[])
 
 
 @pytest.mark.skipif(not HAS_GRADIENTS, reason="the NumPy backend has no gradients")

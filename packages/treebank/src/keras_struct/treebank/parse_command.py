@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -14,6 +13,7 @@ from typing import Any
 
 from keras_struct.layers.whole_files import is_stream, open_whole
 from keras_struct.runs import LeftOut, digest, digest_of_weights, open_text
+from keras_struct.runs.model_data import digest_of_file
 from keras_struct.runs.progress import progress_bar
 from keras_struct.treebank.formats import DEFAULTS, FORMATS
 from keras_struct.treebank.parser_task import LOOKAHEAD
@@ -68,7 +68,7 @@ def run_parse(
         decisions = None
         if "-" not in files:
             decisions = {
-                "input": [_file_digest(file) for file in files if _readable(file)],
+                "input": [digest_of_file(Path(file)) for file in files if _readable(file)],
                 "options": {**options, "input": chosen.input_format, "encoding": chosen.encoding},
                 "format": format,
                 "model": digest([str(parser.get_config()), digest_of_weights(parser.weights)]),
@@ -100,11 +100,6 @@ def _claim(stream: Any, path: Path) -> None:
 
 def _readable(file: str) -> bool:
     return os.path.isfile(file) and os.access(file, os.R_OK)
-
-
-def _file_digest(file: str) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class Lines:
@@ -143,7 +138,7 @@ class Lines:
         self.notes.unlink(missing_ok=True)
 
     def write(self, text: str) -> None:
-        self.stream.write(text.encode())
+        self.stream.write(text.encode("utf-8", "surrogateescape"))  # names of files
 
     def note(self, decisions: Any, done: int) -> None:
         if decisions is not None:

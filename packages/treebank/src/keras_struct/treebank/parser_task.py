@@ -251,6 +251,25 @@ class ParserTask(keras_hub.models.Task):
         (extra / "names.json").write_text(json.dumps(names) + "\n")
         return path
 
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """As `export_saved_model`, over what is there; for other formats see `keras.Model.export`.
+
+        Args:
+            filepath: Folder to write.
+            format: `"tf_saved_model"`, on every backend, or another that Keras has for this one;
+                then the model that gives scores is exported, not trees.
+            **kwargs: See `keras.Model.export`; not for SavedModels.
+
+        Raises:
+            ValueError: If there are other arguments for a SavedModel.
+        """
+        if format != "tf_saved_model":
+            super().export(filepath, format=format, **kwargs)
+            return
+        if unknown := sorted(set(kwargs) - {"verbose"}):
+            raise ValueError(f"Expected no options of a SavedModel. Received: {unknown}")
+        self.export_saved_model(filepath, overwrite=True)
+
     def get_config(self):
         return {
             **super().get_config(),
