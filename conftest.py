@@ -1,8 +1,11 @@
 """One process tests one Keras backend, on the CPU unless the environment says otherwise."""
 
+import gc
 import importlib.util
 import itertools
 import os
+import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -16,10 +19,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
-# Of a test of more than three cases, NumPy runs all, PyTorch every second, and JAX and TensorFlow,
-# which compile each for seconds, another third each, and none that is marked `compiles_long`.
-# `make test-every` runs all of them.
-SHARES = {"torch": (0, 2), "jax": (0, 3), "tensorflow": (1, 3)}
+# NumPy runs every test. Of a test of more than three cases PyTorch runs every third, and JAX and
+# TensorFlow, which compile each for seconds, another quarter each. Any other test runs on one of
+# these two, unless it is marked `everywhere` or says on which backends it makes sense; what is
+# marked `compiles_long` on neither. `make test-every` runs all tests on all backends.
+SHARES = {"torch": (0, 3), "jax": (0, 4), "tensorflow": (2, 4)}
+COMPILED = ("jax", "tensorflow")
 FEW_CASES = 3
 
 
@@ -63,15 +68,34 @@ def share_of(items: list[pytest.Item]) -> list[pytest.Item]:
     if "EVERY_CASE" in os.environ or backend not in SHARES:
         return list(items)
     first, step = SHARES[backend]
-    cases: dict[str, list[str]] = defaultdict(list)
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if backend != "torch" and item.get_closest_marker("compiles_long"):
-            continue
-        cases[item.nodeid.split("[")[0]].append(item.nodeid)
-    names: set[str] = set()
-    for group in cases.values():
-        names.update(group if len(group) <= FEW_CASES else group[first::step])
-    return [item for item in items if item.nodeid in names]
+        cases[item.nodeid.split("[")[0]].append(item)
+    kept: set[str] = set()
+    for name, group in cases.items():
+        if backend in COMPILED:
+            group = [item for item in group if not item.get_closest_marker("compiles_long")]
+        if len(group) > FEW_CASES:
+            group = group[first::step]
+        elif backend in COMPILED and COMPILED[zlib.crc32(name.encode()) % 2] != backend:
+            group = [item for item in group if is_everywhere(item)]
+        kept.update(item.nodeid for item in group)
+    return [item for item in items if item.nodeid in kept]
+
+
+def is_everywhere(item: pytest.Item) -> bool:
+    """Whether a test is marked so, or skips a backend for more than having no gradients."""
+    reasons = [str(marker.kwargs.get("reason")) for marker in item.iter_markers("skipif")]
+    partial = any(not re.search("numpy.* (no|not) ", reason.lower()) for reason in reasons)
+    return partial or item.get_closest_marker("everywhere") is not None
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported, and let it come less often: tracing makes
+    millions of small objects, and it took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -89,7 +113,9 @@ def few_programs() -> Iterator[None]:
     65,530 by default (`vm.max_map_count`): beyond them XLA dies in a segmentation fault.
     """
     yield
-    if os.environ["KERAS_BACKEND"] == "jax" and next(_tests) % TESTS_WITH_PROGRAMS == 0:
-        import jax
+    if next(_tests) % TESTS_WITH_PROGRAMS == 0:
+        if os.environ["KERAS_BACKEND"] == "jax":
+            import jax
 
-        jax.clear_caches()
+            jax.clear_caches()
+        gc.collect()

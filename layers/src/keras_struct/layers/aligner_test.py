@@ -228,6 +228,7 @@ def test_f1_loss_teaches_scores_and_gaps():
 
 
 @needs_gradients
+@pytest.mark.compiles_long
 def test_fit_learns_the_gaps_and_the_frozen_ones_stay(tmp_path):
     """Copies with two tokens dropped: a gap of -10 never opens, the learned one does."""
     rng = np.random.default_rng(0)

@@ -7,6 +7,8 @@ import pytest
 from keras_struct import ops
 from keras_struct.ops.testing import BACKEND, HAS_GRADIENTS, array, float64, grad, tensor
 
+pytestmark = pytest.mark.everywhere
+
 LENGTHS = np.array([4, 2], "int32")
 RNG = np.random.default_rng(0)
 ARGS = (RNG.normal(size=(2, 4, 5)), RNG.normal(size=(5, 5)), np.array(0.7))

@@ -8,6 +8,8 @@ from keras_struct.ops.exact_sum import add_pairs, cancelling_sum, exact_sum, two
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.testing import HAS_GRADIENTS, array, fast, float64, grad, tensor
 
+pytestmark = pytest.mark.everywhere
+
 
 def _exact(pair):
     high, low = (array(x).tolist() for x in pair)

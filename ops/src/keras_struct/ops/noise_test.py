@@ -9,6 +9,8 @@ from keras_struct.ops import array as primitives
 from keras_struct.ops.noise import Noise, _gumbel, flat_places, key_of, threefry
 from keras_struct.ops.testing import BACKEND, array, float64, tensor
 
+pytestmark = pytest.mark.everywhere
+
 # Threefry-2x32, 20 rounds, of the authors' Random123: key, counter, result.
 KNOWN = [
     ((0x00000000, 0x00000000), (0x00000000, 0x00000000), (0x6B200159, 0x99BA4EFE)),

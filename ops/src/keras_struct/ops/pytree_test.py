@@ -15,6 +15,7 @@ import jax
 from jax import numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+pytestmark = pytest.mark.everywhere
 RNG = np.random.default_rng(0)
 EACH = np.array([0.5, 2.0], "float32")
 MASK = np.array([[0, 1, 1, 0, 1], [1, 0, 1, 1, 1]], bool)

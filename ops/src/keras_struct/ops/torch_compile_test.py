@@ -11,7 +11,7 @@ from keras_struct import ops
 from keras_struct.ops import dispatch, native
 from keras_struct.ops.chain.categorical.portable import CategoricalPortable
 from keras_struct.ops.structure_cases import Loss, every_structure
-from keras_struct.ops.testing import BACKEND, array
+from keras_struct.ops.testing import BACKEND, EVERY_CASE, array
 
 if BACKEND != "torch":
     pytest.skip("torch.compile is PyTorch's", allow_module_level=True)
@@ -25,6 +25,8 @@ from keras_struct.ops.autodiff import torch_operator
 compiled = functools.partial(torch.compile, fullgraph=True, backend="aot_eager")
 RNG = np.random.default_rng(0)
 LENGTHS = np.array([4, 2], "int32")
+# One program, and compiled for ten seconds each.
+ALIGNMENTS = ("overlap", "smith_waterman", "saigo_vert", "dtw", "levenshtein", "osa", "lcs")
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +41,11 @@ def chain(n=4):
 
 @pytest.fixture
 def readable(case):
-    if case.distribution(dtype="float32").structure.op == "damerau":
+    op = case.distribution(dtype="float32").structure.op
+    if op == "damerau":
         pytest.skip("its case has keras.ops read NumPy arrays, which Dynamo cannot follow")
+    if op in ALIGNMENTS and not EVERY_CASE:
+        pytest.skip("needleman_wunsch stands for it; in make test-every")
 
 
 @every_structure
