@@ -104,10 +104,9 @@ def _charts():
         Program("cky: paths", (sentences,), _paths(ops.cky)),
         Program("nussinov: map", (sentences,), _map(ops.nussinov)),
         Program("eisner: map", (sentences,), _map(ops.eisner), large),
-        Program("eisner: paths", (sentences,), _paths(ops.eisner), large),
     ]
     # The longest that VMEM holds.
-    for function, n in ((ops.cky, 182), (ops.nussinov, 142), (ops.eisner, 94)):
+    for function, n in ((ops.cky, 182), (ops.eisner, 94)):
         name = f"{function.__name__} long: map"
         made.append(Program(name, ((128, n, n),), _map(function), large))
     return made

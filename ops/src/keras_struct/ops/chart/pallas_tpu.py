@@ -149,6 +149,7 @@ class _Sweep:
         }
         planes = self.plan.planes(self.sweep)
         scratch = {key: self.array(*self.plan.plane(count)) for key, count in planes.items()}
+        scratch["ahead"] = self.array(self.plan.cuts * self.plan.starts, LANES)
         scratch |= dict(more)
         names = [*inputs, *outputs, *scratch]
 

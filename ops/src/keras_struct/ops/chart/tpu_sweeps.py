@@ -10,6 +10,7 @@ References, beside planes by name (`tpu_plan.py`):
               place of m of products; after these, what spans that wrap another one get
     d         tangents of the logarithms of items and products; going down, (dp - p d) / m takes
               the place of that of a product; after these, tangents of what wrapping spans get
+    ahead     (cuts starts, LANES) exponents of the cuts that come next
     goal      (2, LANES) m and e of the whole
     out       (items, widths, starts, LANES) what scored spans get
 """
@@ -163,23 +164,26 @@ class Chart:
             both = zip(lefts(n * plan.cuts), rights(n * plan.cuts), strict=True)
             return [[pl.ds(at, plan.starts) for at in cut] for cut in both]
 
-        def exponents(n):
-            return [x.e[left, :] + x.e[right, :] for left, right in places(n)]
+        ahead = [pl.ds(c * plan.starts, plan.starts) for c in range(plan.cuts)]
+
+        def read_ahead(n, peak):
+            """Keeps the exponents of some cuts; the largest one yet."""
+            found = [x.e[left, :] + x.e[right, :] for left, right in places(n)]
+            for at, e in zip(ahead, found, strict=True):
+                x.ahead[at, :] = e
+            return tree(jnp.maximum, [*found, peak])
 
         def chunk(n, carry):
             # The next exponents meanwhile, so that no latency adds up.
-            m, before, peak, *e = carry
-            after = exponents(jnp.minimum(n + 1, chunks - 1))
+            m, before, peak = carry
             weights = [
-                (x.m[left, :] * x.m[right, :]) * self.power(exponent - peak)
-                for exponent, (left, right) in zip(e, places(n), strict=True)
+                (x.m[left, :] * x.m[right, :]) * self.power(x.ahead[at, :] - peak)
+                for at, (left, right) in zip(ahead, places(n), strict=True)
             ]
             m = tree(plus, [*weights, m * self.power(before - peak)])
-            return m, peak, tree(jnp.maximum, [*after, peak]), *after
+            return m, peak, read_ahead(jnp.minimum(n + 1, chunks - 1), peak)
 
-        e = exponents(0)
-        carry = m, peak, tree(jnp.maximum, [*e, peak]), *e
-        m, peak, *_ = lax.fori_loop(0, chunks, chunk, carry)
+        m, peak, _ = lax.fori_loop(0, chunks, chunk, (m, peak, read_ahead(0, peak)))
         return Scaled(m, peak)
 
     def item(self, k, w, first, made):
