@@ -620,3 +620,7 @@ if keras.backend.backend() == "jax":
     from keras_struct.ops.autodiff import pytree
 
     pytree.register(Distribution)
+elif keras.backend.backend() == "torch":
+    from keras_struct.ops.autodiff import torch_operator
+
+    torch_operator.register(Distribution)

@@ -88,6 +88,24 @@ def test_hard_distributions():
         np.testing.assert_allclose(array(found), array(eager), rtol=1e-6)
 
 
+def test_what_best_structures_make():
+    """The search of sparse marginals is one operator, which sees values; sizes of batches vary."""
+
+    def loss(unary, transitions):
+        d = ops.linear_chain(unary, transitions, mask=np.array([[1, 0, 1, 1]] * len(unary), bool))
+        return K.sum(d.sparse_marginals() ** 2) + K.sum(d.implicit_mle() * unary)
+
+    function = compiled(loss, dynamic=True)
+    for batch in (2, 3):
+        unary, transitions = chain()
+        args = [torch.cat([unary] * 2)[:batch].requires_grad_(), transitions.requires_grad_()]
+        found, eager = (
+            (value, *torch.autograd.grad(value, args)) for value in (function(*args), loss(*args))
+        )
+        for x, y in zip(found, eager, strict=True):
+            np.testing.assert_allclose(array(x), array(y), rtol=1e-5, atol=1e-6)
+
+
 def _graphs(n):
     """Names of the operators in the graphs of a training step of a chain of n positions."""
     names = []

@@ -10,7 +10,8 @@ import dataclasses
 from typing import Any
 
 import jax
-import numpy as np
+
+from keras_struct.ops.autodiff.leaves import collect, parts, ranks, restored, tree_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +34,12 @@ class _Static:
     def leaves(self, d):
         """What stands for the arrays of a distribution."""
         found: list = []
-        _collect(self.tree, _parts(d), found)
+        collect(self.tree, parts(d), found)
         return found
 
     def check(self, d):
         """An error if arrays have other axes than they had."""
-        for x, n in zip(self.leaves(d), _ranks(self.tree), strict=True):
+        for x, n in zip(self.leaves(d), ranks(self.tree), strict=True):
             if len(x.shape) != n:
                 raise ValueError(
                     "Expected a distribution without further axes: one that jax.vmap or "
@@ -55,65 +56,13 @@ def register(distribution):
         if static is None:
             choice = d.choice
             used = None if choice is None else (choice.call.family, choice.name)
-            static = _Static(type(d.structure), _tree(_parts(d)), used, choice)
+            static = _Static(type(d.structure), tree_of(parts(d)), used, choice)
             d._static = None if choice is None else static
         return static.leaves(d), static
 
     def unflatten(static, leaves):
-        d = object.__new__(distribution)
-        structure = object.__new__(static.kind)
-        attributes, d.temperature = _filled(static.tree, iter(leaves))
-        vars(structure).update(attributes)
-        d.structure, d._choice, d._static = structure, static.choice, static
+        d = restored(distribution, static.kind, static.tree, iter(leaves))
+        d._choice, d._static = static.choice, static
         return d
 
     jax.tree_util.register_pytree_node(distribution, flatten, unflatten)
-
-
-def _parts(d):
-    return {name: x for name, x in vars(d.structure).items() if name != "checks"}, d.temperature
-
-
-def _tree(x):
-    """A hashable tree that says where arrays are; dicts keep their order (see `marginals`)."""
-    if isinstance(x, dict):
-        return ("dict", *((key, _tree(y)) for key, y in x.items()))
-    if isinstance(x, (tuple, list)):
-        return ("sequence", type(x), *map(_tree, x))
-    if isinstance(x, (jax.Array, np.ndarray)):
-        return ("leaf", x.ndim)
-    return ("static", x)
-
-
-def _collect(tree, x, leaves):
-    """Append what stands where a tree has leaves."""
-    kind, *rest = tree
-    if kind == "leaf":
-        leaves.append(x)
-    elif kind == "dict":
-        for key, branch in rest:
-            _collect(branch, x[key], leaves)
-    elif kind == "sequence":
-        for branch, y in zip(rest[1:], x, strict=True):
-            _collect(branch, y, leaves)
-
-
-def _ranks(tree):
-    """Numbers of axes of all leaves."""
-    kind, *rest = tree
-    if kind == "leaf":
-        return rest
-    branches = [y for _, y in rest] if kind == "dict" else rest[1:]
-    return [n for branch in branches for n in _ranks(branch)]
-
-
-def _filled(tree, leaves):
-    kind, *rest = tree
-    if kind == "leaf":
-        return next(leaves)
-    if kind == "dict":
-        return {key: _filled(branch, leaves) for key, branch in rest}
-    if kind == "sequence":
-        values = [_filled(branch, leaves) for branch in rest[1:]]
-        return rest[0](*values) if hasattr(rest[0], "_fields") else rest[0](values)
-    return rest[0]

@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from keras_struct.ops import array
+from keras_struct.ops.autodiff.leaves import collect, parts, restored, tree_of
 from keras_struct.ops.noise import Noise
 from keras_struct.ops.problem import Problem
 
@@ -43,6 +44,11 @@ class _Call:
     name: str
     static: tuple
     tree: tuple
+
+    @property
+    def of_this_size(self):
+        """Whether it is for one size of the batch only (see `_of_this_size`)."""
+        return any(branch[0] == "distribution" for branch in self.tree[2:])
 
     def __call__(self, tensors):
         """The tensors of the result, and its tree."""
@@ -88,10 +94,11 @@ def _operator(key, tensors):
 
 @_operator.register_fake
 def _fake(key, tensors):
-    if not all(isinstance(n, int) for x in tensors for n in x.shape):
+    known = all(isinstance(n, int) for x in tensors for n in x.shape)
+    if not (known or _calls[key].of_this_size):
         outputs, _structures[key] = _calls[key](tensors)
         return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in outputs]
-    facts = key, tuple((tuple(x.shape), x.dtype, x.device) for x in tensors)
+    facts = key, tuple((tuple(map(int, x.shape)), x.dtype, x.device) for x in tensors)
     if facts not in _results:
         # Running it once on zeros takes less time than its loops on values that are not there.
         with _disable_current_modes():
@@ -103,6 +110,13 @@ def _fake(key, tensors):
 
 
 _NODES = (Problem, Noise)
+_distributions: tuple[Any, ...] = ()
+
+
+def register(distribution):
+    """Have the class as an argument of sweeps."""
+    global _distributions
+    _distributions = (distribution,)
 
 
 def _flatten(x, tensors):
@@ -110,6 +124,12 @@ def _flatten(x, tensors):
     if isinstance(x, torch.Tensor):
         tensors.append(x)
         return ("tensor",)
+    if isinstance(x, _distributions):
+        leaves: list = []
+        collect(tree_of(parts(x)), parts(x), leaves)
+        tree = _of_this_size(tree_of(parts(x)))
+        tensors += map(torch.as_tensor, leaves)
+        return ("distribution", type(x), type(x.structure), tree)
     if isinstance(x, _NODES):
         values = [getattr(x, field.name) for field in dataclasses.fields(x)]
         return ("node", type(x), *(_flatten(y, tensors) for y in values))
@@ -118,12 +138,21 @@ def _flatten(x, tensors):
     return ("static", x)
 
 
+def _of_this_size(tree):
+    """A tree whose sizes are numbers: the program is compiled for each size of the batch."""
+    if isinstance(tree, torch.SymInt):
+        return int(tree)
+    return tuple(map(_of_this_size, tree)) if isinstance(tree, tuple) else tree
+
+
 def _unflatten(tree, tensors):
     kind, *rest = tree
     if kind == "tensor":
         return next(tensors)
     if kind == "static":
         return rest[0]
+    if kind == "distribution":
+        return restored(rest[0], rest[1], rest[2], tensors)
     values = [_unflatten(y, tensors) for y in rest[1:]]
     named = kind == "node" or hasattr(rest[0], "_fields")
     return rest[0](*values) if named else rest[0](values)
