@@ -20,6 +20,7 @@ FORMATS = ("text", "fasta", "cigar", "json")
 LOSSES = ("path", "f1")
 ALPHABETS = ("3di", "amino_acids")
 REFINING = 10  # steps
+BLANKS = str.maketrans("\t\r\n", "   ")  # in names of files, which would end a cell of a table
 STRUCTURES = ("smith_waterman", "needleman_wunsch", "overlap", "sinkhorn")
 
 
@@ -48,7 +49,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         )
 
     def chains(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--model-number", type=int, default=1, help="of NMR models (default: 1)")
+        sub.add_argument(
+            "--model-number",
+            type=model_numbers,
+            default=(1, 1),
+            metavar="N[,M]",
+            help="of NMR models: of both chains, or of the first and of the other (default: 1)",
+        )
         sub.add_argument(
             "--chain-names",
             choices=("author", "label"),
@@ -114,6 +121,14 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def model_numbers(text: str) -> tuple[int, int]:
+    """The models that `2`, or `2,1`, means: of the first chain, and of the others."""
+    numbers = [int(part) for part in text.split(",")]
+    if len(numbers) > 2:
+        raise ValueError(f"Expected one or two numbers. Received: {text}")
+    return numbers[0], numbers[-1]
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; for the exit status see `run_command`."""
     chosen = arguments(words)
@@ -153,8 +168,9 @@ def run_align(chosen: argparse.Namespace, left_out: LeftOut) -> None:
         check_structure_output(path)
     if chosen.picture is not None:
         check_picture_output(chosen.picture)
-    options = (chosen.model_number, chosen.chain_names, left_out)
-    pair = read_chain(chosen.first, *options), read_chain(chosen.second, *options)
+    number, other = chosen.model_number
+    options = (chosen.chain_names, left_out)
+    pair = read_chain(chosen.first, number, *options), read_chain(chosen.second, other, *options)
     (alignment,) = load(chosen).align([pair], maps=chosen.picture is not None, refine=chosen.refine)
     with open_whole(chosen.output) as stream:
         stream.write(WRITERS[chosen.format](alignment))
@@ -163,7 +179,7 @@ def run_align(chosen: argparse.Namespace, left_out: LeftOut) -> None:
         written.append((chosen.superposed, write_superposed(alignment, chosen.superposed)))
     if chosen.transformed is not None:
         source, _ = file_and_chain(chosen.second)
-        found = write_transformed(alignment, source, chosen.transformed, chosen.model_number)
+        found = write_transformed(alignment, source, chosen.transformed, other)
         written.append((chosen.transformed, found))
     if chosen.picture is not None:
         draw(alignment, chosen.picture)
@@ -182,14 +198,15 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
         raise ValueError(f"Expected a number of hits, or 0 for all. Received: --top {chosen.top}")
     files = protein_files(chosen.places)
     check_outputs(chosen.output, inputs=[file_and_chain(chosen.query)[0], *files])
-    query = read_chain(chosen.query, chosen.model_number, chosen.chain_names, left_out)
+    number, other = chosen.model_number
+    query = read_chain(chosen.query, number, chosen.chain_names, left_out)
     with progress_bar("files", len(files)) as progress:
         hits = search(
             load(chosen),
             query,
             files,
             cache=chosen.cache,
-            model=chosen.model_number,
+            model=other,
             names=chosen.chain_names,
             skipped=lambda file, error: left_out(error),
             progress=lambda done: progress.update(progress.task_ids[0], completed=done),
@@ -212,7 +229,8 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
         with open_whole(chosen.output) as stream:
             stream.write("\t".join([*columns, "cigar"]) + "\n")
             for (hit, _), row in zip(measured, rows, strict=True):
-                stream.write("\t".join([*row, hit.alignment.cigar()]) + "\n")
+                cells = [cell.translate(BLANKS) for cell in (*row, hit.alignment.cigar())]
+                stream.write("\t".join(cells) + "\n")
 
 
 def _refined(hits: list[Any], steps: int) -> list[Any]:

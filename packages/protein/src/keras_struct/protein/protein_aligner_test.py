@@ -359,12 +359,29 @@ def test_the_command_aligns_and_searches(tmp_path, capsys):
     assert tm_scores[0] == 1 and tm_scores == sorted(tm_scores, reverse=True)
     assert main(["align", "none.pdb", pair[1]]) == 2
     assert main([*search, "--top", "-1"]) == 2
+    capsys.readouterr()
+    assert main(["search", pair[0], pair[0].removesuffix(":A"), "--output", "-"]) == 0
+    assert capsys.readouterr().out.startswith("chain\tscore")  # nothing but the table
     whole = ["--transformed", str(tmp_path / "w.cif"), "--output", "-", "--format", "json"]
     capsys.readouterr()
     assert main(["align", f"{GLOBINS}:A+B", f"{GLOBINS}:B+A", *whole]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["first"], len(found["rotation"])) == ("2gtl:A+B", 3)
     assert len(protein.read_chains(tmp_path / "w.cif")) == 15
+    atoms = (tmp_path / "s.pdb").read_text()
+    models = [f"MODEL {number:8d}\n{atoms}ENDMDL\n" for number in (1, 2)]
+    (tmp_path / "nmr.pdb").write_text("".join(models))
+    nmr = ["align", str(tmp_path / "nmr.pdb"), pair[1], "--format", "cigar", "--model-number"]
+    assert [main([*nmr, number]) for number in ("2,1", "2", "3,1")] == [0, 2, 2]
+    told = capsys.readouterr().err
+    assert "from 1 to 1, not model=2" in told and "from 1 to 2, not model=3" in told
+    before = (tmp_path / "nmr.pdb").read_bytes()
+    for output in ("--superposed", "--output"):
+        assert main([*nmr, "2,1", output, nmr[1]]) == 2
+    assert (tmp_path / "nmr.pdb").read_bytes() == before
+    for wrong in (["--superposed", "s.xyz"], ["--picture", "m.gif"]):
+        assert main(["align", *pair, *wrong]) == 2
+    assert capsys.readouterr().out == ""
     assert main(["align", *pair, "--output", str(tmp_path / "none" / "a.json")]) == 2
     assert "Expected an existing folder" in capsys.readouterr().err
 
