@@ -99,6 +99,27 @@ def export_onnx(
 
 def _translate(model, path, opset):
     """Write a model that runs on TensorFlow as an ONNX file."""
+    import tensorflow as tf
+
+    names = output_names(model)
+    inputs = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in model.inputs]
+
+    def outputs(*given):
+        tensors = keras.tree.flatten(model(keras.tree.pack_sequence_as(model.input, given)))
+        return dict(zip(names, tensors, strict=True))
+
+    pathlib.Path(path).write_bytes(translate(outputs, inputs, names, opset))
+
+
+def translate(function, inputs, names, opset=18):
+    """The ONNX file of a function of TensorFlow's tensors, as bytes.
+
+    Args:
+        function: Of tensors, to a dict of tensors.
+        inputs: List of the `tf.TensorSpec` of its arguments, with names.
+        names: Names of the outputs, in their order.
+        opset: Version of the ONNX operators.
+    """
     import logging
 
     import onnx
@@ -108,12 +129,9 @@ def _translate(model, path, opset):
     from keras_struct.ops.array.tensorflow import translated
 
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # the errors below say more
-    names = output_names(model)
-    inputs = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in model.inputs]
 
     def outputs(*given):
-        tensors = keras.tree.flatten(model(keras.tree.pack_sequence_as(model.input, given)))
-        return {name: tf.identity(y) for name, y in zip(names, tensors, strict=True)}
+        return {name: tf.identity(y) for name, y in function(*given).items()}
 
     with ops.use("portable"), translated():
         graph = tf.function(outputs, input_signature=inputs, autograph=False)
@@ -134,7 +152,7 @@ def _translate(model, path, opset):
     found = sorted(proto.graph.output, key=lambda y: order[y.name])
     del proto.graph.output[:]
     proto.graph.output.extend(found)
-    pathlib.Path(path).write_bytes(proto.SerializeToString())
+    return proto.SerializeToString()
 
 
 def _where(context, node, name, args):

@@ -113,6 +113,32 @@ def test_what_is_not_known_of_a_tree_is_summed_out(structure):
         assert several
 
 
+def test_brackets_that_are_known_in_part():
+    """All trees with the listed spans; a label may be unknown, also where all spans are listed."""
+    gold = np.full((3, 7, 3), -1)
+    gold[0, :3] = (2, 4, 0), (0, 4, -100), (-100, -100, -100)
+    gold[1, :2] = (-100, -100, -100), (0, 1, 1)
+    gold[2] = np.where((SPANS[2] == (1, 3, 0)).all(-1, keepdims=True), (1, 3, -100), SPANS[2])
+    with float64():
+        _, packed = potentials("cky")
+        nll = array(parsers.TreeNLL(reduction=None, dtype="float64")(gold, packed))
+        crossed = gold.copy()
+        crossed[0, 1] = 1, 3, 0
+        assert array(parsers.TreeNLL(reduction=None)(crossed, packed))[0] == np.inf
+        for b, objects in enumerate(trees(packed)):
+            scores, fits = np.array([score for score, _ in objects]), []
+            listed = [tuple(row) for row in gold[b] if row[0] >= 0]
+            whole = -100 not in gold[b, :, 0]
+            for _, tree in objects:
+                label = {(i, j): k for i, j, k in tree if i >= 0}
+                found = [(label.get((i, j)), k) for i, j, k in listed]
+                agree = all(got == k or (k == -100 and got is not None) for got, k in found)
+                fits.append(agree and (not whole or len(label) == len(listed)))
+            assert 1 < sum(fits) < len(objects) or b == 1
+            expected = np.logaddexp.reduce(scores) - np.logaddexp.reduce(scores[fits])
+            np.testing.assert_allclose(nll[b], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("structure", STRUCTURES[:3])
 def test_max_margin_is_zero_where_the_gold_tree_wins_by_the_margin(structure):
     scores, _ = potentials(structure, scale=0.0)

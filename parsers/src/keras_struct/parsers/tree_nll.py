@@ -16,8 +16,10 @@ class TreeNLL(TreeLoss):
     A target that is no tree of the structure, such as a non-projective one under `EisnerParser`,
     has an infinite loss and no gradient.
 
-    Of a dependency tree heads or relations may be unknown, as in partial annotation: the loss is
-    minus the log-probability of all trees that agree with what is known, exactly.
+    Trees may be known in part, as in partial annotation: the loss is minus the log-probability of
+    all trees that agree with what is known, exactly. Of a dependency tree heads or relations may be
+    `ignore_index`. Of a constituency tree a label may be, and a row of three `ignore_index` says
+    that there are other spans than those that are listed.
 
     Args:
         reduction: How Keras reduces the losses of the sentences.
@@ -25,9 +27,9 @@ class TreeNLL(TreeLoss):
         dtype: `"float32"` or `"float64"`; None for float32, whatever `keras.config.floatx` is.
         zero_infinity: Whether the loss of an impossible target is 0; else it is infinite. It has no
             gradient.
-        ignore_index: Number of a head or a relation that is not known, such as -100; None for no
-            such number. It costs a second sweep where a compiler cannot see that all is known; not
-            with None.
+        ignore_index: Number of a head, a relation or a label that is not known, such as -100; None
+            for no such number. It costs a second sweep where a compiler cannot see that all is
+            known; not with None.
 
     Call arguments:
         y_true: Gold trees, see `TreeDecoder` for their form.
@@ -64,14 +66,14 @@ class TreeNLL(TreeLoss):
         self.ignore_index = check_ignore_index(ignore_index)
 
     def losses_of(self, y_true, potentials, weight=None):
-        if potentials.constituency or self.ignore_index is None:
+        if self.ignore_index is None:
             return super().losses_of(y_true, potentials, weight)
         y_true = integers(y_true)
         unknown = K.equal(y_true, self.ignore_index)
         if always(K.logical_not(unknown)):
             return super().losses_of(y_true, potentials, weight)
-        event, exists = read_tree(K.where(unknown, 0, y_true), potentials)
-        allowed = _arcs_of(event, K.reshape(unknown, (*K.shape(event)[:2], -1)), potentials.scores)
+        parts_of = _spans_of if potentials.constituency else _arcs_of
+        allowed, exists = parts_of(y_true, unknown, potentials)
         scores = K.where(allowed, potentials.scores, -float("inf"))
         some = potentials._replace(scores=scores).distribution()
         losses = -potentials.distribution().log_prob_of(some)
@@ -84,15 +86,61 @@ class TreeNLL(TreeLoss):
         return {**super().get_config(), "ignore_index": self.ignore_index}
 
 
-def _arcs_of(event, unknown, scores):
+def _arcs_of(tree, unknown, potentials):
     """Booleans in the shape of the scores: the arcs that agree with what is known of a tree.
 
     Args:
-        event: `(B, N, 2)`, heads and relations.
-        unknown: `(B, N, 2)` or `(B, N, 1)`, which of them are not known.
-        scores: `(B, N, N, K)`.
+        tree: `(B, N, 2)`, heads and relations, or `(B, N)`.
+        unknown: Booleans in its shape: which of them are not known.
+        potentials: The `TreePotentials`.
+
+    Returns:
+        The booleans `(B, N, N, K)`, and whether what is known can be, `(B,)`.
     """
-    places, relations = (K.arange(K.shape(scores)[axis], dtype="int32") for axis in (2, 3))
+    event, exists = read_tree(K.where(unknown, 0, tree), potentials)
+    unknown = K.reshape(unknown, (*K.shape(event)[:2], -1))
+    places, relations = (K.arange(n, dtype="int32") for n in K.shape(potentials.scores)[2:])
     head = K.logical_or(unknown[..., :1], K.equal(event[..., :1], places))
     relation = K.logical_or(unknown[..., -1:], K.equal(event[..., 1:], relations))
-    return K.logical_and(head[..., None], relation[:, :, None])
+    return K.logical_and(head[..., None], relation[:, :, None]), exists
+
+
+def _spans_of(tree, unknown, potentials):
+    """The same of spans `(B, M, 3)`: a row without a start says that there are others.
+
+    A binary tree none of whose spans crosses a bracket has this bracket, so it is enough to forbid
+    those that do.
+    """
+    others = unknown[..., 0]
+    unlabelled = K.logical_and(unknown[..., 2], K.logical_not(others))
+    known = K.where(others[..., None], -1, K.where(unknown, 0, tree))
+    event, exists = read_tree(known, potentials)
+    free, _ = read_tree(K.where(unlabelled[..., None], known, -1), potentials)
+    listed, free = event >= 0, free >= 0
+    label = K.equal(event[..., None], K.arange(K.shape(potentials.scores)[3], dtype="int32"))
+    open_ = K.logical_or(listed, K.any(others, axis=1)[:, None, None])
+    fits = K.logical_and(open_, K.logical_not(_crossing(known, K.shape(event)[1])))
+    either = K.logical_or(label, K.logical_or(free, K.logical_not(listed))[..., None])
+    return K.logical_and(fits[..., None], either), exists
+
+
+def _crossing(spans, n):
+    """Which spans `(B, N, N)` from a first to a last word cross one of `(B, M, 3)`."""
+    start, end = spans[..., :1], spans[..., 1:2]
+    first = K.arange(n, dtype="int32")
+    last = first + 1  # where a span ends
+    inside, before, within, beyond = (
+        K.cast(x, "float32")
+        for x in (
+            K.logical_and(start < first, first < end),
+            first < start,
+            K.logical_and(start < last, last < end),
+            last > end,
+        )
+    )
+    there = K.cast(start >= 0, "float32")
+    crossing = sum(
+        K.matmul(K.transpose(x * there, (0, 2, 1)), y)
+        for x, y in ((inside, beyond), (before, within))
+    )
+    return crossing > 0

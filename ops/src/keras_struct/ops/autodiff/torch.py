@@ -315,7 +315,7 @@ def compiled(sweep, name, *args):
 
 
 def explicit(sweep, inputs, context):
-    return _Explicit.apply(sweep, len(inputs), *inputs, *context)
+    return _applied(_Explicit, sweep, len(inputs), *inputs, *context)
 
 
 class _Explicit(torch.autograd.Function):

@@ -5,7 +5,7 @@ import pytest
 
 from keras_struct import ops
 from keras_struct.ops import dispatch
-from keras_struct.ops.testing import array, tensor
+from keras_struct.ops.testing import BACKEND, array, tensor
 from keras_struct.ops.transport import stored
 from keras_struct.ops.transport.problem import Problem
 from keras_struct.ops.transport.tiled import Tiled
@@ -20,11 +20,21 @@ def test_a_small_plan_of_all_pairs_is_stored():
     assert choice.call.shapes == ((2, 6, 3), (2, 6, 3)) and choice.call.op == "sinkhorn"
 
 
+def test_a_plan_on_a_band_is_stored_where_nothing_is_compiled():
+    choice = Problem("sinkhorn", X, X, band_width=2).choice
+    assert choice.name == ("tiled" if BACKEND in ("jax", "tensorflow") else "stored")
+
+
 @pytest.mark.parametrize(
     ("options", "largest", "reason"),
     [
-        ({"band_width": 2}, 2**24, "a plan on a band is not stored"),
+        (
+            {"band_width": 2, "dustbin": ops.Dustbin(X[:, 0], X[:, 0])},
+            2**24,
+            "a plan on a band with a dustbin is not stored",
+        ),
         ({}, 71, "the plans of the batch have 72 pairs, more than 71"),
+        ({"band_width": 2}, 3167, "the plans of the batch have 3,168 pairs, more than 3,167"),
     ],
 )
 def test_others_are_tiled_and_the_reason_is_said(options, largest, reason, monkeypatch):

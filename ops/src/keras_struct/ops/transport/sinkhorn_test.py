@@ -186,7 +186,7 @@ STEEP = {"moderate": 1.0, "steep": 60.0}  # factor of the queries
 
 
 @pytest.mark.parametrize("steep", STEEP)
-@pytest.mark.parametrize("name", ["dense", "masses of all", "block"])
+@pytest.mark.parametrize("name", ["dense", "masses of all", "block", "band"])
 def test_stored_plans_take_the_same_steps_as_tiles(name, steep):
     options = CASES.get(name, {"masses": MASSES})
     q, k, v = inputs(padding=0.0)
@@ -204,12 +204,14 @@ def test_stored_plans_take_the_same_steps_as_tiles(name, steep):
 
 @gradients
 @pytest.mark.parametrize("gradient", ["unrolled", "implicit"] if BACKEND == "torch" else ["tail"])
-def test_stored_plans_have_the_same_gradients_as_tiles(gradient):
+@pytest.mark.parametrize("width", [None, 4] if BACKEND == "torch" else [None])
+def test_stored_plans_have_the_same_gradients_as_tiles(gradient, width):
     with float64():
         x = [tensor(a) for a in (*inputs(padding=0.0), np.asarray(EPSILON))]
         found = []
         for name in ("stored", "tiled"):
-            found.append(fast(grad(loss({"implementation": name}, gradient, base=9)))(*x))
+            options = {"implementation": name, "band_width": width}
+            found.append(fast(grad(loss(options, gradient, base=9)))(*x))
     for stored, tiled in zip(*found, strict=True):
         np.testing.assert_allclose(array(stored), array(tiled), atol=1e-9)
 

@@ -1,9 +1,7 @@
-"""The implementation for small plans of all pairs: the plan is kept, each exponential taken once.
+"""The implementation for small plans: the plan is kept, each exponential taken once.
 
 Ten steps scale the rows and columns of one stored plan (recurrence.md, "Small plans are stored").
 """
-
-import math
 
 from keras import ops
 
@@ -11,8 +9,15 @@ from keras_struct.ops import array
 from keras_struct.ops.structure import time_mask
 from keras_struct.ops.transport.half_steps import repeated
 from keras_struct.ops.transport.solver import plain_steps
-from keras_struct.ops.transport.tiled import Tiled
-from keras_struct.ops.transport.tiles import products, transposed, within
+from keras_struct.ops.transport.tiled import Tiled, TiledPlan
+from keras_struct.ops.transport.tiles import (
+    BLOCK,
+    apply_band,
+    products,
+    stored_band,
+    transposed,
+    within,
+)
 
 LARGEST_PLAN = 2**24  # pairs of a batch, 64 MiB in float32
 # Steps from one stored plan, and the largest change of a potential for which they are taken.
@@ -26,17 +31,27 @@ class Stored(Tiled):
 
     @staticmethod
     def rejects(call):
-        if call.option("band_width") is not None:
-            return "a plan on a band is not stored: its tiles are small"
+        if call.option("band_width") is not None and call.option("spokes"):
+            return "a plan on a band with a dustbin is not stored: it has rows of all pairs"
         batch, rows, columns = (call.shapes[i][axis] for i, axis in ((0, 0), (0, 1), (1, 1)))
         if None in (batch, rows, columns):
             return f"the size of the plan is not known: {batch} x {rows} x {columns}"
-        pairs = math.prod((batch, rows, columns))
+        pairs, width = batch * rows * columns, call.option("band_width")
+        if width is not None:
+            pairs = batch * (rows + columns) * (BLOCK + 2 * width)
         if pairs > LARGEST_PLAN:
             return f"the plans of the batch have {pairs:,} pairs, more than {LARGEST_PLAN:,}"
         return None
 
+    @staticmethod
+    def avoids(call):
+        if call.option("band_width") is not None and call.backend in ("jax", "tensorflow"):
+            return "a plan on a band is not stored under a compiler: its tiles are small"
+        return None
+
     def plan(self, rows, columns, potentials, lengths):
+        if self.support.band_width is not None:
+            return StoredBand(self.support, rows, columns, potentials, lengths)
         return StoredPlan(rows, columns, potentials, lengths)
 
     def steps(self, solver, sides, start, number):
@@ -74,6 +89,21 @@ class StoredPlan:
     def modulated(self, left, right):
         matrix = self.matrix * products(left, right)
         return array.matmul(matrix, self.columns), array.matmul(transposed(matrix), self.rows)
+
+
+class StoredBand(TiledPlan):
+    """A plan on a band, kept by rows and by columns."""
+
+    def __init__(self, support, rows, columns, potentials, lengths):
+        super().__init__(support, rows, columns, potentials, lengths)
+        self.by_rows = stored_band(support, *self.here, lengths)
+        self.by_columns = stored_band(support, *self.there, lengths[::-1])
+
+    def times(self, values):
+        return apply_band(self.support, self.by_rows, values, ops.shape(self.here[0])[1])
+
+    def transposed_times(self, values):
+        return apply_band(self.support, self.by_columns, values, ops.shape(self.there[0])[1])
 
 
 def _scaled_steps(solver, sides, start, number):
