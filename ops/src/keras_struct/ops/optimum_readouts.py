@@ -34,7 +34,7 @@ class OptimumReadouts:
             name: See `marginals`.
             alpha: 2; or for `categorical` also 1.5, the entmax between softmax and sparsemax.
             steps: The most steps, at least 2; None for 100. As many as structures share the mass,
-                and some more: about one for each position at temperature 1 and scores of variance
+                and some more: one or two for each position at temperature 1 and scores of variance
                 1. Memory has as many structures, and the square of that, for each example.
             return_gap: Whether to return the duality gap, too, (...,): u is off by its square
                 root at most, in Euclidean norm. It has no gradient.

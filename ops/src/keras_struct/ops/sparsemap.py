@@ -32,6 +32,7 @@ from keras_struct.ops.structure import size_of
 from keras_struct.ops.validation import concrete
 
 STEPS = 100
+CHUNK = 8  # steps between two corrections of the inverse
 WARNED = 1e-2  # gap above which marginals are not what was asked for
 ROUNDINGS = 32.0  # of a sum of scores, which a gap is made of
 
@@ -40,7 +41,8 @@ class Solution(NamedTuple):
     """Vertices and their weights, all without gradient.
 
     Attributes:
-        vertices: For each potential the parts (B, K, ...) of every vertex.
+        origin: For each potential the parts (B, ...) of a structure; zeros where there is none.
+        vertices: For each potential the parts (B, K, ...) of every vertex, less the origin.
         weights: (B, K), 0 where there is no vertex.
         response: (B, K, K), symmetric: how weights move with the scores of the vertices.
         gap: (B,), what the best vertex is better than mu*, at theta - u: at least the squared
@@ -48,6 +50,7 @@ class Solution(NamedTuple):
         met: (B,), whether that is rounding.
     """
 
+    origin: tuple
     vertices: tuple
     weights: Any
     response: Any
@@ -96,14 +99,15 @@ class _State(NamedTuple):
     Attributes:
         weights: (B, K).
         active: (B, K), where there is a vertex.
-        inverse: (B, K, K), of the products of the vertices less the origin, plus 1; the identity
-            where there is none.
+        inverse: (B, K, K), of the products of the vertices plus 1; the identity where there are
+            none.
         tight: (B,), whether weights are the optimum of their affine hull.
         met: (B,), whether the example is done.
         gap: (B,).
         left: (B,), steps to come.
-        origin: (B, P), the first vertex.
-        vertices: A tuple.
+        origin: A tuple: the first vertex. What is left of slopes beside it is small, and so is what
+            rounding adds.
+        vertices: A tuple, less the origin.
     """
 
     weights: Any
@@ -142,25 +146,28 @@ class _Search:
             met=no,
             gap=inf,
             left=ops.cast(zero[:, 0], "int32") + self.steps,
-            origin=_flat(primary, 1),
+            origin=tuple(map(ops.zeros_like, vertex)),
             vertices=tuple(
                 x[:, None] * ops.reshape(none, (batch, places) + (1,) * (len(x.shape) - 1))
                 for x in vertex
             ),
         )
-        found = array.until(
-            lambda *x: _closed(x).met,
-            lambda *x: _opened(self._step(_closed(x))),
-            _opened(state),
-            self.steps,
-        )
+        found = array.until(_done, self._chunk, _opened(state), -(-self.steps // CHUNK))
         return self._solution(_closed(found))
+
+    def _chunk(self, *arrays):
+        """Some steps, and what their updates have rounded away of the inverse."""
+        found = array.until(_done, lambda *x: _opened(self._step(_closed(x))), arrays, CHUNK)
+        state = _closed(found)
+        return _opened(state._replace(inverse=self._refined(state)))
 
     # What is known of the hull ---------------------------------------------------------------
 
     def _at(self, state):
         """Marginals, of every potential, and slopes there."""
-        marginals = [_mixed(state.weights, x) for x in state.vertices]
+        marginals = [
+            x + _mixed(state.weights, y) for x, y in zip(state.origin, state.vertices, strict=True)
+        ]
         return marginals, [self.finite[0] - marginals[0], *self.finite[1:]]
 
     # Steps -----------------------------------------------------------------------------------
@@ -169,9 +176,10 @@ class _Search:
         marginals, slopes = self._at(state)
         moved = [self.scores[0] - marginals[0], *self.scores[1:]]
         vertex, exists = best_parts(self.structure, self.sweeps, moved)
-        gap = sum(map(_dot, slopes, vertex)) - sum(map(_dot, slopes, marginals))
+        away = [x - y for x, y in zip(vertex, marginals, strict=True)]
+        gap = sum(map(_dot, slopes, away))
         sizes = [ops.abs(self.finite[0]) + marginals[0], *map(ops.abs, self.finite[1:])]
-        size = sum(map(_dot, sizes, vertex))
+        size = sum(map(_dot, sizes, map(ops.abs, away)))
         started = ops.any(state.active, axis=1)
         small = ops.abs(gap) <= ROUNDINGS * _eps(self.dtype) * (1.0 + size)
         met = ops.logical_and(state.tight, ops.logical_and(started, small))
@@ -187,10 +195,14 @@ class _Search:
     def _joined(self, state, vertex, joins):
         """With one more vertex in the examples that it joins."""
         started = ops.any(state.active, axis=1)
-        flat = _flat(vertex[0], 1)
-        first = ops.logical_and(joins, ops.logical_not(started))
-        state = state._replace(origin=array.where(first[:, None], flat, state.origin))
-        row, norm = self._row(state, flat)
+        first = ops.logical_and(joins, ops.logical_not(started))[:, None]
+        origin = [
+            array.where(_wide(first, x[:, None])[:, 0], x, old)
+            for x, old in zip(vertex, state.origin, strict=True)
+        ]
+        state = state._replace(origin=tuple(origin))
+        vertex = [x - y for x, y in zip(vertex, origin, strict=True)]
+        row, norm = self._row(state, vertex[0])
         shares = _times(state.inverse, row)
         rest = norm - ops.sum(row * shares, axis=1)
         # A vertex in the affine hull of the others has no optimum on the line to it.
@@ -213,7 +225,7 @@ class _Search:
         # The place: the first that is free.
         free = ops.cast(ops.logical_not(state.active), "int32")
         place = ops.logical_and(free == 1, ops.cumsum(free, axis=1) == 1)
-        row, norm = self._row(state, flat)
+        row, norm = self._row(state, vertex[0])
         shares = _times(state.inverse, row)
         rest = norm - ops.sum(row * shares, axis=1)
         joins = ops.logical_and(joins, rest > norm * _eps(self.dtype) ** 0.5)
@@ -234,12 +246,10 @@ class _Search:
             ),
         )
 
-    def _row(self, state, flat):
-        """Products (B, K) of a vertex with the others, and with itself, less the origin, plus 1."""
-        away = flat - state.origin
-        row = _products(state.vertices[0], away) - ops.sum(state.origin * away, axis=1)[:, None]
-        row = array.where(state.active, row + 1.0, ops.zeros_like(row))
-        return row, ops.sum(away * away, axis=1) + 1.0
+    def _row(self, state, vertex):
+        """Products (B, K) of a vertex with the others, and with itself, plus 1."""
+        row = _products(state.vertices[0], vertex) + 1.0
+        return array.where(state.active, row, ops.zeros_like(row)), _dot(vertex, vertex) + 1.0
 
     def _corrected(self, state, going):
         _, slopes = self._at(state)
@@ -257,14 +267,15 @@ class _Search:
         return _dropped(state, ops.logical_and(blocking, stops[:, None]))
 
     def _solution(self, state):
-        state = state._replace(inverse=self._refined(state))
-        solution = Solution(state.vertices, state.weights, _response(state), state.gap, state.met)
+        solution = Solution(
+            state.origin, state.vertices, state.weights, _response(state), state.gap, state.met
+        )
         return keras.tree.map_structure(ops.stop_gradient, solution)
 
     def _refined(self, state):
         """The inverse after a Newton step against the rounding of its updates, where it helps."""
         inside = ops.cast(state.active, self.dtype)
-        away = (_flat(state.vertices[0], 2) - state.origin[:, None]) * inside[..., None]
+        away = _flat(state.vertices[0], 2) * inside[..., None]
         identity = ops.eye(inside.shape[1], dtype=self.dtype)
         gram = array.matmul(away, ops.swapaxes(away, 1, 2)) + inside[:, :, None] * inside[:, None]
         gram = gram + identity * (1.0 - inside)[:, None]
@@ -276,12 +287,18 @@ class _Search:
 
 def _opened(state):
     """A state as a flat tuple of arrays, and back."""
-    return (*state[:-1], *state.vertices)
+    return (*state[:-2], *state.origin, *state.vertices)
+
+
+def _done(*arrays):
+    state = _closed(arrays)
+    return ops.logical_or(state.met, state.left <= 0)
 
 
 def _closed(arrays):
-    count = len(_State._fields) - 1
-    return _State._make((*arrays[:count], tuple(arrays[count:])))
+    first = len(_State._fields) - 2
+    second = (first + len(arrays)) // 2
+    return _State._make((*arrays[:first], tuple(arrays[first:second]), tuple(arrays[second:])))
 
 
 def _dropped(state, places):
@@ -417,4 +434,5 @@ def mixed(d, solution):
     rates = sum(map(_products, solution.vertices, map(_finite, d._scores().values())))
     rates = rates - ops.stop_gradient(rates)
     weights = solution.weights + _times(solution.response, rates)
-    return [_mixed(weights, x) for x in solution.vertices]
+    pairs = zip(solution.origin, solution.vertices, strict=True)
+    return [origin + _mixed(weights, x) for origin, x in pairs]
