@@ -14,7 +14,7 @@ from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
 from keras_struct.ops.chart.spec import NOISE_STRIDE
-from keras_struct.ops.chart.tpu_sweeps import Chart, clear_out, tree
+from keras_struct.ops.chart.tpu_sweeps import Chart, clear_out, fill, tree
 from keras_struct.ops.noise import Draws
 from keras_struct.ops.pallas import LANES, SUBLANES
 
@@ -27,6 +27,9 @@ def walk(plan, op, noisy, x):
     @pl.when(pl.program_id(1) == 0)
     def _():
         chart.inside(True)
+        if noisy:  # behind the last place, too
+            for k in range(len(spec.products)):
+                fill(x.noise.at[k], 0.0)
 
     clear_out(x)
 

@@ -297,8 +297,7 @@ def backward(plan, x):
 
     def gather(k, w, first):
         at = chart.at(k, w, first)
-        m, e = x.m[at, :], x.e[at, :]
-        p = chart.zeros()
+        e, p = x.e[at, :], chart.zeros()
 
         def term(places, carry):
             (p,) = carry
@@ -310,7 +309,7 @@ def backward(plan, x):
 
         for _, _, first_cut, count in chart.above(k, w, first):
             (p,) = chart.cuts(first_cut, count, (p,), term)
-        return [p * m]
+        return [p * x.m[at, :]]
 
     def divide(k, w, first, values):
         at = chart.at(plan.product(k), w, first)
@@ -328,8 +327,7 @@ def curvature(plan, x):
 
     def gather(k, w, first):
         at = chart.at(k, w, first)
-        m, e, d = x.m[at, :], x.e[at, :], x.d[at, :]
-        sums = [chart.zeros()] * 2
+        e, sums = x.e[at, :], [chart.zeros()] * 2
 
         def term(places, carry):
             p, dp = carry
@@ -343,8 +341,8 @@ def curvature(plan, x):
 
         for _, _, first_cut, count in chart.above(k, w, first):
             sums = chart.cuts(first_cut, count, tuple(sums), term)
-        p, dp = sums
-        return [p * m, (dp + p * d) * m]
+        (p, dp), m = sums, x.m[at, :]
+        return [p * m, (dp + p * x.d[at, :]) * m]
 
     def divide(k, w, first, values):
         at = chart.at(plan.product(k), w, first)
