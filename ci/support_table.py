@@ -30,10 +30,10 @@ def table():
         summary = str(inspect.getdoc(function)).splitlines()[0].rstrip(".")
         potentials = ", ".join(f"`{name}`" for name in _potentials(function))
         calls = [case.call() for case in every[op]]
-        chosen = [_chosen(calls, backend) for backend in BACKENDS]
-        chosen.append(_chosen(calls, "jax", "tpu"))
-        others = [name for name in _takers(family, calls) if not any(name in x for x in chosen)]
-        cells = [" or ".join(names) for names in chosen]
+        by_backend = [chosen(calls, backend) for backend in BACKENDS]
+        by_backend.append(chosen(calls, "jax", "tpu"))
+        others = [name for name in _takers(family, calls) if not any(name in x for x in by_backend)]
+        cells = [" or ".join(names) for names in by_backend]
         rows.append([f"`{op}`", summary, potentials, *cells, ", ".join(others)])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines += [
@@ -74,7 +74,7 @@ def _on(call, backend, platform="cpu"):
     return dataclasses.replace(call, backend=backend, xla=backend == "jax", **facts)
 
 
-def _chosen(calls, backend, platform="cpu"):
+def chosen(calls, backend, platform="cpu"):
     """The implementations that small float32 calls get, most calls first."""
     names = [dispatch.choose(_on(call, backend, platform)).name for call in calls]
     return sorted(set(names), key=lambda name: (-names.count(name), name))
