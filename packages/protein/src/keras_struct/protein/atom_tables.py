@@ -5,6 +5,7 @@ one model, no insertion codes, full occupancy, elements by the names of atoms.
 """
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -12,10 +13,13 @@ import numpy as np
 LEAST_PDB_LINE = 54  # letters: up to the z coordinate
 TEXT_WIDTH = 80
 ATOMS = ("ATOM", "HETATM")
+MODEL, END_OF_MODEL = "MODEL", "ENDMDL"
 RESIDUE = slice(17, 21)
 OCCUPANCY, TEMPERATURE = slice(54, 60), slice(60, 66)
 COLUMNS = {"chain_id": "asym", "res_id": "seq", "res_name": "comp", "atom_name": "atom"}
 NO_NUMBER = -1
+UNCERTAINTY = re.compile(r"\(\d+\)$")  # in the last digits: 4.8(3)
+X_TAG = "_atom_site.cartn_x"
 NAMES = ("author", "label")  # who calls the chains of mmCIF files
 
 
@@ -27,7 +31,7 @@ def pdb_atoms(data, model):
     """The atoms of one model, from 1, of the bytes of a PDB file."""
     from biotite.structure.io import pdb
 
-    text = "\n".join(map(_whole_line, enumerate(_lines(data), 1)))
+    text = "\n".join(_lines_of_models(_lines(data)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one for each file whose elements are guessed
         file = pdb.PDBFile.read(io.StringIO(text))
@@ -43,9 +47,9 @@ def _residue_names(text, model):
     """Those of a model, with the fourth letter that simulation packages write beside the three."""
     number, names = 0, []
     for line in text.split("\n"):
-        if line.startswith("MODEL"):
+        if line.startswith(MODEL):
             number += 1
-        elif line.startswith(ATOMS) and max(number, 1) == model:
+        elif line.startswith(ATOMS) and number == model:
             names.append(line[RESIDUE].strip())
     return names
 
@@ -54,11 +58,27 @@ def _lines(data):
     return data.decode("utf-8-sig", errors="replace").splitlines()
 
 
-def _whole_line(numbered):
-    """A line with all columns of an atom, if it is one."""
-    number, line = numbered
-    if not line.startswith(ATOMS):
-        return line
+def _lines_of_models(lines):
+    """Lines with all columns of atoms, and a MODEL before those that ENDMDL alone sets apart."""
+    within = unnamed = False
+    for number, line in enumerate(lines, 1):
+        if line.startswith(ATOMS):
+            if not within:
+                yield MODEL
+                within = unnamed = True
+            yield _whole_line(number, line)
+            continue
+        if line.startswith(MODEL):
+            if unnamed:
+                raise Unfit(f"Expected {END_OF_MODEL} before {MODEL} in line {number}")
+            within = True
+        elif line.startswith(END_OF_MODEL):
+            within = unnamed = False
+        yield line
+
+
+def _whole_line(number, line):
+    """The line of an atom with all columns."""
     if len(line.rstrip()) < LEAST_PDB_LINE - 3:  # a last coordinate of few letters
         raise Unfit(f"Expected coordinates in line {number}")
     line = line.ljust(TEXT_WIDTH)
@@ -85,24 +105,61 @@ def _check_model(model, count):
 def cif_atoms(data, model, binary, names="author"):
     """For each data block with atoms its name and the atoms of one model.
 
+    biotite would keep the last of several blocks, or tables of atoms, of one name.
+
     Args:
         data: Bytes of an mmCIF or BinaryCIF file.
         model: Which model, from 1.
         binary: Whether it is BinaryCIF.
         names: `"author"` or `"label"`: whose names of chains are read.
     """
-    from biotite.structure.io import pdbx
-
-    if binary:
-        file = pdbx.BinaryCIFFile.read(io.BytesIO(data))
-    else:
-        file = pdbx.CIFFile.read(io.StringIO("\n".join(_lines(data)) + "\n"))
-    tables = [(name, _by_small_name(block).get("atom_site")) for name, block in file.items()]
+    blocks = _binary_blocks(data) if binary else _text_blocks(_lines(data))
+    tables = [(name, _by_small_name(block).get("atom_site")) for name, block in blocks]
     found = [(name, _by_small_name(table)) for name, table in tables if table is not None]
     found = [(name, columns) for name, columns in found if "cartn_x" in columns]
     if not found:
         raise Unfit("Expected a readable file with atoms, in a category atom_site")
     return [(name, _table_atoms(columns, model, names)) for name, columns in found]
+
+
+def _binary_blocks(data):
+    """Name and block of each data block of a BinaryCIF file."""
+    import msgpack
+    from biotite.structure.io import pdbx
+
+    blocks = msgpack.unpackb(data, use_list=True, raw=False)["dataBlocks"]
+    for block in blocks:
+        tables = [category["name"].lower() for category in block["categories"]]
+        if tables.count("_atom_site") > 1:
+            raise Unfit(f"Expected one table of atoms in the data block {block['header']}")
+    return [(block["header"], pdbx.BinaryCIFBlock.deserialize(block)) for block in blocks]
+
+
+def _text_blocks(lines):
+    """Name and block of each data block of an mmCIF file."""
+    from biotite.structure.io import pdbx
+
+    blocks: list[tuple[str, list[str]]] = []
+    text_from = table_from = 0  # the lines, from 1, where a text and a table of atoms begin
+    for number, line in enumerate(lines, 1):
+        start = line[:5].lower()
+        if line.startswith(";"):  # begins a text, and ends it
+            text_from = 0 if text_from else number
+        elif text_from:
+            line = f" {line}"  # for biotite, which would take it for a block or table of its own
+        elif start == "data_":
+            blocks.append((line[5:].strip(), []))
+            table_from = 0
+        elif start == X_TAG[:5] and line.split()[0].lower() == X_TAG:
+            if table_from:
+                where = f"lines {table_from} and {number}"
+                raise Unfit(f"Expected one table of atoms in a data block, not those of {where}")
+            table_from = number
+        if blocks:
+            blocks[-1][1].append(line)
+    if text_from:
+        raise Unfit(f"Expected an end of the text that begins in line {text_from}")
+    return [(name, pdbx.CIFBlock.deserialize("\n".join(part) + "\n")) for name, part in blocks]
 
 
 def _by_small_name(parts):
@@ -118,7 +175,12 @@ def _table_atoms(columns, model, names):
     def column(name, default, dtype=str):
         if name.lower() not in columns:
             return np.full(size, default)
-        return columns[name.lower()].as_array(dtype, default)
+        values = columns[name.lower()]
+        try:
+            return values.as_array(dtype, default)
+        except ValueError:  # perhaps numbers with their standard uncertainties
+            texts = values.as_array(str, str(default)).tolist()
+            return np.array([UNCERTAINTY.sub("", text) for text in texts]).astype(dtype)
 
     prefixes = ("auth", "label") if names == "author" else ("label", "auth")
     numbers = column("pdbx_PDB_model_num", "1")

@@ -120,6 +120,21 @@ def test_models_are_chosen(tmp_path):
         protein.read_chains(file, model=3)
 
 
+def test_models_that_endmdl_alone_sets_apart(tmp_path):
+    moved = [line.replace("   0.000", "   5.000") for line in residue("GLY", 1)]
+    lines = [*residue("GLY", 1), "ENDMDL", *moved, "ENDMDL"]
+    file = write(tmp_path / "a.pdb", lines)
+    first, second = (protein.read_chains(file, model=k)[0] for k in (1, 2))
+    assert np.abs(first.ca - second.ca).max() == 5
+    with pytest.raises(ValueError, match=r"model from 1 to 2.*a\.pdb"):
+        protein.read_chains(file, model=3)
+    write(file, ["MODEL        7", *residue("GLY", 1), "ENDMDL", *residue("SER", 2)])
+    assert [protein.read_chain(file, k).sequence for k in (1, 2)] == ["G", "S"]
+    write(file, [*residue("GLY", 1), "MODEL        1", *moved, "ENDMDL"])
+    with pytest.raises(ValueError, match=r"ENDMDL before MODEL in line 5.*a\.pdb"):
+        protein.read_chains(file)
+
+
 def test_fasta(tmp_path):
     (tmp_path / "a.fa").write_text(">one first\nMKV\nLLA*\n>two\nmkx\n")
     chains = protein.read_chains(tmp_path / "a.fa")
@@ -234,6 +249,51 @@ def test_chains_by_the_name_of_the_author_or_the_label_and_of_several_blocks(tmp
     assert len(protein.read_chain(f"{tmp_path / 'b.cif'}:two.A")) == 2
     (only,) = protein.read_chains(_bare(tmp_path / "c.cif", ["data_empty", "_x.y 1", *cif_lines()]))
     assert only.name == "c:A"
+
+
+def test_blocks_of_one_name_are_all_read(tmp_path):
+    two = [*cif_lines(size=3), *cif_lines(size=2)]
+    chains = protein.read_chains(_bare(tmp_path / "a.cif", two))
+    assert [(c.name, len(c)) for c in chains] == [("a:x.A", 3), ("a:x_2.A", 2)]
+    # What looks like a block or a table within a text is none.
+    within = ["_a.b", ";", "data_x", "_atom_site.Cartn_x", ";"]
+    (chain,) = protein.read_chains(_bare(tmp_path / "b.cif", [*cif_lines(), *within]))
+    assert chain.name == "b:A" and len(chain) == 3
+    with pytest.raises(ValueError, match=r"the text that begins in line 32.*c\.cif"):
+        protein.read_chains(_bare(tmp_path / "c.cif", [*cif_lines(), *within[:-1]]))
+    # Of two tables of atoms in a block nobody knows which one counts.
+    with pytest.raises(ValueError, match=r"not those of lines 13 and 42.*d\.cif"):
+        protein.read_chains(_bare(tmp_path / "d.cif", [*cif_lines(), *cif_lines()[1:]]))
+
+
+def test_binary_blocks_of_one_name_are_all_read(tmp_path):
+    import msgpack
+    from biotite.structure.io import pdbx
+
+    (chain,) = protein.read_chains(_bare(tmp_path / "a.cif", cif_lines()))
+    binary, file = pdbx.BinaryCIFFile(), tmp_path / "a.bcif"
+    pdbx.set_structure(binary, chain.atoms, data_block="x")
+    binary.write(file)
+    (block,) = msgpack.unpackb(file.read_bytes())["dataBlocks"]
+    file.write_bytes(msgpack.packb({"dataBlocks": [block, block]}))
+    assert [c.name for c in protein.read_chains(file)] == ["a:x.A", "a:x_2.A"]
+    block["categories"] *= 2
+    file.write_bytes(msgpack.packb({"dataBlocks": [block]}))
+    with pytest.raises(ValueError, match=r"one table of atoms in the data block x.*a\.bcif"):
+        protein.read_chains(file)
+
+
+def test_numbers_with_an_uncertainty(tmp_path):
+    lines = [line.replace(" 0 1.0 1", " 4.8(3) 0.50(12) 1") for line in cif_lines()]
+    lines[-2] = lines[-2].replace("4.8(3)", "-0.25")
+    file = _bare(tmp_path / "a.cif", lines)
+    (chain,) = protein.read_chains(file)
+    np.testing.assert_allclose(chain.ca[:, 2], 4.8, rtol=1e-6)
+    assert chain.atoms.coord[-1, 2] == -0.25 and set(chain.atoms.occupancy) == {0.5}
+    for wrong in ("4.8(x)", "4.8(3)1", "(3)"):
+        _bare(file, [line.replace("4.8(3)", wrong) for line in lines])
+        with pytest.raises(ValueError, match=r"readable file.*a\.cif"):
+            protein.read_chains(file)
 
 
 def test_mmcif_in_capitals_with_a_mark_and_without_numbers_of_the_author(tmp_path):

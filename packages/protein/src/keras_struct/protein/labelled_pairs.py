@@ -27,7 +27,7 @@ def read_labelled_pairs(path, skipped=None):
         path: Tab-separated file with a header and the columns `first` and `second`, each a
             structure file, or file and chain as `file:chain`, relative to the table; `first_row`
             and `second_row`, the aligned sequences with `-` for gaps, as TM-align prints them; and
-            perhaps `weight`.
+            perhaps `weight`. Each line is a row.
 
     Returns:
         List of `LabelledPair`; a chain of several pairs is one object.
@@ -41,29 +41,42 @@ def read_labelled_pairs(path, skipped=None):
     chains: dict[str, Chain] = {}
     found: list[LabelledPair] = []
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        table = csv.DictReader(stream, delimiter="\t")
         try:
-            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
+            header = _cells(next(stream, ""))
+            missing = [name for name in COLUMNS if name not in header]
             if missing:
                 raise ValueError(f"Expected columns {COLUMNS}. Received: without {missing}")
-            for row in table:
-                try:
+        except ValueError as error:
+            raise ValueError(f"{path}, line 1: {error}") from error
+        for number, line in enumerate(stream, 2):
+            try:
+                cells = _cells(line)
+                if cells:
+                    row = dict(zip(header, cells, strict=False))
                     found.append(_pair(row, path.parent, chains))
-                except (ValueError, OSError) as error:
-                    located = ValueError(f"{path}, line {table.line_num}: {error}")
-                    if skipped is None:
-                        raise located from error
-                    skipped(located)
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {table.line_num}: {error}") from error
+            except (ValueError, OSError) as error:
+                located = ValueError(f"{path}, line {number}: {error}")
+                if skipped is None:
+                    raise located from error
+                skipped(located)
     if not found:
         raise ValueError(f"Expected pairs. Received: {path} without any")
     return found
 
 
+def _cells(line):
+    """The cells of a line; a quotation mark that nobody closes ends with it."""
+    try:
+        return next(csv.reader([line], delimiter="\t", strict=True))
+    except csv.Error as error:
+        raise ValueError(
+            f"Expected cells between tabs, quotation marks in pairs. Received: {error}"
+        ) from None
+
+
 def _pair(row, folder, chains):
     """The pair of a row; `chains` holds those that are known."""
-    missing = [name for name in COLUMNS if not row[name]]
+    missing = [name for name in COLUMNS if not row.get(name)]
     if missing:
         raise ValueError(f"Expected values of all columns. Received: none of {missing}")
     for side in ("first", "second"):

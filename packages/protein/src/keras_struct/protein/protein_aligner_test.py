@@ -210,6 +210,17 @@ def test_bad_tables_are_named(tmp_path, table):
     (pair,) = protein.read_labelled_pairs(bad, errors.append)
     assert pair.alignment.second.name == "2gtl:C" and pair.weight == 1
     assert [str(e).partition(":")[0][-6:] for e in errors] == [f"line {k}" for k in range(2, 10)]
+    # A quotation mark that nobody closes takes no other row with it; those in pairs mean nothing.
+    quoted = '"' + other.replace("\t", '"\t', 1)
+    bad.write_text("\n".join([head, good, '"' + good, f'{other}"', quoted, other]))
+    errors.clear()
+    pairs = protein.read_labelled_pairs(bad, errors.append)
+    assert [pair.alignment.second.name for pair in pairs] == ["2gtl:B", "2gtl:C", "2gtl:C"]
+    assert "bad.tsv, line 3: Expected cells between tabs, quotation marks" in str(errors[0])
+    assert "bad.tsv, line 4: " in str(errors[1]) and len(errors) == 2
+    bad.write_text(f'first\t"{head}')
+    with pytest.raises(ValueError, match=r"bad.tsv, line 1: Expected cells between tabs"):
+        protein.read_labelled_pairs(bad)
     # A loss that means nothing for a structure.
     for structure in ("needleman_wunsch", "overlap"):
         with pytest.raises(ValueError, match=f"loss='f1'.*{structure}"):

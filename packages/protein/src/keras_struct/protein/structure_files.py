@@ -79,7 +79,8 @@ def read_chains(path, chains=None, model=1, names="author", skipped=None):
 
     Returns:
         List of `Chain`, named `stem:chain`; in a file with several data blocks `stem:block.chain`;
-        of a FASTA file by the first word of the header, with a number if it is there again.
+        of a FASTA file by the first word of the header. A block or header whose name is there again
+        gets a number, `name_2`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -200,7 +201,12 @@ def read_atoms(data, path, model=1, names="author"):
         if suffix in PDB:
             return {"": pdb_atoms(data, model)}
         found = cif_atoms(data, model, suffix in BINARY, names)
-        return {"": found[0][1]} if len(found) == 1 else dict(found)
+        if len(found) == 1:
+            return {"": found[0][1]}
+        blocks: dict[str, Any] = {}
+        for name, atoms in found:
+            blocks[_new_name(name, blocks)] = atoms
+        return blocks
     except Unfit:
         raise
     except Exception as error:
@@ -250,10 +256,10 @@ def _structure(blocks, path):
 
     suffix = Path(_uncompressed_name(path)).suffix
     stem = _uncompressed_name(path).removesuffix(suffix)
-    found = {}
+    found: dict[str, Chain] = {}
     for block, atoms in blocks.items():
         for name in dict.fromkeys(atoms.chain_id.tolist()):
-            called = f"{block}.{name}" if block else name
+            called = _new_name(f"{block}.{name}" if block else name, found)
             chain = _chain(atoms[atoms.chain_id == name], f"{stem}:{called}", structure)
             if chain is not None:
                 found[called] = chain

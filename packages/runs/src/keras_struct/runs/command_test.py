@@ -185,6 +185,19 @@ def test_strict_raises_the_error_itself():
     assert found.value is error
 
 
+def test_the_bar_of_a_training_waits_for_its_first_line(capsys):
+    from keras_struct.runs.progress import epochs_bar
+
+    with pytest.raises(ValueError), epochs_bar(0):
+        check_count("epochs", 0)
+    assert capsys.readouterr() == ("", "")
+    with epochs_bar(3) as report:
+        report("7 pairs")
+        report("epoch 2  loss 0.5")
+    told = capsys.readouterr().err
+    assert told.count("7 pairs\n") == 1 and "2/3" in told
+
+
 def test_tables_are_not_cut_where_there_is_no_terminal(capsys):
     from keras_struct.runs.progress import print_table
 

@@ -47,10 +47,16 @@ def progress_bar(name: str, total: int | None, disable: bool = False) -> Progres
 
 @contextlib.contextmanager
 def epochs_bar(epochs: int) -> Iterator[Callable[[str], None]]:
-    """A bar of the epochs of a training, and what reports its lines: those of `fit`."""
-    with progress_bar("epoch", epochs) as progress:
+    """A bar of the epochs of a training, and what reports its lines: those of `fit`.
+
+    It is shown from the first line on, when all arguments are checked.
+    """
+    progress = progress_bar("epoch", epochs)
+    with contextlib.ExitStack() as shown:
 
         def report(line: str) -> None:
+            if not progress.live.is_started:
+                shown.enter_context(progress)
             progress.console.print(line, highlight=False, markup=False)
             if line.startswith("epoch "):
                 progress.update(progress.task_ids[0], completed=int(line.split()[1]))
