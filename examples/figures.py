@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_struct.layers import plots
+
 
 def write_png(path: Path, figure: Figure) -> None:
     """Write a figure, whole or not at all."""
@@ -30,16 +32,13 @@ def alignment_figure(
         pairs: Matched (row, column) of the best alignment.
     """
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
-        figure = Figure(figsize=(3.0 * len(maps) + 0.8, 3.4), dpi=130, layout="constrained")
+        figure = Figure(figsize=(3.6 * len(maps), 3.2), dpi=130, layout="constrained")
         axes = figure.subplots(1, len(maps), sharex=True, sharey=True)
         for axis, (temperature, probabilities) in zip(axes, maps.items(), strict=True):
-            image = axis.imshow(probabilities, vmin=0, vmax=1, cmap="viridis", aspect="equal")
-            rows, columns = zip(*pairs, strict=True)
-            axis.plot(columns, rows, color="white", lw=0.4, alpha=0.6)
+            plots.alignment(probabilities, np.array(pairs) + 1, ax=axis)
             axis.set_title(f"T = {temperature:g}" + (" (the best)" if temperature == 0 else ""))
             axis.set_xlabel(names[1])
         axes[0].set_ylabel(names[0])
-        figure.colorbar(image, ax=axes, label="probability of the pair", shrink=0.8)
     return figure
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops as K
 
 FORBIDDEN_COLOUR = "0.85"
+MOST_TICKS = 40  # names along an axis
 
 
 def transitions(crf, labels=None, ax=None):
@@ -260,8 +261,9 @@ def _heatmap(values, rows, columns, ax, limits=None, diverging=False):
     )
     image = ax.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
     ax.figure.colorbar(image, ax=ax)
-    ax.set_xticks(range(len(columns)), columns)
-    ax.set_yticks(range(len(rows)), rows)
+    for axis, names in ((ax.xaxis, columns), (ax.yaxis, rows)):
+        few = max(1, -(-len(names) // MOST_TICKS))
+        axis.set_ticks(range(0, len(names), few), names[::few])
     return ax
 
 
