@@ -58,7 +58,7 @@ def main():
     rng = np.random.default_rng(0)
     potentials = layers.unpack(head(*[rng.normal(size=(1, n, 4)) for n in (6, 8)]))
     plots.gaps(potentials, ax=fourth).set_title("scores of gaps")
-    words = "the new drug stops the pain".split()
+    words = ["the", "new", "drug", "stops", "the", "pain"]
     plots.dependency_tree([3, 3, 4, 0, 6, 4], words, ax=fifth).set_title("a dependency tree")
     spans = [(0, 6, "S"), (0, 3, "NP"), (3, 6, "VP"), (4, 6, "NP")]
     names = sorted({name for *_, name in spans})
