@@ -142,5 +142,17 @@ def _transport():
     ]
 
 
+def _spanning_trees():
+    def run(arcs):
+        d, best = ops.spanning_tree(arcs), ops.spanning_tree(arcs, temperature=0)
+        return d.value(), d.marginals(), best.value()
+
+    # The longest that VMEM holds.
+    return [
+        Program("spanning_tree", ((128, 64, 64),), run, ("v5e", "v6e")),
+        Program("spanning_tree long", ((128, 83, 83),), run, ("v5e", "v6e")),
+    ]
+
+
 def programs():
-    return _alignments() + _chains() + _charts() + _transport()
+    return _alignments() + _chains() + _charts() + _transport() + _spanning_trees()

@@ -39,6 +39,7 @@ from keras_struct.ops.pcfg.native_cpu import PCFGNative
 from keras_struct.ops.pcfg.portable import PCFGPortable
 from keras_struct.ops.pcfg.reference import PCFGReference
 from keras_struct.ops.spanning_tree.native_cpu import SpanningTreeNative
+from keras_struct.ops.spanning_tree.pallas_tpu import SpanningTreeTPU
 from keras_struct.ops.spanning_tree.portable import SpanningTreePortable
 from keras_struct.ops.spanning_tree.reference import SpanningTreeReference
 from keras_struct.ops.transport.pallas_tpu import TransportTPU
@@ -131,5 +132,6 @@ register_implementation("pcfg", "portable", PCFGPortable())
 register_implementation("pcfg", "reference", PCFGReference())
 
 register_implementation("spanning_tree", "native_cpu", SpanningTreeNative())
+register_implementation("spanning_tree", "pallas_tpu", SpanningTreeTPU())
 register_implementation("spanning_tree", "portable", SpanningTreePortable())
 register_implementation("spanning_tree", "reference", SpanningTreeReference())

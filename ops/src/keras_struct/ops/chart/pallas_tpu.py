@@ -8,7 +8,7 @@ import types
 from typing import Any, NamedTuple
 
 from keras_struct.ops import scaled
-from keras_struct.ops.chart.tpu_plan import Plan, longest, room
+from keras_struct.ops.chart.tpu_plan import Plan, longest
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.pallas import (
     LANES,
@@ -18,6 +18,7 @@ from keras_struct.ops.pallas import (
     in_pieces,
     off_lanes,
     on_lanes,
+    room,
 )
 
 SAMPLES = 8  # at a time

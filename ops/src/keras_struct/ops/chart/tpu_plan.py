@@ -131,17 +131,6 @@ class Plan:
         return max(map(self.megabytes, SWEEPS))
 
 
-# Megabytes of VMEM that a kernel may take: of 128, 64 and 16.
-_ROOM = {"v5e": 118, "v5 lite": 118, "v6": 118, "v4": 14}
-_LEAST_KNOWN = 58
-
-
-def room(device_kind):
-    """Megabytes of VMEM that a kernel may take on a chip."""
-    kind = (device_kind or "").lower()
-    return next((size for name, size in _ROOM.items() if name in kind), _LEAST_KNOWN)
-
-
 def longest(spec, megabytes):
     """How many words a chart may have for all its sweeps."""
     n = 0

@@ -22,10 +22,8 @@ from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
 from keras_struct.ops import scaled
-from keras_struct.ops.pallas import LANES, SUBLANES
+from keras_struct.ops.pallas import LANES, SUBLANES, power_of_two
 from keras_struct.ops.scaled import EMPTY, Scaled
-
-_INTEGERS = {"float32": (jnp.int32, 23, 127), "float64": (jnp.int64, 52, 1023)}
 
 
 class Chart:
@@ -48,9 +46,7 @@ class Chart:
         """`2 ** e` of a whole e that is not above 0, exactly for a maximum."""
         if self.op == "logsumexp":
             return jnp.exp2(e)
-        integer, bits, bias = _INTEGERS[e.dtype.name]
-        e = jnp.maximum(e, -bias) + (1.5 * 2.0**bits + bias)  # its last bits are an exponent
-        return lax.bitcast_convert_type(lax.bitcast_convert_type(e, integer) << bits, e.dtype)
+        return power_of_two(e)
 
     def each(self, step, back=False, begin=None):
         """`begin(width)`, and `step(width, first start)` of its spans, from narrow to wide."""

@@ -57,7 +57,7 @@ class SpanningTreePortable(Implementation):
             return (_put(p - through, here, into, _heads(out, choice)),), ()
 
         (p,), _ = array.scan(step, (ops.zeros_like(xs[2][0]),), xs, like=(), reverse=True)
-        p = _to_arcs(p)
+        p = to_arcs(p)
         return (exists * array.maximum(p, ops.zeros_like(p)),)
 
     def curvature(self, problem, tape, tangents):
@@ -90,12 +90,12 @@ class SpanningTreePortable(Implementation):
 
         zeros = ops.zeros_like(rate)
         (_, dp), _ = array.scan(backward, (zeros, zeros), (*xs, *rates), like=(), reverse=True)
-        return (exists * _to_arcs(dp),)
+        return (exists * to_arcs(dp),)
 
     def trace(self, problem, tape, draws=None):
         (scores,), (lengths,) = problem.potentials, problem.context
         order, into, out = tape
-        arcs = _weights(scores)[0]
+        arcs = weights(scores)[0]
         batch, n = ops.shape(order)
         words = ops.arange(n, dtype="int32")
         reduce = array.max if draws is None else array.sum
@@ -193,21 +193,25 @@ def _eliminate(problem, op="logsumexp", shares=False):
         left = ops.logical_and(left, ops.not_equal(words[None], k[:, None]))
         return (*new, left), (*pivot, *outputs)
 
-    a, peaks = _weights(arcs)
+    a, peaks = weights(arcs)
     row, column = a.m[:, 0], a.m[:, :, 0]
     like = (lengths, row, a.m) if shares else (lengths, column, column, row, row)
     like = (row[:, 0], row[:, 0], *like)
     carry = (*a, time_mask(lengths, n))
     _, (m, e, *outputs) = array.scan(step, carry, (words,), like=like)
     active = words[:, None] < lengths[None]
-    high, low = (
-        array.where(active, x, ops.zeros_like(x)) for x in scaled.to_log_pair(Scaled(m, e))
-    )
-    high, rest = exact_sum(array.concatenate([peaks, ops.swapaxes(high, 0, 1)], 1), 1)
-    return (high, rest + array.sum(low, 0)), outputs
+    m, e = (array.where(active, x, ops.full_like(x, fill)) for x, fill in ((m, 1), (e, 0)))
+    return log_partition(peaks, Scaled(ops.swapaxes(m, 0, 1), ops.swapaxes(e, 0, 1))), outputs
 
 
-def _weights(arcs):
+def log_partition(peaks, pivots):
+    """A pair, of the largest scores of rows and of the pivots (B, N), 1 in the padding."""
+    high, low = scaled.to_log_pair(pivots)
+    high, rest = exact_sum(array.concatenate([peaks, high], 1), 1)
+    return high, rest + array.sum(low, 1)
+
+
+def weights(arcs):
     """The matrix (B, N, N+1), each row over its largest, and the logarithms of those (B, N)."""
     peaks = ops.stop_gradient(array.max(arcs, 2))
     peaks = array.where(peaks > INFEASIBLE, peaks, ops.zeros_like(peaks))
@@ -241,7 +245,7 @@ def _to_matrix(arcs, fill):
     )
 
 
-def _to_arcs(matrix):
+def to_arcs(matrix):
     """Undo `_to_matrix`."""
     words = ops.arange(ops.shape(matrix)[1], dtype="int32")
     root = ops.equal(words[:, None], words[None])[None]

@@ -1,4 +1,4 @@
-"""The portable elimination in float32 against float64, at any temperature and size of scores."""
+"""Elimination in float32 against float64, at any temperature and size of scores."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ SCALES = [(1.0, 1e-6), (1e4, 1e-6), (1e4, 1.0), (1e4, 1e2), (1.0, 1e-2)]
 SHAPE = (3, 24, 24)
 
 
-def readouts(x, direction, temperature, single_root, dtype):
+def readouts(x, direction, temperature, single_root, dtype, implementation):
     """Value, marginals and a curvature sweep."""
 
     def read(x, direction):
         d = ops.spanning_tree(
-            x, temperature=temperature, single_root=single_root, implementation="portable"
+            x, temperature=temperature, single_root=single_root, implementation=implementation
         )
         curvature = d._sweeps.curvature(d._problem, d._soft[1], (direction,))[0]
         return d.value(), d.marginals(), curvature
@@ -26,14 +26,14 @@ def readouts(x, direction, temperature, single_root, dtype):
 
 @pytest.mark.parametrize("single_root", [True, False])
 @pytest.mark.parametrize(("scale", "temperature"), SCALES)
-def test_cold_and_large(scale, temperature, single_root):
+def test_cold_and_large(scale, temperature, single_root, implementation="portable"):
     rng = np.random.default_rng(0)
     x = (scale * rng.normal(size=SHAPE)).astype("float32")
     direction = rng.normal(size=SHAPE).astype("float32")
     options = (x, direction, temperature, single_root)
-    value, marginals, curvature = readouts(*options, "float32")
+    value, marginals, curvature = readouts(*options, "float32", implementation)
     with float64():
-        exact = readouts(*options, "float64")
+        exact = readouts(*options, "float64", "portable")
     np.testing.assert_allclose(value, exact[0], rtol=1e-6)
     np.testing.assert_allclose(marginals, exact[1], atol=1e-4)
     np.testing.assert_allclose(curvature, exact[2], atol=1e-4)
@@ -41,12 +41,13 @@ def test_cold_and_large(scale, temperature, single_root):
 
 @pytest.mark.parametrize("single_root", [True, False])
 @pytest.mark.parametrize("temperature", [1e-6, 1e-4])
-def test_ties_beyond_the_precision(temperature, single_root):
+def test_ties_beyond_the_precision(temperature, single_root, implementation="portable"):
     """Where exponents have no digits left, heads still sum to 1 and curvature is finite."""
     rng = np.random.default_rng(1)
     x = 1e4 * rng.integers(0, 2, size=SHAPE).astype("float32")
     direction = rng.normal(size=SHAPE).astype("float32")
-    _, marginals, curvature = readouts(x, direction, temperature, single_root, "float32")
+    options = (x, direction, temperature, single_root)
+    _, marginals, curvature = readouts(*options, "float32", implementation)
     assert np.isfinite(curvature).all()
     assert (marginals >= 0).all()
     np.testing.assert_allclose(marginals.sum(2), 1, rtol=1e-5)
