@@ -101,7 +101,9 @@ def test_output_modes_agree_with_the_decoder(structure):
         np.testing.assert_array_equal(hard[b], pairs_of(path, 5, 4))
 
 
-@pytest.mark.parametrize("structure", ["smith_waterman", "overlap"])
+@pytest.mark.parametrize(
+    "structure", [pytest.param("smith_waterman", marks=pytest.mark.compiles_long), "overlap"]
+)
 def test_keras_contract_of_the_head(structure):
     gaps = GapPenalties(contextual=structure == "overlap", kernel_initializer="random_normal")
     aligner = Aligner(structure, scoring="bilinear", gaps=gaps, learn_temperature=True)

@@ -98,6 +98,7 @@ def test_gaps_and_temperature_learn_unless_frozen():
 
 
 @exports
+@pytest.mark.compiles_long
 def test_saved_model_with_another_batch_and_two_other_lengths():
     inputs = {"query": random(2, 5, 4), "value": random(2, 4, 4, seed=1)}
     masks = {"query": right_padded([5, 2], 5), "value": right_padded([4, 2], 4)}

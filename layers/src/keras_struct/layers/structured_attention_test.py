@@ -225,7 +225,11 @@ def test_linear_chain_goes_on_past_a_forbidden_key():
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("structure", [*SELECTIONS, *ALIGNMENTS, "sinkhorn"])
+# All alignments are one program.
+LONG = [pytest.param(name, marks=pytest.mark.compiles_long) for name in ALIGNMENTS[1:]]
+
+
+@pytest.mark.parametrize("structure", [*SELECTIONS, ALIGNMENTS[0], *LONG, "sinkhorn"])
 def test_keras_contract(structure):
     options = OPTIONS.get(structure, {})
     layer = StructuredAttention(2, 3, structure, learn_temperature=True, **options)

@@ -94,6 +94,7 @@ class Trees(keras.layers.Layer):
 
 
 @exports
+@pytest.mark.compiles_long
 def test_saved_model_with_another_batch_and_length():
     report = check_layer(
         Trees(), random(2, 4, 5), mask=right_padded([4, 2], 4), checks=["saved_model"]
