@@ -19,10 +19,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
-# NumPy runs every test. Of a test of more than three cases PyTorch runs every third, and JAX and
-# TensorFlow, which compile each for seconds, another quarter each. Any other test runs on one of
-# these two, unless it is marked `everywhere` or says on which backends it makes sense; what is
-# marked `compiles_long` on neither. `make test-every` runs all tests on all backends.
+# In `make test` backends share the tests. NumPy runs every one. Of a test of more than three cases
+# PyTorch runs every third, and JAX and TensorFlow, which compile each for seconds, another quarter
+# each. Any other test runs on one of these two, unless it is marked `everywhere` or says on which
+# backends it makes sense; what is marked `compiles_long` on neither. `make test-every`, and pytest
+# by itself, run all tests.
 SHARES = {"torch": (0, 3), "jax": (0, 4), "tensorflow": (2, 4)}
 COMPILED = ("jax", "tensorflow")
 FEW_CASES = 3
@@ -65,7 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def share_of(items: list[pytest.Item]) -> list[pytest.Item]:
     """The tests that this backend runs, in their order; see `SHARES`."""
     backend = os.environ["KERAS_BACKEND"]
-    if "EVERY_CASE" in os.environ or backend not in SHARES:
+    if "SHARED_TESTS" not in os.environ or "EVERY_CASE" in os.environ or backend not in SHARES:
         return list(items)
     first, step = SHARES[backend]
     cases: dict[str, list[pytest.Item]] = defaultdict(list)

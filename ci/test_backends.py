@@ -4,8 +4,9 @@
 
 A unit is one process of pytest: a few test files on one backend, put together and started longest
 first by the seconds in `ci/durations.json`, which `--record` measures anew. A large file is cut
-into several units. No process may take more than 4 GB. Among the pytest arguments, paths and `-k`
-select; only files with a selected test are run then.
+into several units. No process may take more than 4 GB. Without pytest arguments backends share the
+tests (`SHARES` in conftest.py). Among the arguments, paths and `-k` select; only files with a
+selected test are run then, and each on every backend.
 
 There is a job for each backend; `ci` for the tests of this folder; and `jax-optimized` for some
 laws compiled as users compile them, where the others have XLA optimize little. Every unit writes
@@ -140,8 +141,11 @@ def xla_flags(backend: str) -> str:
     return ""
 
 
-def environment(job: Job) -> dict[str, str]:
+def environment(job: Job, shared: bool = False) -> dict[str, str]:
+    """Of a process of tests; `shared` where backends share the tests, see conftest.py."""
     variables = {**ENVIRONMENT, **os.environ}
+    if shared:
+        variables["SHARED_TESTS"] = "1"
     variables |= {"KERAS_BACKEND": job.backend, "PYTHONUNBUFFERED": "1"}
     if job.quick and "XLA_FLAGS" not in variables:
         variables |= {**QUICK, "XLA_FLAGS": xla_flags(job.backend)}
@@ -278,7 +282,8 @@ def run(unit: Unit, paths: list[str], options: list[str], may_be_empty: bool) ->
     command += targets(unit.files, paths)
     start = time.monotonic()
     with log.open("w") as stream:
-        returncode, processor, memory = run_measured(command, environment(jobs()[unit.job]), stream)
+        variables = environment(jobs()[unit.job], shared=not (paths or options))
+        returncode, processor, memory = run_measured(command, variables, stream)
     wall = time.monotonic() - start
     counts, files = read_report(report, unit.files)
     empty = returncode == NOTHING_COLLECTED and (may_be_empty or counts.skipped > 0)

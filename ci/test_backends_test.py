@@ -1,6 +1,7 @@
 """The sum over backends must never report success for a process that crashed or ran nothing."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,52 @@ def test_a_selection(arguments: list[str], expected: str, workspace: Path) -> No
     _, closing_line, status = run(workspace, "--", *arguments)
     assert closing_line == expected
     assert (status == 0) == (" 0 failed" in expected)
+
+
+SHARED = """
+import pytest
+of_jax = pytest.mark.skipif(False, reason="Pallas is a part of JAX")
+has_gradients = pytest.mark.skipif(False, reason="the NumPy backend has no gradients")
+def test_a(): pass
+@has_gradients
+def test_b(): pass
+@has_gradients
+def test_c(): pass
+@of_jax
+def test_d(): pass
+@pytest.mark.everywhere
+def test_e(): pass
+@pytest.mark.compiles_long
+def test_f(): pass
+@pytest.mark.parametrize("n", range(8))
+def test_n(n): pass
+"""
+
+
+def test_backends_share_what_takes_long(workspace: Path) -> None:
+    (workspace / "some" / "some_test.py").write_text(SHARED)
+    markers = 'markers = ["everywhere: x", "compiles_long: x"]\n'
+    (workspace / "pyproject.toml").write_text(SETTINGS + markers)
+
+    def collected(backend: str, **variables: str) -> set[str]:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "some"]
+        environment = {**os.environ, "KERAS_BACKEND": backend, **variables}
+        for name in {"SHARED_TESTS", "EVERY_CASE"} - set(variables):
+            environment.pop(name, None)
+        child = subprocess.run(
+            command, cwd=workspace, env=environment, capture_output=True, text=True
+        )
+        return {line.split("::")[1] for line in child.stdout.splitlines() if "::" in line}
+
+    everything = collected("jax")
+    assert len(everything) == 14
+    numpy, torch, jax, tensorflow = (
+        collected(backend, SHARED_TESTS="1") for backend in ("numpy", "torch", "jax", "tensorflow")
+    )
+    assert numpy == everything == collected("tensorflow", SHARED_TESTS="1", EVERY_CASE="1")
+    assert torch == everything - {f"test_n[{n}]" for n in (1, 2, 4, 5, 7)}
+    assert jax & tensorflow == {"test_d", "test_e"}
+    assert {f"test_{x}" for x in "abc"} <= jax | tensorflow
+    assert "test_f" not in jax | tensorflow
+    assert {x for x in jax if "[" in x} == {"test_n[0]", "test_n[4]"}
+    assert {x for x in tensorflow if "[" in x} == {"test_n[2]", "test_n[6]"}
