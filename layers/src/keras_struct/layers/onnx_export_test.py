@@ -116,6 +116,20 @@ class WithoutTranslation(keras.layers.Layer):
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
 
+@keras.saving.register_keras_serializable("keras_struct_test")
+class ChosenBooleans(keras.layers.Layer):
+    def call(self, x):
+        return keras.ops.cast(keras.ops.where(x > 0, x < 1, x > -1), "float32")
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="it takes no process here")
+def test_a_choice_between_booleans(tmp_path):
+    x = keras.Input((3,), name="x")
+    path = export_onnx(keras.Model(x, ChosenBooleans(name="y")(x)), tmp_path / "some.onnx")
+    given = np.array([[-2, -0.5, 0.5], [2, np.inf, np.nan]], "float32")
+    assert run(path, x=given)["y"].tolist() == [[0, 1, 1], [0, 0, 0]]
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="it takes no process here")
 def test_what_onnx_has_not_is_named(tmp_path):
     x = keras.Input((None, 2))
