@@ -12,6 +12,7 @@ from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.segments import token_marginals, window_sums
 from keras_struct.layers.sequence_mask import kept_first
+from keras_struct.ops import sparsemap
 from keras_struct.ops.noise import Noise, flat_places, key_of
 
 READOUTS = ("marginals", "argmax_st", "perturbed", "imle", "sparse")
@@ -101,10 +102,7 @@ class AttentionMap(ImportHint):
         self.seed_generator = None
         if not 0 < imle_step < math.inf:
             raise ValueError(f"Expected a positive number. Received: imle_step={imle_step}")
-        if sparse_steps is not None and (not isinstance(sparse_steps, int) or sparse_steps < 2):
-            raise ValueError(
-                f"Expected an integer >= 2, or None. Received: sparse_steps={sparse_steps}"
-            )
+        sparsemap.checked(sparse_steps, "sparse_steps")
         self.imle_step = imle_step
         self.sparse_steps = sparse_steps
         if readout in NOISY:

@@ -117,17 +117,21 @@ class WithoutTranslation(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_struct_test")
-class ChosenBooleans(keras.layers.Layer):
+class Chosen(keras.layers.Layer):
     def call(self, x):
-        return keras.ops.cast(keras.ops.where(x > 0, x < 1, x > -1), "float32")
+        dtype = self.name  # of what is chosen from
+        low, high = (keras.ops.cast(y, dtype) for y in (x < 1, x > -1))
+        return keras.ops.cast(keras.ops.where(x > 0, low, high), "float32")
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="it takes no process here")
 def test_a_choice_between_booleans(tmp_path):
     x = keras.Input((3,), name="x")
-    path = export_onnx(keras.Model(x, ChosenBooleans(name="y")(x)), tmp_path / "some.onnx")
+    path = export_onnx(keras.Model(x, Chosen(name="bool")(x)), tmp_path / "some.onnx")
     given = np.array([[-2, -0.5, 0.5], [2, np.inf, np.nan]], "float32")
-    assert run(path, x=given)["y"].tolist() == [[0, 1, 1], [0, 0, 0]]
+    assert run(path, x=given)["bool"].tolist() == [[0, 1, 1], [0, 0, 0]]
+    with pytest.raises(NotImplementedError, match=r"operations that ONNX Runtime has.*Where"):
+        export_onnx(keras.Model(x, Chosen(name="uint16")(x)), tmp_path / "other.onnx")
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="it takes no process here")

@@ -377,9 +377,8 @@ def _check_attention_mask(mask, query, value, heads):
         )
 
 
-def _over_heads(attention_mask):
+def _over_heads(mask):
     """Booleans that broadcast against `(B, H, T, S)`, from `(T, S)`, `(B, T, S)` or that."""
-    mask = attention_mask
     if len(mask.shape) == 3:
         return mask[:, None]
     while len(mask.shape) < 4:

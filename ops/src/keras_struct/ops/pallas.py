@@ -10,16 +10,35 @@ On a TPU, Mosaic compiles a kernel. `interpreted` is the same kernel for tests o
 import copy
 import functools
 import math
+import types
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.noise import Draws
+from keras_struct.ops.numerics import INFEASIBLE
 
 LANES = 128
 SUBLANES = 8
 MEGABYTE = 1 << 20
 MOST_PADDED = 1.0  # gigabytes of padded potentials
+SPARE = 2  # megabytes of VMEM beside the arrays of a kernel
+
+
+class Total(NamedTuple):
+    """The tape of kernels that hold a whole example in VMEM, and make it again.
+
+    Attributes:
+        high: The log-partition, (B,).
+    """
+
+    high: Any
+
+    def existing(self, lengths):
+        """Lengths (B,), 0 where nothing exists."""
+        from jax import numpy as jnp
+
+        return jnp.where(self.high > INFEASIBLE, lengths, 0)
 
 
 class PallasTPU(Implementation):
@@ -119,6 +138,17 @@ class PallasTPU(Implementation):
         if self.interpreter not in (None, True):
             return list(run(*arrays))  # its calls back to Python cannot be divided over devices
         return list(_by_blocks(run, *arrays))
+
+    def call_by_name(self, kernel, name, grid, inputs, outputs, scratch, memory=None):
+        """`call` with dicts: `kernel(references)` has each by name; returns a dict of arrays."""
+        names = [*inputs, *outputs, *scratch]
+
+        def run(*refs):
+            kernel(types.SimpleNamespace(**dict(zip(names, refs, strict=True))))
+
+        given, made, kept = (list(x.values()) for x in (inputs, outputs, scratch))
+        found = self.call(run, name, grid, given, made, kept, memory)
+        return dict(zip(outputs, found, strict=True))
 
 
 class DrawingTPU(PallasTPU):
@@ -271,6 +301,12 @@ def _result(shape, blocks, arrays):
         return jax.ShapeDtypeStruct(sizes, shape.dtype, manual_axis_type=widest)
     axes = frozenset().union(*(x.vma for x in kinds))
     return jax.ShapeDtypeStruct(sizes, shape.dtype, vma=axes)
+
+
+def of_block(x, *buffers):
+    """For `PallasTPU.call`: an array (blocks, ...) of which each block of examples has its own."""
+    zeros = (0,) * (len(x.shape) - 1)
+    return x, (None, *x.shape[1:]), lambda n, *rest: (n, *zeros), *buffers
 
 
 def blocks_of(batch):

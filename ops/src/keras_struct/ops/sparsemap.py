@@ -399,11 +399,11 @@ def _wide(places, x):
     return ops.reshape(places, (*ops.shape(places), *[1] * (len(x.shape) - 2)))
 
 
-def checked(steps):
-    """The number of steps, or a `ValueError`."""
+def checked(steps, name="steps"):
+    """The number of steps, or a `ValueError` that names the argument."""
     steps = STEPS if steps is None else steps
     if not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"Expected an integer >= 2, or None. Received: steps={steps}")
+        raise ValueError(f"Expected an integer >= 2, or None. Received: {name}={steps}")
     return steps
 
 

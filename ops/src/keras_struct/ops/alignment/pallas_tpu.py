@@ -17,6 +17,7 @@ from keras_struct.ops.pallas import (
     PathsTPU,
     blocks_of,
     in_pieces,
+    of_block,
     off_lanes,
     on_lanes,
     rounded,
@@ -95,8 +96,7 @@ class _Sweep:
         """A kernel on all tiles, with limits and lengths as its first arguments."""
         tiling = self.tiling
         grid = self.blocks, tiling.strips, tiling.tiles
-        lengths = self.lengths, (None, *self.lengths.shape[1:]), lambda n, k, c: (n, 0, 0)
-        inputs = [(self.limits, None, None), lengths, *inputs]
+        inputs = [(self.limits, None, None), of_block(self.lengths), *inputs]
         if back:
             inputs, outputs = ([self._reversed(x) for x in xs] for xs in (inputs, outputs))
         kernel = functools.partial(kernel, tiling, self.kinds)
@@ -136,9 +136,7 @@ class _Sweep:
 
     def of_block(self, *shape, dtype=None):
         """Triple of an output that all tiles of a block of examples write."""
-        zeros = (0,) * len(shape)
-        x = self.array(self.blocks, *shape, dtype=dtype)
-        return x, (None, *shape), lambda n, k, c: (n, *zeros)
+        return of_block(self.array(self.blocks, *shape, dtype=dtype))
 
     def messages(self, planes):
         tiling = self.tiling
@@ -186,7 +184,7 @@ class _Sweep:
         outputs = self.call(
             tpu_sweeps.backward,
             "backward",
-            [*self.potentials(), *self.again(tape), self.into_block(self.end_weights(tape))],
+            [*self.potentials(), *self.again(tape), of_block(self.end_weights(tape))],
             self.outputs(),
             [self.messages(2 * self.spec.states), *self.weights()],
             back=True,
@@ -196,7 +194,7 @@ class _Sweep:
     def curvature(self, tape, tangents):
         from keras_struct.ops.alignment import tpu_sweeps
 
-        states, ends = self.spec.states, self.into_block(self.end_weights(tape))
+        states, ends = self.spec.states, of_block(self.end_weights(tape))
         inputs = [*self.potentials(), *self.again(tape), ends]
         inputs += self.tiling.inputs(tangents, self.batch, 0.0)
         dheads, dcarry, dend = self.call(
@@ -206,7 +204,7 @@ class _Sweep:
             [self.heads(states), self.carry(states), self.of_block(1, LANES)],
             [self.messages(2 * states), self.messages(states), self.above(states)],
         )
-        inputs += [self.heads(states, dheads), self.carry(states, dcarry), self.into_block(dend)]
+        inputs += [self.heads(states, dheads), self.carry(states, dcarry), of_block(dend)]
         outputs = self.call(
             tpu_sweeps.curvature,
             "curvature",
@@ -235,11 +233,6 @@ class _Sweep:
     def collected(self, outputs):
         triples = zip(self.spec.kinds, self.kinds, outputs, strict=True)
         return tuple(self.tiling.collected(*x, self.batch) for x in triples)
-
-    def into_block(self, x):
-        """Triple of an input that all tiles of a block of examples read."""
-        zeros = (0,) * (len(x.shape) - 1)
-        return x, (None, *x.shape[1:]), lambda n, k, c: (n, *zeros)
 
     def end_weights(self, tape):
         """Of the states in the corner their shares, else high and low of the log-partition."""
@@ -278,7 +271,7 @@ class _Sweep:
         (places,) = self.call(
             self._static(tpu_paths.walk, op, noisy, group),
             f"walk_{op}",
-            [*self.potentials(), *self.again(tape), self.into_block(nodes), self.into_block(keys)],
+            [*self.potentials(), *self.again(tape), of_block(nodes), of_block(keys)],
             [self.of_block(tiling.diagonals, samples, LANES, dtype="int32")],
             [
                 self.messages(2 * spec.states),
@@ -331,7 +324,7 @@ class _Sweep:
         op, samples = "logsumexp" if noisy else "max", times.shape[1]
         wanted = (times[..., None] == jnp.arange(self.tiling.diagonals)).any((1, 2))
         inputs = [*self.potentials(), *self.again(tape), (wanted.astype("int32"), None, None)]
-        inputs += [self.into_block(x) for x in (times, pairs, keys)]
+        inputs += [of_block(x) for x in (times, pairs, keys)]
         (nodes,) = self.call(
             self._static(tpu_paths.last_nodes, op, noisy),
             f"ends_{op}",

@@ -24,13 +24,20 @@ own derivative by the potentials (third derivatives) is the framework's autodiff
 sweeps.
 """
 
+import importlib
+
 import keras
 
-if keras.backend.backend() == "jax":
-    from keras_struct.ops.autodiff.jax import *  # noqa: F403
-elif keras.backend.backend() == "tensorflow":
-    from keras_struct.ops.autodiff.tensorflow import *  # noqa: F403
-elif keras.backend.backend() == "torch":
-    from keras_struct.ops.autodiff.torch import *  # noqa: F403
-else:
-    from keras_struct.ops.autodiff.numpy import *  # noqa: F403
+_backend = keras.backend.backend()
+_module = _backend if _backend in ("jax", "tensorflow", "torch") else "numpy"
+_framework = importlib.import_module(f"{__name__}.{_module}")
+
+compiled = _framework.compiled
+constant = _framework.constant
+explicit = _framework.explicit
+forward = _framework.forward
+marginals = _framework.marginals
+replaced = _framework.replaced
+run = _framework.run
+value = _framework.value
+whole = _framework.whole

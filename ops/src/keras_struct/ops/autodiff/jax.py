@@ -19,18 +19,6 @@ from jax import numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-__all__ = [
-    "compiled",
-    "constant",
-    "explicit",
-    "forward",
-    "marginals",
-    "replaced",
-    "run",
-    "value",
-    "whole",
-]
-
 
 def run(sweeps, name, *args, static=()):
     """`sweeps.name(*args, *static)`, compiled once for all calls with equal shapes."""

@@ -1,17 +1,5 @@
 """NumPy has no gradients: the sweeps as they are."""
 
-__all__ = [
-    "compiled",
-    "constant",
-    "explicit",
-    "forward",
-    "marginals",
-    "replaced",
-    "run",
-    "value",
-    "whole",
-]
-
 
 def run(sweeps, name, *args, static=()):
     return getattr(sweeps, name)(*args, *static)

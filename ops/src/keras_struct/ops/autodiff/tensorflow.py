@@ -12,18 +12,6 @@ from tensorflow.autograph.experimental import do_not_convert
 
 from keras_struct.ops.numerics import reduce_to, scale_rows
 
-__all__ = [
-    "compiled",
-    "constant",
-    "explicit",
-    "forward",
-    "marginals",
-    "replaced",
-    "run",
-    "value",
-    "whole",
-]
-
 
 @do_not_convert
 def run(sweeps, name, *args, static=()):

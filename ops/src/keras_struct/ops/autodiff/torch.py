@@ -14,18 +14,6 @@ from torch.autograd import forward_ad
 from keras_struct.ops.autodiff import torch_operator
 from keras_struct.ops.numerics import per_example, reduce_to, scale_rows
 
-__all__ = [
-    "compiled",
-    "constant",
-    "explicit",
-    "forward",
-    "marginals",
-    "replaced",
-    "run",
-    "value",
-    "whole",
-]
-
 
 @torch.no_grad()
 def run(sweeps, name, *args, static=()):

@@ -1,7 +1,6 @@
 """Chains on a TPU, by the Pallas kernels of `tpu_sweeps.py`, tile by tile (`tpu_plan.py`)."""
 
 import functools
-import types
 from typing import Any, NamedTuple
 
 from keras_struct.ops import dispatch
@@ -19,6 +18,7 @@ from keras_struct.ops.pallas import (
     PathsTPU,
     blocks_of,
     in_pieces,
+    of_block,
     off_lanes,
     on_lanes,
 )
@@ -96,28 +96,22 @@ class _Sweep:
         """A kernel on all tiles; references by name. Inputs and outputs are triples."""
         inputs = {
             "limits": (self.limits, None, None),
-            "lengths": self.of_block(self.on_lanes),
+            "lengths": of_block(self.on_lanes),
             **inputs,
         }
         if back:
             inputs, outputs = (
                 {key: self._reversed(x) for key, x in named.items()} for named in (inputs, outputs)
             )
-        names = [*inputs, *outputs, *scratch]
-
-        def run(*refs):
-            kernel(types.SimpleNamespace(**dict(zip(names, refs, strict=True))))
-
-        found = self.kernels.call(
-            run,
+        return self.kernels.call_by_name(
+            kernel,
             f"keras_struct_chain_{name}",
             (self.blocks, self.plan.tiles),
-            list(inputs.values()),
-            list(outputs.values()),
-            list(scratch.values()),
+            inputs,
+            outputs,
+            scratch,
             memory=MEMORY * MEGABYTE,
         )
-        return dict(zip(outputs, found, strict=True))
 
     def _reversed(self, triple):
         x, block, index, *buffers = triple
@@ -129,11 +123,6 @@ class _Sweep:
         import jax
 
         return jax.ShapeDtypeStruct(shape, dtype or self.dtype)
-
-    def of_block(self, x):
-        """Triple of an array that all tiles of a block of examples share."""
-        zeros = (0,) * (len(x.shape) - 1)
-        return x, (None, *x.shape[1:]), lambda n, c: (n, *zeros)
 
     def of_tile(self, x):
         """Triple of an array whose second axis are tiles."""
@@ -148,14 +137,14 @@ class _Sweep:
     def of_pairs(self, x):
         if self.plan.links == "over_time":
             return self.of_times(x)
-        return *self.of_block(x), 1
+        return *of_block(x), 1
 
     # What kernels have in common ------------------------------------------------------------------
 
     def potentials(self):
         named = self._laid_out(self.problem.potentials, "", FORBIDDEN)
         if self.plan.matrices:
-            named["matrices"] = self.of_block(self.matrices())
+            named["matrices"] = of_block(self.matrices())
         return named
 
     def matrices(self):
@@ -258,7 +247,7 @@ class _Sweep:
         from jax import numpy as jnp
 
         pad = [(0, 0), (0, self.plan.rows - self.plan.states)]
-        return self.of_block(on_lanes(jnp.pad(x, pad), self.batch))
+        return of_block(on_lanes(jnp.pad(x, pad), self.batch))
 
     # Sweeps ---------------------------------------------------------------------------------------
 
@@ -272,7 +261,7 @@ class _Sweep:
             self.potentials(),
             {
                 "heads": self.heads((2,)),
-                "ends": self.of_block(self.array(self.blocks, 2, plan.rows, LANES)),
+                "ends": of_block(self.array(self.blocks, 2, plan.rows, LANES)),
             },
             self.messages(op),
         )
@@ -329,7 +318,7 @@ class _Sweep:
             inputs,
             {
                 "theads": self.heads(()),
-                "tends": self.of_block(self.array(self.blocks, plan.rows, LANES)),
+                "tends": of_block(self.array(self.blocks, plan.rows, LANES)),
             },
             {**scratch, "mean": self.array(1, LANES)},
         )
@@ -380,8 +369,8 @@ class _Sweep:
             {
                 **self.potentials(),
                 "heads": self.of_tile(tape.heads),
-                "last": self.of_block(on_lanes(self.last(tape, draws, count), self.batch)),
-                "keys": self.of_block(on_lanes(keys, self.batch)),
+                "last": of_block(on_lanes(self.last(tape, draws, count), self.batch)),
+                "keys": of_block(on_lanes(keys, self.batch)),
             },
             {key: self.of_times(self.array(*x, dtype="int32")) for key, x in outputs.items()},
             scratch,

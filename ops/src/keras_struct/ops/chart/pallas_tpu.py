@@ -4,35 +4,25 @@ A block of sentences has its whole chart in VMEM (`tpu_plan.py`).
 """
 
 import functools
-import types
-from typing import Any, NamedTuple
 
 from keras_struct.ops import scaled
 from keras_struct.ops.chart.tpu_plan import Plan, longest
-from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
+from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas import (
     LANES,
     MEGABYTE,
+    SPARE,
     DrawingTPU,
+    Total,
     blocks_of,
     in_pieces,
+    of_block,
     off_lanes,
     on_lanes,
     room,
 )
 
 SAMPLES = 8  # at a time
-SPARE = 2  # megabytes of VMEM beside arrays
-
-
-class Tape(NamedTuple):
-    """What the forward sweep leaves behind; the chart itself is made again.
-
-    Attributes:
-        high: The log-partition, (B,).
-    """
-
-    high: Any
 
 
 class ChartTPU(DrawingTPU):
@@ -70,11 +60,11 @@ class ChartTPU(DrawingTPU):
             functools.partial(tpu_sweeps.forward, run.plan, op),
             f"forward_{op}",
             {},
-            {"goal": run.of_block(run.array(run.blocks, 2, 1, LANES))},
+            {"goal": of_block(run.array(run.blocks, 2, 1, LANES), 1)},
         )
         goal = off_lanes(found["goal"], run.batch)[:, :, 0]
         high, low = scaled.to_log_pair(scaled.Scaled(goal[:, 0], goal[:, 1]))
-        return (high, low), Tape(high)
+        return (high, low), Total(high)
 
     def backward(self, problem, tape):
         return self._down("backward", problem, tape)
@@ -85,13 +75,13 @@ class ChartTPU(DrawingTPU):
     def _down(self, sweep, problem, tape, tangents=None):
         from keras_struct.ops.chart import tpu_sweeps
 
-        run = _Sweep(self, problem, sweep, _existing(problem, tape))
+        run = _Sweep(self, problem, sweep, tape.existing(problem.context[0]))
         inputs = {} if tangents is None else {"tscores": run.of_scores(tangents, 0.0)}
         found = run(
             functools.partial(getattr(tpu_sweeps, sweep), run.plan),
             sweep,
             inputs,
-            {"out": run.of_block(run.array(*run.plan.scores(run.blocks)))},
+            {"out": of_block(run.array(*run.plan.scores(run.blocks)), 1)},
         )
         items = run.items(found["out"])
         return problem.spec.by_part(items, [])
@@ -107,7 +97,7 @@ class ChartTPU(DrawingTPU):
 
         noisy = draws is not None
         op = "logsumexp" if noisy else "max"
-        run = _Sweep(self, problem, "walk", _existing(problem, tape))
+        run = _Sweep(self, problem, "walk", tape.existing(problem.context[0]))
         words = jnp.stack(draws.key, 2) if noisy else jnp.zeros((run.batch, 1, 2), "int32")
         keys = on_lanes(words[..., None], run.batch)
         found = run(
@@ -144,7 +134,7 @@ class _Sweep:
     def __call__(self, kernel, name, inputs, outputs, more=(), samples=1):
         inputs = {
             "limits": (self.lengths.max(2), None, None),
-            "lengths": self.of_block(self.lengths),
+            "lengths": of_block(self.lengths, 1),
             "scores": self.of_scores(self.problem.potentials, FORBIDDEN),
             **inputs,
         }
@@ -152,31 +142,20 @@ class _Sweep:
         scratch = {key: self.array(*self.plan.plane(count)) for key, count in planes.items()}
         scratch["ahead"] = self.array(self.plan.cuts * self.plan.starts, LANES)
         scratch |= dict(more)
-        names = [*inputs, *outputs, *scratch]
-
-        def run(*refs):
-            kernel(types.SimpleNamespace(**dict(zip(names, refs, strict=True))))
-
-        found = self.kernels.call(
-            run,
+        return self.kernels.call_by_name(
+            kernel,
             f"keras_struct_chart_{name}",
             (self.blocks, samples),
-            list(inputs.values()),
-            list(outputs.values()),
-            list(scratch.values()),
+            inputs,
+            outputs,
+            scratch,
             memory=round((self.plan.megabytes(self.sweep) + SPARE) * MEGABYTE),
         )
-        return dict(zip(outputs, found, strict=True))
 
     def array(self, *shape, dtype=None):
         import jax
 
         return jax.ShapeDtypeStruct(shape, dtype or self.dtype)
-
-    def of_block(self, x):
-        """Triple of an array that a block of sentences has once, in one buffer."""
-        zeros = (0,) * (len(x.shape) - 1)
-        return x, (None, *x.shape[1:]), lambda n, i: (n, *zeros), 1
 
     def of_sample(self, x):
         """Triple of an array whose second axis are samples."""
@@ -191,15 +170,8 @@ class _Sweep:
         items, _ = self.problem.spec.by_width(potentials)
         x = jnp.stack([on_lanes(item, self.batch, fill) for item in items], 1)
         more = [(0, 0), (0, 0), (0, 0), (0, plan.columns - plan.n), (0, 0)]
-        return self.of_block(jnp.pad(x, more, constant_values=fill))
+        return of_block(jnp.pad(x, more, constant_values=fill), 1)
 
     def items(self, x):
         """(blocks, items, widths, starts, LANES) as a list of (B, widths, starts)."""
         return list(off_lanes(x[:, :, :, : self.plan.n], self.batch).swapaxes(0, 1))
-
-
-def _existing(problem, tape):
-    """Lengths, 0 where nothing exists."""
-    from jax import numpy as jnp
-
-    return jnp.where(tape.high > INFEASIBLE, problem.context[0], 0)

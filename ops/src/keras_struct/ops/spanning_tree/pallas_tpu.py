@@ -5,16 +5,16 @@ A block of examples has its whole elimination in VMEM. Curvature and traces are 
 
 import functools
 import math
-import types
-from typing import Any, NamedTuple
 
-from keras_struct.ops.numerics import INFEASIBLE
 from keras_struct.ops.pallas import (
     LANES,
     MEGABYTE,
+    SPARE,
     SUBLANES,
     PallasTPU,
+    Total,
     blocks_of,
+    of_block,
     off_lanes,
     on_lanes,
     room,
@@ -22,18 +22,6 @@ from keras_struct.ops.pallas import (
 )
 from keras_struct.ops.scaled import EMPTY, Scaled
 from keras_struct.ops.spanning_tree.portable import log_partition, to_arcs, weights
-
-SPARE = 2  # megabytes of VMEM beside arrays
-
-
-class Tape(NamedTuple):
-    """What the forward sweep leaves behind; backward eliminates again.
-
-    Attributes:
-        high: The log-partition, (B,).
-    """
-
-    high: Any
 
 
 class SpanningTreeTPU(PallasTPU):
@@ -57,7 +45,7 @@ class SpanningTreeTPU(PallasTPU):
         kernel = functools.partial(tpu_sweeps.forward, arcs.shape[1], single, op)
         peaks, found = self._run(kernel, f"forward_{op}", arcs, lengths)
         total = log_partition(peaks, Scaled(found[:, 0], found[:, 1]))
-        return total, Tape(total[0])
+        return total, Total(total[0])
 
     def backward(self, problem, tape):
         from jax import numpy as jnp
@@ -66,9 +54,8 @@ class SpanningTreeTPU(PallasTPU):
 
         (arcs,), (lengths,) = problem.potentials, problem.context
         n = arcs.shape[1]
-        lengths = jnp.where(tape.high > INFEASIBLE, lengths, 0)
         kernel = functools.partial(tpu_sweeps.backward, n, problem.spec.single_root)
-        _, found = self._run(kernel, "backward", arcs, lengths)
+        _, found = self._run(kernel, "backward", arcs, tape.existing(lengths))
         p = found.reshape(found.shape[0], n, -1)
         return (to_arcs(jnp.concatenate([p[:, :, 1 : n + 1], p[:, :, :1]], 2)),)
 
@@ -83,9 +70,6 @@ class SpanningTreeTPU(PallasTPU):
         def array(*shape, dtype=arcs.dtype):
             return jax.ShapeDtypeStruct(shape, dtype)
 
-        def of_block(x):
-            return x, (None, *x.shape[1:]), lambda b: (b, *(0,) * (len(x.shape) - 1)), 1
-
         matrix, peaks = weights(arcs)
         width = width_of(n)
 
@@ -97,8 +81,8 @@ class SpanningTreeTPU(PallasTPU):
         lengths = on_lanes(jnp.clip(lengths, 0, n).astype("int32")[:, None], batch)
         inputs = {
             "limits": (lengths.max(2), None, None),
-            "lengths": of_block(lengths),
-            "weights": of_block(jnp.stack([lines(matrix.m, 0.0), lines(matrix.e, EMPTY)], 1)),
+            "lengths": of_block(lengths, 1),
+            "weights": of_block(jnp.stack([lines(matrix.m, 0.0), lines(matrix.e, EMPTY)], 1), 1),
         }
         pivots = {"pivots": (2, n, LANES)}
         left: dict[str, tuple] = {"m": (n * width, LANES)}
@@ -109,19 +93,18 @@ class SpanningTreeTPU(PallasTPU):
         else:
             outputs = pivots
             scratch |= left
-        made = [array(*shape) for shape in scratch.values()]
-        made.append(array(n, LANES, dtype="int32"))
-        names = [*inputs, *outputs, *scratch, "swaps"]
-        (found,) = self.call(
-            lambda *refs: kernel(types.SimpleNamespace(**dict(zip(names, refs, strict=True)))),
+        made = {key: array(*shape) for key, shape in scratch.items()}
+        found = self.call_by_name(
+            kernel,
             f"keras_struct_spanning_tree_{name}",
             (blocks,),
-            list(inputs.values()),
-            [of_block(array(blocks, *shape)) for shape in outputs.values()],
-            made,
+            inputs,
+            {key: of_block(array(blocks, *shape), 1) for key, shape in outputs.items()},
+            {**made, "swaps": array(n, LANES, dtype="int32")},
             memory=round((megabytes(n) + SPARE) * MEGABYTE),
         )
-        return peaks, off_lanes(found, batch)
+        (key,) = outputs
+        return peaks, off_lanes(found[key], batch)
 
 
 def width_of(n):
