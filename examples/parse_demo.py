@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.output or ROOT / "build" / "demo" / keras.config.backend()
     folder.mkdir(parents=True, exist_ok=True)
-    console, start = Console(), time.perf_counter()
+    console, start, pictures = Console(), time.perf_counter(), []
     constituency = treebank.ConstituencyParser.from_preset("constituency_en")
     dependency = treebank.DependencyParser.from_preset("dependency_en")
     pairs = zip(
@@ -46,9 +46,11 @@ def main() -> None:
         console.print(phrase_tree(phrases))
         console.print(arc_table(arcs))
         for name, parse in (("constituency", phrases), ("dependency", arcs)):
-            with open_whole(folder / f"{name}-{number}.svg") as stream:
+            pictures.append(folder / f"{name}-{number}.svg")
+            with open_whole(pictures[-1]) as stream:
                 stream.write(treebank.draw(parse))
-    console.print(f"Wrote the pictures to {folder} ({time.perf_counter() - start:.0f} s in all)")
+    seconds = time.perf_counter() - start
+    console.print(f"{seconds:.0f} s in all. Open:", *pictures, sep="\n", soft_wrap=True)
 
 
 def phrase_tree(parse: treebank.ConstituencyParse) -> Tree:

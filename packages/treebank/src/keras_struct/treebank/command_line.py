@@ -76,7 +76,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="short for --input-format words",
     )
     sub.add_argument("--format", choices=FORMATS, help="default: brackets, or conllu")
-    sub.add_argument("--probabilities", action="store_true", help="of every part, in json")
+    sub.add_argument("--probabilities", action="store_true", help="of every part, in json and svg")
     sub.add_argument(
         "--output",
         type=Path,
