@@ -20,7 +20,15 @@ BACKENDS = ("jax", "tensorflow", "torch", "numpy")
 
 
 def table():
-    header = ["structure", "what", "potentials", *BACKENDS, "jax on a TPU", "on request"]
+    header = [
+        "structure",
+        "what",
+        "potentials",
+        *BACKENDS,
+        "jax on a TPU",
+        "jax on a GPU",
+        "on request",
+    ]
     rows = [header, ["---"] * len(header)]
     every = every_case()
     for op, family in dispatch.structures().items():
@@ -31,7 +39,7 @@ def table():
         potentials = ", ".join(f"`{name}`" for name in _potentials(function))
         calls = [case.call() for case in every[op]]
         by_backend = [chosen(calls, backend) for backend in BACKENDS]
-        by_backend.append(chosen(calls, "jax", "tpu"))
+        by_backend += [chosen(calls, "jax", platform) for platform in ("tpu", "gpu")]
         others = [name for name in _takers(family, calls) if not any(name in x for x in by_backend)]
         cells = [" or ".join(names) for names in by_backend]
         rows.append([f"`{op}`", summary, potentials, *cells, ", ".join(others)])
@@ -45,6 +53,8 @@ def table():
         "no gradients. `native_cpu` needs Numba and a CPU, `graph_cpu` TensorFlow without XLA and "
         "a CPU. `pallas_tpu` is compiled by the compiler for TPUs, for the chips and programs in "
         "`ci/tpu_figures.json`, and tested interpreted; it has never run on a TPU. "
+        "`pallas_gpu` is lowered for CUDA, compiled by Triton, and tested interpreted; it has "
+        "never run on a GPU. "
         "`checkpointed` trades time for memory (one pair of 8,192 tokens trains in under 2 GB); "
         "`reference` is the NumPy float64 oracle.",
     ]

@@ -313,6 +313,7 @@ def explain(function, *args, **kwargs):
     >>> ops.explain(ops.categorical, np.zeros((1, 4))).name
     categorical on jax, cpu: portable (chosen automatically)
       not pallas_tpu: a softmax is one pass over the scores, which XLA makes of `portable`
+      not pallas_gpu: a softmax is one pass over the scores, which XLA makes of `portable`
       not parallel: it has no categorical
     'portable'
     """

@@ -1,10 +1,7 @@
-"""What every Pallas kernel for TPUs needs: when it may run, examples on lanes, how it is called.
+"""What Pallas kernels of every kind need: how they are called, divided over devices, interpreted.
 
-A TPU register is 8 sublanes by 128 lanes. The kernels put 128 examples on the lanes and positions
-on the sublanes (rotating sublanes takes 8 cycles, rotating lanes over 100), so arrays go in and out
-with a block of examples as their last axis. A kernel file imports JAX only where it runs.
-
-On a TPU, Mosaic compiles a kernel. `interpreted` is the same kernel for tests on any machine.
+A kernel file imports JAX only where it runs. `pallas_tpu.py` and `pallas_gpu.py` have what is
+special to a platform. `interpreted` is the same kernel for tests on any machine.
 """
 
 import copy
@@ -17,12 +14,6 @@ from typing import Any, NamedTuple
 from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.noise import Draws
 from keras_struct.ops.numerics import INFEASIBLE
-
-LANES = 128
-SUBLANES = 8
-MEGABYTE = 1 << 20
-MOST_PADDED = 1.0  # gigabytes of padded potentials
-SPARE = 2  # megabytes of VMEM beside the arrays of a kernel
 
 
 class Total(NamedTuple):
@@ -41,117 +32,94 @@ class Total(NamedTuple):
         return jnp.where(self.high > INFEASIBLE, lengths, 0)
 
 
-class PallasTPU(Implementation):
-    """Sweeps by Pallas kernels.
+class Pallas(Implementation):
+    """Sweeps by Pallas kernels of one platform.
 
     Attributes:
-        interpreter: None on a TPU, else what Pallas takes as `interpret` (see `interpreted`).
+        interpreter: None on the platform, else what Pallas takes as `interpret`.
+        platform: Its name, such as "tpu".
     """
 
     interpreter: Any = None
+    platform: str
+    call: Any  # a method: runs a kernel, see its subclasses
 
     def rejects(self, call):
         if call.backend != "jax":
             return f"it is written in Pallas, a part of JAX, and the backend is {call.backend}"
-        if self.interpreter is None and call.platform != "tpu":
-            return f"it runs on a TPU, and the scores are on the {call.platform}"
-        if self.interpreter is None and call.dtype == "float64":
-            return "a TPU has no float64"
+        if self.interpreter is None and call.platform != self.platform:
+            name = self.platform.upper()
+            return f"it runs on a {name}, and the scores are on the {call.platform}"
         if call.exporting:
-            return "it is a program for TPUs only, and a SavedModel may run anywhere"
+            name = self.platform.upper()
+            return f"it is a program for {name}s only, and a SavedModel may run anywhere"
         if any(size is None for shape in call.shapes for size in shape):
             return "it needs shapes that are known"
         return None
 
-    def interpreted(self, strict=False, **attributes):
-        """A copy that runs interpreted, on any machine and in float64, too.
+    def interpreted(self, **attributes):
+        """A copy that runs on any machine, as one program of XLA for the whole grid.
 
         Args:
-            strict: Whether by the interpreter of TPUs, which looks for races (in time that is
-                quadratic in the number of accesses), fills fresh memory with NaN and raises at a
-                read outside of an array; else by a program of XLA for the whole grid, which is
-                many times faster.
             **attributes: Attributes of the copy, such as smaller tiles.
         """
-        from jax.experimental.pallas import tpu as pltpu
-
         other = copy.copy(self)
         other.interpreter = True
-        if strict:
-            other.interpreter = pltpu.InterpretParams(
-                detect_races=True, uninitialized_memory="nan", out_of_bounds_reads="raise"
-            )
         for name, value in attributes.items():
             setattr(other, name, value)
         return other
 
-    def call(self, kernel, name, grid, inputs, outputs, scratch=(), memory=None):
-        """Run a kernel: `kernel(*input refs, *output refs, *scratch refs)`.
+    def pallas_call(self, kernel, grid, inputs, outputs, **options):
+        """`pl.pallas_call` for as many blocks as there are, wherever that is decided.
 
         Args:
             kernel: Function of references.
-            name: Its name in compiled programs.
             grid: Sizes; the first counts blocks of examples, which know nothing of each other.
-            inputs: Triples of an array, the shape of its blocks and a function from grid indices to
-                the index of a block. A None in a block is an axis that the kernel does not see;
-                None for a block is the whole array, as numbers in SMEM. A fourth element is the
-                number of its buffers in VMEM, 2 by default.
+            inputs: Pairs of an array and a function from the size of its first axis to its
+                `pl.BlockSpec`; where that size is 1, all blocks share the array.
             outputs: The same, with `jax.ShapeDtypeStruct` for arrays.
-            scratch: `jax.ShapeDtypeStruct` of every array in VMEM that outlives a grid step.
-            memory: Bytes of VMEM that it may take; None for the compiler's own limit.
+            **options: Of `pl.pallas_call`.
 
         Returns:
             List of arrays.
         """
         from jax.experimental import pallas as pl
-        from jax.experimental.pallas import tpu as pltpu
 
-        def specs(triples):
-            return [spec(*rest) for _, *rest in triples]
-
-        def spec(block, index, buffers=None):
-            if block is None:
-                return pl.BlockSpec(memory_space=pltpu.SMEM)
-            mode = None if buffers is None else pl.Buffered(buffers)
-            return pl.BlockSpec(block, index, pipeline_mode=mode)
-
-        in_specs, out_specs = specs(inputs), specs(outputs)  # `run` outlives the arrays
+        shapes, in_specs = [x for x, _ in outputs], [spec for _, spec in inputs]
+        out_specs = [spec for _, spec in outputs]
 
         def run(*arrays):
-            blocks = arrays[0].shape[0]
+            blocks = _blocks(arrays)
             return pl.pallas_call(
                 kernel,
-                name=name,
                 grid=(blocks, *grid[1:]),
-                in_specs=in_specs,
-                out_specs=out_specs,
-                out_shape=tuple(_result(shape, blocks, arrays) for shape, *_ in outputs),
-                scratch_shapes=[pltpu.VMEM(x.shape, x.dtype) for x in scratch],
-                compiler_params=pltpu.CompilerParams(
-                    dimension_semantics=("parallel", *["arbitrary"] * (len(grid) - 1)),
-                    vmem_limit_bytes=memory,
-                ),
+                in_specs=[spec(x.shape[0]) for spec, x in zip(in_specs, arrays, strict=True)],
+                out_specs=[spec(blocks) for spec in out_specs],
+                out_shape=tuple(_result(shape, blocks, arrays) for shape in shapes),
                 interpret=False if self.interpreter is None else self.interpreter,
+                **options,
             )(*arrays)
 
-        arrays = [x for x, *_ in inputs]
+        arrays = [x for x, _ in inputs]
         if self.interpreter not in (None, True):
             return list(run(*arrays))  # its calls back to Python cannot be divided over devices
         return list(_by_blocks(run, *arrays))
 
-    def call_by_name(self, kernel, name, grid, inputs, outputs, scratch, memory=None):
+    def call_by_name(self, kernel, name, grid, inputs, outputs, scratch=None, **options):
         """`call` with dicts: `kernel(references)` has each by name; returns a dict of arrays."""
+        scratch = scratch or {}
         names = [*inputs, *outputs, *scratch]
 
         def run(*refs):
             kernel(types.SimpleNamespace(**dict(zip(names, refs, strict=True))))
 
         given, made, kept = (list(x.values()) for x in (inputs, outputs, scratch))
-        found = self.call(run, name, grid, given, made, kept, memory)
+        more = {"scratch": kept} if kept else {}
+        found = self.call(run, name, grid, given, made, **more, **options)
         return dict(zip(outputs, found, strict=True))
 
 
-class DrawingTPU(PallasTPU):
+class Drawing(Implementation):
     """Kernels that draw all samples at once: `paths(problem, tape, draws, count)` gives events
     (n, B, ...), of the best structure without draws."""
 
@@ -167,25 +135,14 @@ class DrawingTPU(PallasTPU):
         return self.paths(problem, tape, noise.every(), noise.count)
 
 
-class PathsTPU(DrawingTPU):
-    """Sweeps over paths, tile by tile, with the same tapes and the same steps in every engine."""
+class Paths(Drawing):
+    """Sweeps over paths, with the same steps in every engine."""
 
     def cut(self, problem):
-        """The problem cut into tiles, with the calls of the kernels on it: `forward(op)` to a tape,
+        """The problem laid out, with the calls of the kernels on it: `forward(op)` to a tape,
         `total(tape, op)` to a pair (B,), `backward(tape)`, `curvature(tape, tangents)` and
         `paths(tape, draws, count)`."""
         raise NotImplementedError
-
-    def avoids(self, call):
-        batch = call.shapes[0][0]
-        lanes = blocks_of(batch) * LANES
-        gigabytes = 4 * lanes * sum(math.prod(shape[1:]) for shape in call.shapes) / 1e9
-        if lanes >= 4 * batch and gigabytes > MOST_PADDED:
-            return (
-                f"it puts {LANES} examples side by side: with a batch of {batch}, its copy of the "
-                f"potentials would be {gigabytes:.0f} GB, mostly padding"
-            )
-        return None
 
     def forward(self, problem, op):
         tiles = self.cut(problem)
@@ -223,9 +180,14 @@ def in_pieces(paths, draws, count, most):
     return events.reshape(pieces * most, *events.shape[2:])[:count]
 
 
+def _blocks(arrays):
+    return max(x.shape[0] for x in arrays)
+
+
 def _by_blocks(run, *arrays):
-    """`run` of arrays with an axis of blocks in front, to a tuple of such arrays, in which blocks
-    know nothing of each other: devices divide them, and `jax.vmap` makes them more."""
+    """`run` of arrays with an axis of blocks in front, or of size 1 for all of them, to a tuple of
+    such arrays, in which blocks know nothing of each other: devices divide them, and `jax.vmap`
+    makes them more."""
     import jax
 
     closed = jax.make_jaxpr(run)(*arrays)
@@ -252,18 +214,23 @@ def _primitive():
     def lower(context, *arrays, run, results):
         devices = context.module_context.axis_context
         if getattr(devices, "num_devices", 1) > 1:
-            run = _divided(run, devices, context.avals_in[0].shape[0])
+            run = _divided(run, devices, context.avals_in)
         return mlir.lower_fun(run, multiple_results=True)(context, *arrays)
 
     def mapped(arrays, axes, *, run, results):
         size = next(x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None)
-        wide = [
-            jax.numpy.broadcast_to(x, (size, *x.shape))
-            if axis is None
-            else jax.numpy.moveaxis(x, axis, 0)
+        count = max(
+            x.shape[0] if axis is None else jax.numpy.moveaxis(x, axis, 0).shape[1]
             for x, axis in zip(arrays, axes, strict=True)
-        ]
-        found = _by_blocks(run, *(x.reshape(-1, *x.shape[2:]) for x in wide))
+        )
+
+        def repeated(x, axis):
+            if axis is None and x.shape[0] == 1:
+                return x
+            x = x[None] if axis is None else jax.numpy.moveaxis(x, axis, 0)
+            return jax.numpy.broadcast_to(x, (size, count, *x.shape[2:])).reshape(-1, *x.shape[2:])
+
+        found = _by_blocks(run, *map(repeated, arrays, axes))
         return [x.reshape(size, -1, *x.shape[1:]) for x in found], [0] * len(found)
 
     mlir.register_lowering(blocks, lower)
@@ -272,13 +239,13 @@ def _primitive():
     return blocks
 
 
-def _divided(run, devices, blocks):
+def _divided(run, devices, arrays):
     """`run`, with as many axes of the devices' mesh as there are blocks for."""
     import jax
     import numpy as np
     from jax.sharding import Mesh, PartitionSpec
 
-    mesh = devices.abstract_mesh
+    mesh, blocks = devices.abstract_mesh, _blocks(arrays)
     if mesh is None:
         mesh = Mesh(np.array(devices.device_assignment), ("blocks",))
     axes: list[str] = []
@@ -286,7 +253,8 @@ def _divided(run, devices, blocks):
         if blocks % (size * math.prod(mesh.shape[x] for x in axes)) == 0:
             axes.append(name)
     spec = PartitionSpec(tuple(axes))
-    return jax.shard_map(run, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    in_specs = tuple(spec if x.shape[0] == blocks else PartitionSpec() for x in arrays)
+    return jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=spec, check_vma=False)
 
 
 def _result(shape, blocks, arrays):
@@ -301,63 +269,3 @@ def _result(shape, blocks, arrays):
         return jax.ShapeDtypeStruct(sizes, shape.dtype, manual_axis_type=widest)
     axes = frozenset().union(*(x.vma for x in kinds))
     return jax.ShapeDtypeStruct(sizes, shape.dtype, vma=axes)
-
-
-def of_block(x, *buffers):
-    """For `PallasTPU.call`: an array (blocks, ...) of which each block of examples has its own."""
-    zeros = (0,) * (len(x.shape) - 1)
-    return x, (None, *x.shape[1:]), lambda n, *rest: (n, *zeros), *buffers
-
-
-def blocks_of(batch):
-    """How many blocks of `LANES` examples hold a batch."""
-    return -(-batch // LANES)
-
-
-def on_lanes(x, batch, fill=0.0):
-    """(B or 1, ...) to (blocks, ..., LANES); lanes without an example hold `fill`."""
-    from jax import numpy as jnp
-
-    blocks = blocks_of(batch)
-    if x.shape[0] == 1:
-        lanes = jnp.broadcast_to(x[..., None], (1, *x.shape[1:], LANES))
-        return jnp.broadcast_to(lanes, (blocks, *lanes.shape[1:]))
-    widths = [(0, blocks * LANES - batch)] + [(0, 0)] * (x.ndim - 1)
-    padded = jnp.pad(x, widths, constant_values=fill)
-    return jnp.moveaxis(padded.reshape(blocks, LANES, *x.shape[1:]), 1, -1)
-
-
-def off_lanes(x, batch):
-    """(blocks, ..., LANES) to (B, ...)."""
-    from jax import numpy as jnp
-
-    moved = jnp.moveaxis(x, -1, 1)
-    return moved.reshape(moved.shape[0] * LANES, *moved.shape[2:])[:batch]
-
-
-def rounded(n, multiple):
-    """The least multiple that is not below n."""
-    return -(-n // multiple) * multiple
-
-
-# Megabytes of VMEM that a kernel may take: of 128, 64 and 16.
-_ROOM = {"v5e": 118, "v5 lite": 118, "v6": 118, "v4": 14}
-_LEAST_KNOWN = 58
-
-
-def room(device_kind):
-    """Megabytes of VMEM that a kernel may take on a chip."""
-    kind = (device_kind or "").lower()
-    return next((size for name, size in _ROOM.items() if name in kind), _LEAST_KNOWN)
-
-
-def power_of_two(e):
-    """`2 ** e` of a whole e that is not above 0, exactly, in a kernel."""
-    from jax import lax
-    from jax import numpy as jnp
-
-    integer, bits, bias = {"float32": ("int32", 23, 127), "float64": ("int64", 52, 1023)}[
-        e.dtype.name
-    ]
-    e = jnp.maximum(e, -bias) + (1.5 * 2.0**bits + bias)  # its last bits are an exponent
-    return lax.bitcast_convert_type(lax.bitcast_convert_type(e, integer) << bits, e.dtype)

@@ -7,7 +7,8 @@ A test module of a kernel reads
     @pytest.mark.parametrize("case", pallas_testing.laws_of(CASES), ids=str)
     class TestNeedlemanWunsch(StructureLaws): ...
 
-With TPU_TESTS=all, `laws_of` lists every case (`make test-tpu`); else the core cases.
+With TPU_TESTS=all, `laws_of` lists every case (`make test-tpu`); else the core cases. Kernels for
+GPUs are tested in the same way by `name=GPU`, with GPU_TESTS=all.
 """
 
 import contextlib
@@ -16,33 +17,50 @@ import os
 
 import pytest
 
+from keras_struct import ops
 from keras_struct.ops import dispatch
 
 ALL = os.environ.get("TPU_TESTS") == "all"
 NAME = "pallas_tpu"
+ALL_GPU = os.environ.get("GPU_TESTS") == "all"
+GPU = "pallas_gpu"
 
 
 @contextlib.contextmanager
-def interpreted(family, strict=False, **attributes):
+def interpreted(family, strict=False, name=NAME, **attributes):
     """Within this context the kernel of a family runs interpreted, see `PallasTPU.interpreted`; a
-    strict interpreter may find no race."""
+    strict interpreter, of TPUs only, may find no race."""
     import jax
 
     names = list(dispatch.candidates(family))
-    after = names[names.index(NAME) + 1]
-    kernel = dispatch.candidates(family)[NAME]
-    copy = kernel.interpreted(strict=strict, **attributes)
+    after = names[names.index(name) + 1]
+    kernel = dispatch.candidates(family)[name]
+    copy = kernel.interpreted(**({"strict": True} if strict else {}), **attributes)
     wide = jax.config.jax_enable_x64
     # Not as a context: the interpreter calls back from other threads.
     jax.config.update("jax_enable_x64", True)
-    dispatch.register_implementation(family, NAME, copy, before=after)
+    dispatch.register_implementation(family, name, copy, before=after)
     try:
         yield copy
         if strict:
             assert not races_found(), "two grid steps or copies touched the same memory"
     finally:
         jax.config.update("jax_enable_x64", wide)
-        dispatch.register_implementation(family, NAME, kernel, before=after)
+        dispatch.register_implementation(family, name, kernel, before=after)
+
+
+def uninterpreted(family):
+    """Within this context the kernel of a family for GPUs is as it was before `interpreted`."""
+    return interpreted(family, name=GPU, interpreter=None)
+
+
+def lowered_for_gpu(family, function, arrays):
+    """The program of a function, made for GPUs of NVIDIA, on any machine."""
+    import jax
+
+    with uninterpreted(family), ops.target("gpu"):
+        lowered = jax.jit(function).trace(*arrays).lower(lowering_platforms=("cuda",))
+    return lowered.as_text()
 
 
 def races_found():
@@ -64,11 +82,11 @@ def interpreter(family, **attributes):
     return run
 
 
-def laws_of(cases, every=ALL):
+def laws_of(cases, every=ALL, name=NAME):
     """Cases through the kernel: all of them, or the core ones."""
-    return [dataclasses.replace(case, implementation=NAME) for case in cases if every or case.core]
+    return [dataclasses.replace(case, implementation=name) for case in cases if every or case.core]
 
 
-def check_readouts(case):
+def check_readouts(case, name=NAME):
     """Assert that all readouts equal those of `portable`, in float64: samples and paths, too."""
-    case.check_same(NAME, rtol=1e-9, atol=1e-9)
+    case.check_same(name, rtol=1e-9, atol=1e-9)

@@ -16,6 +16,7 @@ from keras_struct.ops.chain.linear_chain import LinearChainSpec
 from keras_struct.ops.chain.linear_chain.parallel import Parallel
 from keras_struct.ops.chain.linear_chain.portable import Sequential
 from keras_struct.ops.chain.linear_chain.reference import LinearChainReference
+from keras_struct.ops.chain.pallas_gpu import ChainGPU
 from keras_struct.ops.chain.pallas_tpu import ChainTPU
 from keras_struct.ops.chain.semi_markov import SemiMarkovSpec
 from keras_struct.ops.chain.semi_markov.portable import SemiMarkovPortable
@@ -70,6 +71,7 @@ for family, names in FAMILIES.items():
         register_structure(name, family)
 
 register_implementation("chain", "pallas_tpu", ChainTPU())
+register_implementation("chain", "pallas_gpu", ChainGPU())
 register_implementation("chain", "parallel", Parallel())
 register_implementation(
     "chain",

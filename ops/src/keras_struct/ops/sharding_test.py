@@ -164,6 +164,21 @@ with pallas_testing.interpreted("transport", sizes=((128, 128),)):
         np.testing.assert_allclose(compiled(x), wanted, atol=1e-5)
     x = jax.device_put(query[:6], NamedSharding(grid, P("a")))  # the other axis is too long
     np.testing.assert_allclose(jax.jit(potentials)(x), wanted[:6], atol=1e-5)
+
+make = chain("pallas_gpu")  # all examples share the transitions
+with pallas_testing.interpreted("chain", name="pallas_gpu"):
+    def both(u, t, n):
+        return make(u, t, n).value(), jax.vmap(lambda u: make(u, t, n).marginals())(u[None])[0]
+
+    places = ((unary, rows), (transitions, whole), (lengths, rows))
+    args = [jax.device_put(x, at) for x, at in places]
+    compiled = jax.jit(both).lower(*args).compile()
+    found = {name for name in COLLECTIVES if name in compiled.as_text()}
+    assert not found, found
+    d = chain("portable")(unary, transitions, lengths)
+    for x, y in zip(compiled(*args), (d.value(), d.marginals())):
+        assert x.sharding.is_equivalent_to(rows, x.ndim)
+        np.testing.assert_allclose(x, y, atol=1e-5)
 """
 
 

@@ -10,13 +10,13 @@ from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
 from keras_struct.ops.messages import log_sum, log_weights
 from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-from keras_struct.ops.pallas import (
+from keras_struct.ops.pallas import in_pieces
+from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,
     SUBLANES,
     PathsTPU,
     blocks_of,
-    in_pieces,
     of_block,
     off_lanes,
     on_lanes,

@@ -33,7 +33,7 @@ from keras_struct.ops.alignment.tpu_tile import (
 )
 from keras_struct.ops.messages import join, log_sum
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import LANES, SUBLANES
+from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 
 
 def forward(tiling, kinds, op, limits, lengths, *refs):

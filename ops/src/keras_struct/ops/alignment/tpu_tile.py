@@ -13,7 +13,7 @@ from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.messages import join
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import LANES, SUBLANES
+from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 
 # Columns of the limits of a block of examples: over its lengths, the largest of the first and of
 # the second, the least and the largest sum.

@@ -15,7 +15,7 @@ import dataclasses
 from keras_struct.ops.alignment.layout import edge, unedge
 from keras_struct.ops.alignment.spec import START, Spec
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import (
+from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,
     SUBLANES,

@@ -3,21 +3,18 @@
 import functools
 from typing import Any, NamedTuple
 
-from keras_struct.ops import dispatch
 from keras_struct.ops.chain.categorical import CategoricalSpec
-from keras_struct.ops.chain.semi_markov.portable import at_starts
+from keras_struct.ops.chain.form import Ends
 from keras_struct.ops.chain.tpu_plan import MXU_FROM, TURNED_TO, Plan
 from keras_struct.ops.exact_sum import two_sum
-from keras_struct.ops.messages import log_sum, log_weights
-from keras_struct.ops.noise import perturbed
-from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-from keras_struct.ops.pallas import (
+from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.pallas import in_pieces
+from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,
     SUBLANES,
     PathsTPU,
     blocks_of,
-    in_pieces,
     of_block,
     off_lanes,
     on_lanes,
@@ -72,21 +69,15 @@ class ChainTPU(PathsTPU):
         return _Sweep(self, problem)
 
 
-class _Sweep:
+class _Sweep(Ends):
     """One problem, cut into tiles, and the calls of the kernels on it."""
 
     def __init__(self, kernels, problem):
         from jax import numpy as jnp
 
-        self.kernels, self.problem = kernels, problem
-        potentials, context = problem.potentials, problem.context
-        alike = len(potentials) == 1 and potentials[0].shape[2] == 1
-        states = context[0].shape[1] if alike else None
-        self.plan = kernels.plan(problem.spec, [x.shape for x in potentials], states)
-        self.lengths = context[1] if self.plan.moves else context[0]
-        self.batch = self.lengths.shape[0]
+        super().__init__(kernels.plan, problem)
+        self.kernels = kernels
         self.blocks = blocks_of(self.batch)
-        self.dtype = potentials[0].dtype
         lengths = jnp.clip(self.lengths, 0, self.plan.steps).astype("int32")
         lengths = on_lanes(lengths[:, None], self.batch)
         self.limits = jnp.stack([lengths.min((1, 2)), lengths.max((1, 2))], 1)
@@ -118,11 +109,6 @@ class _Sweep:
         if index is None:
             return triple
         return x, block, lambda n, c: index(n, self.plan.tiles - 1 - c), *buffers
-
-    def array(self, *shape, dtype=None):
-        import jax
-
-        return jax.ShapeDtypeStruct(shape, dtype or self.dtype)
 
     def of_tile(self, x):
         """Triple of an array whose second axis are tiles."""
@@ -268,22 +254,6 @@ class _Sweep:
         ends = off_lanes(found["ends"], self.batch)[..., : plan.states]
         return Tape(found["heads"], (ends[:, 0], ends[:, 1]))
 
-    def total(self, tape, op):
-        """The log-partition, or the largest score, as a pair (B,)."""
-        peak, rest, _, _ = self.sum_of_ends(tape, op)
-        return peak[:, 0], rest[:, 0]
-
-    def sum_of_ends(self, tape, op="logsumexp"):
-        """`log_sum` of the ends of paths."""
-        final = self.problem.context[0] if self.plan.moves else 0.0
-        high, low = tape.ends
-        return log_sum(high, low, final, 1, op)
-
-    def shares(self, tape):
-        """Probabilities (B, K) of the last states; zeros where nothing exists."""
-        peak, _, weights, total = self.sum_of_ends(tape)
-        return weights / total * (peak > INFEASIBLE).astype(weights.dtype)
-
     def backward(self, tape):
         from keras_struct.ops.chain import tpu_sweeps
 
@@ -380,29 +350,3 @@ class _Sweep:
         paths = [off_lanes(x, self.batch)[:, : plan.steps] for x in found.values()]
         paths = [jnp.moveaxis(x, 2, 0) for x in paths]
         return self.events(*paths)
-
-    def last(self, tape, draws, count):
-        """States of the last step, (B, n)."""
-        from jax import numpy as jnp
-
-        plan = self.plan
-        logits = log_weights(self.sum_of_ends(tape)[2])[:, None]
-        states = jnp.arange(plan.states, dtype="int32")[None, None]
-        first = 0 if plan.moves else (self.lengths[:, None, None] - 1) * plan.states
-        logits = perturbed(logits, draws, 0, (first + states).astype("int32"))
-        chosen = jnp.argmax(logits, 2).astype("int32")
-        return jnp.broadcast_to(chosen, (self.batch, count))
-
-    def events(self, states, spans=None):
-        """Of paths (n, B, steps)."""
-        from jax import numpy as jnp
-
-        if self.plan.links and self.problem.potentials[0].ndim == 4:
-            if spans is None:
-                spans = jnp.minimum(2 * states + 1, 1)
-            labels, spans = (x.reshape(-1, self.plan.steps) for x in (states, spans))
-            return at_starts(labels, spans, self.plan.terms).reshape(*states.shape, 2)
-        if self.plan.links:
-            return states
-        portable = dispatch.candidates("chain")["portable"].of(self.problem.spec)
-        return portable.event(states, self.problem)

@@ -15,7 +15,7 @@ from keras_struct.ops.chain.tpu_tile import Tile, fill, over
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.noise import Draws
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import LANES
+from keras_struct.ops.pallas_tpu import LANES
 
 _IMPOSSIBLE = 4 * FORBIDDEN
 

@@ -1,20 +1,15 @@
 """How a chain is laid out for the Pallas kernels: what a step is; how arrays get in and out.
 
-128 examples lie on the lanes, states on the sublanes. A step t of a chain makes messages f[t] from
-messages g[t], g[t - 1], ... before it, and g[t + 1] from f[t]:
-
-    segments  f[t, k] = log sum_d exp(g[t - d, k] + scores[t, d, k])      g[t + 1] through links
-    moves     f[t, s] = log sum_m exp(g[t, s - m] + scores[t, m, s])      g[t + 1] = f[t]
-    links     g[t + 1, j] = log sum_i exp(f[t, i] + links[t or all, i, j])
-
-A linear chain has segments of one position. A tile is `times` steps; the kernels run over a grid of
-(blocks of examples, tiles) and see one tile at once, so no sequence is too long for VMEM.
+128 examples lie on the lanes, states on the sublanes; `form.py` says what a step is. A tile is
+`times` steps; the kernels run over a grid of (blocks of examples, tiles) and see one tile at once,
+so no sequence is too long for VMEM.
 """
 
 import dataclasses
 
+from keras_struct.ops.chain.form import Form
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import (
+from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,
     SUBLANES,
@@ -32,27 +27,17 @@ TURNED_TO = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Static facts of a call.
+class Plan(Form):
+    """How a chain is laid out.
 
     Attributes:
-        states: Number of tags, labels or positions.
-        terms: How many ways lead into a state at a time: lengths of a segment, or moves.
-        links: How transitions vary: "shared" over time, "over_time", or None for moves.
-        alike: Whether all states share the scores of a time.
         matrices: Whether products by transitions are matrix products, on the MXU.
         turned: Whether VMEM has room for links by column, too.
-        steps: Number of steps.
         times: Steps of a tile.
     """
 
-    states: int
-    terms: int
-    links: str | None
-    alike: bool
-    matrices: bool
-    turned: bool
-    steps: int
+    matrices: bool = False
+    turned: bool = False
     times: int = 1
 
     @classmethod
@@ -61,23 +46,19 @@ class Plan:
 
         `states` is their number where the shapes do not tell.
         """
-        (_, steps, *inner) = shapes[0]
-        if len(shapes) == 1:
-            plan = cls(states or inner[0], inner[1], None, states is not None, False, False, steps)
-        else:
-            links = "over_time" if getattr(spec, "over_time", False) else "shared"
-            terms = inner[0] if len(inner) == 2 else 1
-            one_table = links == "shared" and terms == 1 and shapes[1][0] == 1
-            matrices = one_table and inner[-1] >= mxu_from
-            turned = links == "shared" and inner[-1] <= turned_to
-            plan = cls(inner[-1], terms, links, False, matrices, turned, steps)
+        plan = cls(**Form.facts(spec, shapes, states))
+        if plan.links:
+            one_table = plan.links == "shared" and plan.terms == 1 and shapes[1][0] == 1
+            matrices = one_table and plan.states >= mxu_from
+            turned = plan.links == "shared" and plan.states <= turned_to
+            plan = dataclasses.replace(plan, matrices=matrices, turned=turned)
         if times is None:
             room = (MOST_VMEM - plan._fixed_bytes) // plan._bytes_per_step
             times = min(MOST_TIMES, room)
             if times < 1:
                 return None
-            tiles = -(-steps // times)
-            times = -(-steps // tiles)
+            tiles = -(-plan.steps // times)
+            times = -(-plan.steps // tiles)
         return dataclasses.replace(plan, times=times)
 
     @property
@@ -88,10 +69,6 @@ class Plan:
     def chunk(self):
         """Rows that are worked on at once."""
         return next(n for n in (32, 24, 16, 8) if self.rows % n == 0)
-
-    @property
-    def moves(self):
-        return self.links is None
 
     @property
     def tiles(self):

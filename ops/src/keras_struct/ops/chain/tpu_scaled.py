@@ -21,7 +21,7 @@ from jax.experimental import pallas as pl
 from keras_struct.ops.chain.tpu_tile import FEW, Cells, at_once, over
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.messages import join
-from keras_struct.ops.pallas import SUBLANES
+from keras_struct.ops.pallas_tpu import SUBLANES
 
 LOWEST = 1e-25
 # log 2 in two numbers, the first of 9 bits: its products with sums of exponents are exact.

@@ -20,7 +20,7 @@ from keras_struct.ops.chain import tpu_scaled
 from keras_struct.ops.chain.tpu_tile import Cells, Tile, at_once, fill, over
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import LANES
+from keras_struct.ops.pallas_tpu import LANES
 
 
 def scales(plan, op):

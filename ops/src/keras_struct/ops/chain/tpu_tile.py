@@ -23,7 +23,7 @@ from jax.experimental import pallas as pl
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.messages import join
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import LANES, SUBLANES
+from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 
 FEW = 8  # terms that are held in registers
 

@@ -8,14 +8,13 @@ import functools
 from keras_struct.ops import scaled
 from keras_struct.ops.chart.tpu_plan import Plan, longest
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import (
+from keras_struct.ops.pallas import Drawing, Total, in_pieces
+from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,
     SPARE,
-    DrawingTPU,
-    Total,
+    PallasTPU,
     blocks_of,
-    in_pieces,
     of_block,
     off_lanes,
     on_lanes,
@@ -25,7 +24,7 @@ from keras_struct.ops.pallas import (
 SAMPLES = 8  # at a time
 
 
-class ChartTPU(DrawingTPU):
+class ChartTPU(Drawing, PallasTPU):
     """Sweeps over whole charts.
 
     Attributes:

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from keras_struct.ops.chart.spec import NOISE_STRIDE
 from keras_struct.ops.chart.tpu_sweeps import Chart, clear_out, fill, tree
 from keras_struct.ops.noise import Draws
-from keras_struct.ops.pallas import LANES, SUBLANES
+from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 
 
 def walk(plan, op, noisy, x):

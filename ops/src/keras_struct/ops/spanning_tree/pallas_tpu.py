@@ -6,13 +6,13 @@ A block of examples has its whole elimination in VMEM. Curvature and traces are 
 import functools
 import math
 
-from keras_struct.ops.pallas import (
+from keras_struct.ops.pallas import Total
+from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,
     SPARE,
     SUBLANES,
     PallasTPU,
-    Total,
     blocks_of,
     of_block,
     off_lanes,

@@ -7,7 +7,7 @@ full speed (recurrence.md, "Tiles on a TPU"). JAX is imported where it runs.
 import dataclasses
 from typing import Any, NamedTuple
 
-from keras_struct.ops.pallas import MEGABYTE, PallasTPU
+from keras_struct.ops.pallas_tpu import MEGABYTE, PallasTPU
 from keras_struct.ops.transport.solver import plain_steps
 from keras_struct.ops.transport.tiled import Tiled
 

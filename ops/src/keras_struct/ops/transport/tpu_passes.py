@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-from keras_struct.ops.pallas import LANES, rounded
+from keras_struct.ops.pallas_tpu import LANES, rounded
 from keras_struct.ops.structure import time_mask
 from keras_struct.ops.transport import tiles, tpu_tiles
 from keras_struct.ops.transport.tiles import Support

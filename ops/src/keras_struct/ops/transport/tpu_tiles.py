@@ -16,7 +16,7 @@ from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import LANES
+from keras_struct.ops.pallas_tpu import LANES
 
 LOWEST = 0.1 * FORBIDDEN  # above what is forbidden, below any score
 # Sums of exp(logit - expected log-sum) in which nothing that counts is lost.

@@ -1,0 +1,243 @@
+"""Chains on a GPU, by the Pallas kernels of `gpu_sweeps.py` and `gpu_paths.py`: an example for each
+program, which goes over its steps in a loop and ends with it."""
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+from keras_struct.ops.chain.categorical import CategoricalSpec
+from keras_struct.ops.chain.form import Ends, Form
+from keras_struct.ops.chain.linear_chain.parallel import FEW_TAGS
+from keras_struct.ops.numerics import FORBIDDEN
+from keras_struct.ops.pallas import Paths
+from keras_struct.ops.pallas_gpu import PallasGPU, power, warps_for
+
+MOST_STATES = 128  # of chains whose states are all linked
+MOST_WAYS = 1 << 14  # into all states of a step
+# A level of a tree takes some ten launches of 5 us, a step of a loop half a microsecond.
+LONG = 2048
+MOST_PRODUCTS = 1 << 24  # numbers of the leaves of trees
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(Form):
+    """How a chain is laid out: both sizes of a step are powers of two."""
+
+    @property
+    def rows(self):
+        return power(self.states)
+
+    @property
+    def ways(self):
+        return power(self.terms)
+
+    @property
+    def slots(self):
+        """Times of the ring: those that are read, and as many that are written meanwhile."""
+        return 2 if self.moves else 2 * self.ways
+
+    @property
+    def warps(self):
+        """A thread has some 16 numbers of each array."""
+        pairs = self.rows**2 if self.links else 0
+        return warps_for(max(pairs, self.rows * self.ways))
+
+
+class Tape(NamedTuple):
+    """What the forward sweep leaves behind.
+
+    Attributes:
+        g: Messages before every step, (B, 2, N + 1, rows).
+        ends: High and low (B, K) of the messages of the last step.
+    """
+
+    g: Any
+    ends: tuple
+
+
+class ChainGPU(Paths, PallasGPU):
+    """Sweeps over time."""
+
+    def rejects(self, call):
+        if isinstance(call.spec, CategoricalSpec):
+            return "a softmax is one pass over the scores, which XLA makes of `portable`"
+        reason = super().rejects(call)
+        if reason is not None:
+            return reason
+        plan = self.plan(call.spec, call.shapes, dict(call.options).get("states"))
+        if plan.links and plan.states > MOST_STATES:
+            return f"all pairs of more than {MOST_STATES} tags do not fit in registers"
+        if plan.rows * plan.ways > MOST_WAYS:
+            return f"a step has more than {MOST_WAYS} ways into its states, too many for registers"
+        return None
+
+    def avoids(self, call):
+        plan = self.plan(call.spec, call.shapes, dict(call.options).get("states"))
+        few = plan.links and plan.terms == 1 and plan.states <= FEW_TAGS
+        leaves = call.shapes[0][0] * plan.steps * plan.states**2
+        if self.interpreter is None and few and plan.steps >= LONG and leaves <= MOST_PRODUCTS:
+            return (
+                f"it takes {plan.steps} steps one after the other, and products of so few tags, in "
+                f"{math.ceil(math.log2(plan.steps))} levels, fill the device"
+            )
+        return None
+
+    def plan(self, spec, shapes, states=None):
+        return Plan(**Form.facts(spec, shapes, states))
+
+    def cut(self, problem):
+        return _Sweep(self, problem)
+
+
+class _Sweep(Ends):
+    """One problem, and the calls of the kernels on it."""
+
+    def __init__(self, kernels, problem):
+        from jax import numpy as jnp
+
+        super().__init__(kernels.plan, problem)
+        self.kernels = kernels
+        self.clipped = jnp.clip(self.lengths, 0, self.plan.steps).astype("int32")
+
+    def call(self, kernel, name, inputs, outputs, *options, grid=(), warps=None):
+        from keras_struct.ops.chain import gpu_paths, gpu_sweeps
+
+        module = gpu_paths if kernel == "walk" else gpu_sweeps
+        run = functools.partial(getattr(module, kernel), self.plan, self.kernels.barrier, *options)
+        inputs = {"lengths": self.clipped[:, None], **inputs}
+        return self.kernels.call_by_name(
+            run,
+            f"keras_struct_chain_{name}",
+            (self.batch, *grid),
+            inputs,
+            outputs,
+            warps=warps or self.plan.warps,
+        )
+
+    # Arrays in and out ----------------------------------------------------------------------------
+
+    def potentials(self):
+        return self._laid_out(self.problem.potentials, "", FORBIDDEN)
+
+    def _laid_out(self, potentials, prefix, fill):
+        """The potentials, or their tangents; `fill` stands where there is no state or way."""
+        from jax import numpy as jnp
+
+        plan = self.plan
+        scores, *links = potentials
+        if plan.moves:
+            scores = scores.swapaxes(2, 3)
+        elif scores.ndim == 3:
+            scores = scores[:, :, None]
+        more = [(0, 0), (0, 0), (0, plan.ways - plan.terms), (0, plan.rows - plan.states)]
+        if plan.alike:
+            scores, more = scores[..., 0], more[:3]
+        named = {f"{prefix}scores": jnp.pad(scores, more, constant_values=fill)}
+        if links:
+            pairs = links[0].reshape(links[0].shape[0], -1, *links[0].shape[-2:])
+            more = [(0, 0)] * 2 + [(0, plan.rows - plan.states)] * 2
+            if plan.links == "shared":
+                pairs = jnp.pad(pairs, more)[:, 0]
+            else:
+                pairs = jnp.pad(pairs, [(0, 0), (0, plan.steps - pairs.shape[1]), *more[2:]])
+            named[f"{prefix}links"] = pairs
+        return named
+
+    def marginals(self, planes):
+        """What comes out: marginals, and the ring that holds those of some steps."""
+        plan = self.plan
+        inner = (plan.ways,) if plan.alike else (plan.ways, plan.rows)
+        named = {"dscores": self.array(self.batch, plan.steps, *inner)}
+        if plan.links:
+            times = (plan.steps,) if plan.links == "over_time" else ()
+            named["dlinks"] = self.array(self.batch, *times, plan.rows, plan.rows)
+        if plan.ways > 1:
+            ring = self.batch, planes, plan.slots, plan.ways, plan.rows
+            named["ring"] = self.array(*ring)
+        return named
+
+    def collected(self, found):
+        """Marginals in the shapes of the potentials, with all examples."""
+        plan = self.plan
+        scores = self._of_times(found["dscores"], self.clipped)
+        if plan.alike:
+            scores = scores[..., : plan.terms]
+        else:
+            scores = scores[..., : plan.terms, : plan.states]
+            scores = scores.swapaxes(2, 3) if plan.moves else scores
+        parts = [scores]
+        if plan.links:
+            links = found["dlinks"][..., : plan.states, : plan.states]
+            if plan.links == "over_time":
+                links = self._of_times(links, self.clipped - 1)[:, : plan.steps - 1]
+            parts.append(links)
+        shapes = [(self.batch, *x.shape[1:]) for x in self.problem.potentials]
+        return tuple(x.reshape(shape) for x, shape in zip(parts, shapes, strict=True))
+
+    def _of_times(self, x, lengths, nothing=0):
+        """What a kernel has written: nothing after the last step."""
+        from jax import numpy as jnp
+
+        valid = jnp.arange(x.shape[1], dtype="int32")[None] < lengths[:, None]
+        return jnp.where(valid.reshape(*valid.shape, *(1,) * (x.ndim - 2)), x, nothing)
+
+    def states(self, x):
+        """(B, K) as (B, rows)."""
+        from jax import numpy as jnp
+
+        return jnp.pad(x, [(0, 0), (0, self.plan.rows - self.plan.states)])
+
+    # Sweeps ---------------------------------------------------------------------------------------
+
+    def forward(self, op):
+        plan = self.plan
+        outputs = {
+            "g": self.array(self.batch, 2, plan.steps + 1, plan.rows),
+            "ends": self.array(self.batch, 2, plan.rows),
+        }
+        found = self.call("forward", f"forward_{op}", self.potentials(), outputs, op)
+        ends = found["ends"][..., : plan.states]
+        return Tape(found["g"], (ends[:, 0], ends[:, 1]))
+
+    def backward(self, tape):
+        inputs = {**self.potentials(), "g": tape.g, "final": self.states(self.shares(tape))}
+        return self.collected(self.call("backward", "backward", inputs, self.marginals(1)))
+
+    def curvature(self, tape, tangents):
+        plan = self.plan
+        inputs = {**self.potentials(), **self._laid_out(tangents, "t", 0.0), "g": tape.g}
+        outputs = {
+            "dg": self.array(self.batch, plan.steps + 1, plan.rows),
+            "tends": self.array(self.batch, plan.rows),
+        }
+        if plan.ways > 1:
+            outputs["gained"] = self.array(self.batch, 2, plan.steps + 1)
+        found = self.call("tangent", "tangent", inputs, outputs)
+        final, rates = self.shares(tape), found.pop("tends")[:, : plan.states]
+        dfinal = final * (rates - (final * rates).sum(1, keepdims=True))
+        inputs |= found
+        inputs |= {"final": self.states(final), "dfinal": self.states(dfinal)}
+        return self.collected(self.call("curvature", "curvature", inputs, self.marginals(2)))
+
+    def paths(self, tape, draws, count):
+        """Events (n, B, ...) of the best path, or of samples."""
+        from jax import numpy as jnp
+
+        plan, noisy = self.plan, draws is not None
+        op = "logsumexp" if noisy else "max"
+        keys = jnp.stack(draws.key, 1) if noisy else jnp.zeros((self.batch, 2, count), "int32")
+        last = self.last(tape, draws, count)
+        inputs = {**self.potentials(), "g": tape.g, "last": last, "keys": keys}
+        path = self.array(self.batch, count, plan.steps, dtype="int32")
+        outputs = {"states": path}
+        if plan.links and plan.ways > 1:
+            outputs["spans"] = path
+        warps = warps_for(plan.rows * plan.ways)
+        found = self.call(
+            "walk", f"walk_{op}", inputs, outputs, op, noisy, grid=(count,), warps=warps
+        )
+        # (B, n, steps) as (n, B, steps)
+        times = jnp.arange(plan.steps, dtype="int32")[None, None]
+        inside = times < self.clipped[:, None, None]
+        return self.events(*(jnp.where(inside, x, -1).swapaxes(0, 1) for x in found.values()))

@@ -1,0 +1,71 @@
+"""What every Pallas kernel for GPUs needs: when it may run, a program for each example, barriers.
+
+On a GPU, Triton compiles a kernel. All arrays stay in global memory (and in the caches before it);
+a kernel loads and stores the parts that it names, whose sizes are powers of two, and keeps what it
+works on in registers. There is no scratch memory: what the threads of a program tell each other is
+stored in an output, and read after a `barrier`. `interpreted` is the same kernel for tests on any
+machine. A kernel file imports JAX only where it runs.
+"""
+
+import functools
+
+from keras_struct.ops.pallas import Pallas
+
+
+class PallasGPU(Pallas):
+    """Sweeps by Pallas kernels for GPUs."""
+
+    platform = "gpu"
+
+    def call(self, kernel, name, grid, inputs, outputs, warps=1):
+        """Run a kernel: `kernel(*input refs, *output refs)`.
+
+        Args:
+            kernel: Function of references, to arrays without their first axis.
+            name: Its name in compiled programs.
+            grid: How many programs there are; the first size counts examples.
+            inputs: Arrays, whose first axis are the examples, or has size 1 if they share one.
+            outputs: `jax.ShapeDtypeStruct`s with an axis of examples in front.
+            warps: Of 32 threads, for each program.
+
+        Returns:
+            List of arrays.
+        """
+        from jax.experimental.pallas import triton
+
+        def run(*refs):
+            kernel(*refs)
+
+        run.__name__ = name  # what Triton calls it
+        return self.pallas_call(
+            run,
+            grid,
+            [(x, functools.partial(_of_example, x.shape[1:])) for x in inputs],
+            [(x, functools.partial(_of_example, x.shape[1:])) for x in outputs],
+            name=name,
+            compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
+        )
+
+    def barrier(self):
+        """In a kernel: what its threads have stored so far, all of them may now read."""
+        from jax.experimental.pallas import triton
+
+        if self.interpreter is None:
+            triton.debug_barrier()
+
+
+def _of_example(shape, examples):
+    from jax.experimental import pallas as pl
+
+    zeros = (0,) * len(shape)
+    return pl.BlockSpec((None, *shape), lambda b, *rest: (0 if examples == 1 else b, *zeros))
+
+
+def power(n):
+    """The least power of two that is not below n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def warps_for(numbers, each=16, most=16):
+    """How many warps work on so many numbers, some `each` of them in the registers of a thread."""
+    return max(1, min(most, power(numbers) // (32 * each)))
