@@ -154,5 +154,25 @@ def _spanning_trees():
     ]
 
 
+def _grammars():
+    """Of so many words, nonterminals and preterminals."""
+
+    def of(lengths=None):
+        return lambda rules, terms, roots: ops.pcfg(rules, terms, roots, lengths)
+
+    def shapes(n, k, p, shared):
+        lead = () if shared else (128,)
+        return (*lead, k, k + p, k + p), (128, n, p), (*lead, k)
+
+    ragged = np.arange(128, dtype="int32") // 4 + 1
+    small, large = shapes(32, 10, 10, False), shapes(35, 20, 20, True)
+    return [
+        Program("pcfg: map", small, _map(of(ragged))),
+        Program("pcfg: paths", small, _paths(of())),
+        Program("pcfg large: map", large, _map(of()), ("v5e", "v6e")),
+    ]
+
+
 def programs():
-    return _alignments() + _chains() + _charts() + _transport() + _spanning_trees()
+    every = (_alignments, _chains, _charts, _transport, _spanning_trees, _grammars)
+    return [program for family in every for program in family()]

@@ -17,11 +17,11 @@ def potentials(scale, batch=3, n=14, k=3, p=2, seed=0):
     return [(scale * rng.normal(size=shape)).astype("float32") for shape in shapes]
 
 
-def readouts(x, directions, temperature, dtype):
-    """Value, marginals and a curvature sweep of the portable implementation."""
+def readouts(x, directions, temperature, dtype, implementation="portable"):
+    """Value, marginals and a curvature sweep."""
 
     def read(*args):
-        d = ops.pcfg(*args[:3], temperature=temperature, implementation="portable")
+        d = ops.pcfg(*args[:3], temperature=temperature, implementation=implementation)
         curvature = d._sweeps.curvature(d._problem, d._soft[1], args[3:])
         named = d.marginals("all")
         return d.value(), *(named[name] for name in NAMES), *curvature
@@ -31,10 +31,10 @@ def readouts(x, directions, temperature, dtype):
 
 
 @pytest.mark.parametrize(("scale", "temperature"), SCALES)
-def test_cold_and_large(scale, temperature):
+def test_cold_and_large(scale, temperature, implementation="portable"):
     """Probabilities are right to 1e-4 of what they count: a rule is used up to N - 1 times."""
     x, directions = potentials(scale), potentials(1.0, seed=1)
-    found = readouts(x, directions, temperature, "float32")
+    found = readouts(x, directions, temperature, "float32", implementation)
     with float64():
         exact = readouts(x, directions, temperature, "float64")
     np.testing.assert_allclose(found[0], exact[0], rtol=1e-6)
@@ -43,13 +43,13 @@ def test_cold_and_large(scale, temperature):
 
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-4])
-def test_ties_beyond_the_precision(temperature):
+def test_ties_beyond_the_precision(temperature, implementation="portable"):
     """Where exponents have no digits left, shares still sum to 1 and curvature is finite."""
     rng = np.random.default_rng(1)
     n = 14
     x = [1e4 * rng.integers(0, 2, size=y.shape).astype("float32") for y in potentials(1.0)]
     directions = potentials(1.0, seed=1)
-    _, *found = readouts(x, directions, temperature, "float32")
+    _, *found = readouts(x, directions, temperature, "float32", implementation)
     assert all(np.isfinite(y).all() for y in found)
     rules, terms, roots = found[:3]
     for p in (rules, terms, roots):
