@@ -19,14 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
-# In `make test` backends share the tests. NumPy runs every one. Of a test of more than three cases
-# PyTorch runs every third, and JAX and TensorFlow, which compile each for seconds, another quarter
-# each. Any other test runs on one of these two, unless it is marked `everywhere` or says on which
-# backends it makes sense; what is marked `compiles_long` on neither. `make test-every`, and pytest
-# by itself, run all tests.
-SHARES = {"torch": (0, 3), "jax": (0, 4), "tensorflow": (2, 4)}
-COMPILED = ("jax", "tensorflow")
-FEW_CASES = 3
+# In `make test` backends share the tests. NumPy runs every one; PyTorch every fourth case of a test
+# that has more than three, and so do JAX and TensorFlow of a test that is marked `everywhere` or
+# says on which backends it makes sense. Others they would compile for seconds each: of several
+# cases JAX runs every tenth from the first, TensorFlow from the last; of the tests of one case each
+# runs a third, and what is marked `compiles_long` neither. `make test-every`, and pytest by itself,
+# run all tests.
+STEP, FEW_CASES = 4, 3
+COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 10, 3
 
 
 def pytest_configure() -> None:
@@ -64,24 +64,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def share_of(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The tests that this backend runs, in their order; see `SHARES`."""
+    """The tests that this backend runs in `make test`, in their order."""
     backend = os.environ["KERAS_BACKEND"]
-    if "SHARED_TESTS" not in os.environ or "EVERY_CASE" in os.environ or backend not in SHARES:
+    shared = "SHARED_TESTS" in os.environ and "EVERY_CASE" not in os.environ
+    if not shared or backend not in ("torch", *COMPILED):
         return list(items)
-    first, step = SHARES[backend]
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         cases[item.nodeid.split("[")[0]].append(item)
     kept: set[str] = set()
     for name, group in cases.items():
-        if backend in COMPILED:
-            group = [item for item in group if not item.get_closest_marker("compiles_long")]
-        if len(group) > FEW_CASES:
-            group = group[first::step]
-        elif backend in COMPILED and COMPILED[zlib.crc32(name.encode()) % 2] != backend:
-            group = [item for item in group if is_everywhere(item)]
-        kept.update(item.nodeid for item in group)
+        kept.update(item.nodeid for item in part_of(name, group, backend))
     return [item for item in items if item.nodeid in kept]
+
+
+def part_of(name: str, group: list[pytest.Item], backend: str) -> list[pytest.Item]:
+    """Of the cases of a test those that a backend runs."""
+    some = group[::STEP] if len(group) > FEW_CASES else group
+    if backend == "torch":
+        return some
+    group = [item for item in group if not item.get_closest_marker("compiles_long")]
+    if any(map(is_everywhere, group)):
+        return some
+    if len(group) == 1:
+        part = zlib.crc32(name.encode()) % COMPILED_PARTS
+        return group if part == COMPILED.index(backend) else []
+    return group[::COMPILED_STEP] if backend == "jax" else group[::-COMPILED_STEP]
 
 
 def is_everywhere(item: pytest.Item) -> bool:

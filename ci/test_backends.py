@@ -1,11 +1,11 @@
-"""Runs the test suite on every Keras backend, in processes of a minute or two, and sums the counts.
+"""Runs the test suite on every Keras backend, in processes of a few minutes, and sums the counts.
 
     python ci/test_backends.py [--only jax torch] [--jobs 2] [--record] [-- pytest arguments]
 
 A unit is one process of pytest: a few test files on one backend, put together and started longest
 first by the seconds in `ci/durations.json`, which `--record` measures anew. A large file is cut
 into several units. No process may take more than 4 GB. Without pytest arguments backends share the
-tests (`SHARES` in conftest.py). Among the arguments, paths and `-k` select; only files with a
+tests (see conftest.py). Among the arguments, paths and `-k` select; only files with a
 selected test are run then, and each on every backend.
 
 There is a job for each backend; `ci` for the tests of this folder; and `jax-optimized` for some
@@ -32,7 +32,7 @@ from typing import IO, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "tests"
 DURATIONS = ROOT / "ci" / "durations.json"
-UNIT_SECONDS = 120.0  # importing a backend takes 4 to 8 of them
+UNIT_SECONDS = 200.0  # importing a backend takes 4 to 10 of them
 UNKNOWN_SECONDS = 10.0
 MOST_MEMORY = 4e9  # bytes of any process
 FAILURE_LINES = 60

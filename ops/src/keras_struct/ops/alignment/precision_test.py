@@ -65,6 +65,7 @@ def test_marginals_at_every_temperature(name, implementation):
             np.testing.assert_allclose(p, expected, atol=1e-4, err_msg=f"{scale} {temperature}")
 
 
+@pytest.mark.compiles_long
 @pytest.mark.skipif(not HAS_GRADIENTS, reason="the NumPy backend has no gradients")
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("name", SOME)

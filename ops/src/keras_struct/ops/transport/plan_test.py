@@ -153,7 +153,8 @@ def test_unbalanced_plans_are_the_fixed_point(weights):
     f, g = reference.solve(scores / 0.1, exists, 3000, relax=relax)
     with float64():
         got = ops.sinkhorn_plan(tensor(scores), None, 0.1, kl_weights=weights)
-    np.testing.assert_allclose(array(got), reference.plan(scores / 0.1, exists, f, g), atol=2e-3)
+    expected = reference.plan(scores / 0.1, exists, f, g)  # masses of millions among them
+    np.testing.assert_allclose(array(got), expected, rtol=1e-6, atol=2e-3)
 
 
 def test_a_plan_exists_if_a_permutation_does():
