@@ -20,6 +20,14 @@ EXPORTS = EVERY_CASE or BACKEND == "tensorflow"
 EXPORTS_BY_CHILD = EXPORTS or BACKEND == "jax"
 
 
+def tried(checks):
+    """Of the checks of `layers.check_layer` those for this backend: TensorFlow tries SavedModels,
+    and in `make test` fresh processes load models on TensorFlow and NumPy only."""
+    fresh = EVERY_CASE or BACKEND in ("tensorflow", "numpy")
+    left_out = {"saved_model": not EXPORTS, "reload": not fresh}
+    return [check for check in checks if not left_out.get(check)]
+
+
 @contextlib.contextmanager
 def float64():
     """Within this context float64 tensors exist (JAX has them off by default)."""
