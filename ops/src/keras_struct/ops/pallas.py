@@ -38,10 +38,12 @@ class Pallas(Implementation):
     Attributes:
         interpreter: None on the platform, else what Pallas takes as `interpret`.
         platform: Its name, such as "tpu".
+        any_batch: Whether the size of the batch may be unknown.
     """
 
     interpreter: Any = None
     platform: str
+    any_batch = False
     call: Any  # a method: runs a kernel, see its subclasses
 
     def rejects(self, call):
@@ -53,8 +55,9 @@ class Pallas(Implementation):
         if call.exporting:
             name = self.platform.upper()
             return f"it is a program for {name}s only, and a SavedModel may run anywhere"
-        if any(size is None for shape in call.shapes for size in shape):
-            return "it needs shapes that are known"
+        first = 1 if self.any_batch else 0
+        if any(size is None for shape in call.shapes for size in shape[first:]):
+            return "it needs shapes that are known" + ", but for the batch" * first
         return None
 
     def interpreted(self, **attributes):
@@ -83,6 +86,7 @@ class Pallas(Implementation):
         Returns:
             List of arrays.
         """
+        from jax import numpy as jnp
         from jax.experimental import pallas as pl
 
         shapes, in_specs = [x for x, _ in outputs], [spec for _, spec in inputs]
@@ -90,9 +94,11 @@ class Pallas(Implementation):
 
         def run(*arrays):
             blocks = _blocks(arrays)
+            # A size that is a symbol is a number of the program, not of the kernel.
+            count = blocks if isinstance(blocks, int) else jnp.asarray(blocks, "int32")
             return pl.pallas_call(
                 kernel,
-                grid=(blocks, *grid[1:]),
+                grid=(count, *grid[1:]),
                 in_specs=[spec(x.shape[0]) for spec, x in zip(in_specs, arrays, strict=True)],
                 out_specs=[spec(blocks) for spec in out_specs],
                 out_shape=tuple(_result(shape, blocks, arrays) for shape in shapes),
@@ -181,7 +187,7 @@ def in_pieces(paths, draws, count, most):
 
 
 def _blocks(arrays):
-    return max(x.shape[0] for x in arrays)
+    return next((x.shape[0] for x in arrays if x.shape[0] != 1), 1)
 
 
 def _by_blocks(run, *arrays):
@@ -219,10 +225,11 @@ def _primitive():
 
     def mapped(arrays, axes, *, run, results):
         size = next(x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None)
-        count = max(
+        counts = (
             x.shape[0] if axis is None else jax.numpy.moveaxis(x, axis, 0).shape[1]
             for x, axis in zip(arrays, axes, strict=True)
         )
+        count = next((n for n in counts if n != 1), 1)
 
         def repeated(x, axis):
             if axis is None and x.shape[0] == 1:

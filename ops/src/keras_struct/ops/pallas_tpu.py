@@ -22,6 +22,7 @@ class PallasTPU(Pallas):
     """Sweeps by Pallas kernels for TPUs."""
 
     platform = "tpu"
+    any_batch = True
 
     def rejects(self, call):
         reason = super().rejects(call)
@@ -56,9 +57,8 @@ class PallasTPU(Pallas):
             name: Its name in compiled programs.
             grid: Sizes; the first counts blocks of examples, which know nothing of each other.
             inputs: Triples of an array, the shape of its blocks and a function from grid indices to
-                the index of a block. A None in a block is an axis that the kernel does not see;
-                None for a block is the whole array, as numbers in SMEM. A fourth element is the
-                number of its buffers in VMEM, 2 by default.
+                the index of a block. A None in a block is an axis that the kernel does not see. A
+                fourth element is the number of its buffers in VMEM, 2 by default, or "SMEM".
             outputs: The same, with `jax.ShapeDtypeStruct` for arrays.
             scratch: `jax.ShapeDtypeStruct` of every array in VMEM that outlives a grid step.
             memory: Bytes of VMEM that it may take; None for the compiler's own limit.
@@ -70,8 +70,8 @@ class PallasTPU(Pallas):
         from jax.experimental.pallas import tpu as pltpu
 
         def with_spec(x, block, index, buffers=None):
-            if block is None:
-                return x, lambda blocks: pl.BlockSpec(memory_space=pltpu.SMEM)
+            if buffers == "SMEM":
+                return x, lambda blocks: pl.BlockSpec(block, index, memory_space=pltpu.SMEM)
             mode = None if buffers is None else pl.Buffered(buffers)
             return x, lambda blocks: pl.BlockSpec(block, index, pipeline_mode=mode)
 
@@ -94,6 +94,8 @@ class PathsTPU(Paths, PallasTPU):
 
     def avoids(self, call):
         batch = call.shapes[0][0]
+        if batch is None:
+            return None
         lanes = blocks_of(batch) * LANES
         gigabytes = 4 * lanes * sum(math.prod(shape[1:]) for shape in call.shapes) / 1e9
         if lanes >= 4 * batch and gigabytes > MOST_PADDED:
@@ -108,6 +110,12 @@ def of_block(x, *buffers):
     """For `PallasTPU.call`: an array (blocks, ...) of which each block of examples has its own."""
     zeros = (0,) * (len(x.shape) - 1)
     return x, (None, *x.shape[1:]), lambda n, *rest: (n, *zeros), *buffers
+
+
+def numbers_of_block(x):
+    """For `PallasTPU.call`: integers (blocks, n) or (blocks,), of which a kernel sees the (1, n) of
+    its block in SMEM."""
+    return of_block(x.reshape(x.shape[0], 1, -1), "SMEM")
 
 
 def blocks_of(batch):

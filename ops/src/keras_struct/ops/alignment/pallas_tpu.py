@@ -17,6 +17,7 @@ from keras_struct.ops.pallas_tpu import (
     SUBLANES,
     PathsTPU,
     blocks_of,
+    numbers_of_block,
     of_block,
     off_lanes,
     on_lanes,
@@ -87,16 +88,16 @@ class _Sweep:
         lengths = jnp.stack([jnp.clip(first, 0, height), jnp.clip(second, 0, width)], 1)
         lengths = on_lanes(lengths.astype("int32"), self.batch)
         total = lengths[:, 0] + lengths[:, 1]
-        self.limits = jnp.stack(
-            [lengths[:, 0].max(1), lengths[:, 1].max(1), total.min(1), total.max(1)], 1
-        )
+        most = lengths[:, 0].max(1), lengths[:, 1].max(1)
+        least = lengths[:, 0].min(1), lengths[:, 1].min(1)
+        self.limits = jnp.stack([*most, total.min(1), total.max(1), *least], 1)
         self.lengths = lengths
 
     def call(self, kernel, name, inputs, outputs, scratch, back=False):
         """A kernel on all tiles, with limits and lengths as its first arguments."""
         tiling = self.tiling
         grid = self.blocks, tiling.strips, tiling.tiles
-        inputs = [(self.limits, None, None), of_block(self.lengths), *inputs]
+        inputs = [numbers_of_block(self.limits), of_block(self.lengths), *inputs]
         if back:
             inputs, outputs = ([self._reversed(x) for x in xs] for xs in (inputs, outputs))
         kernel = functools.partial(kernel, tiling, self.kinds)
@@ -106,11 +107,9 @@ class _Sweep:
         )
 
     def _reversed(self, triple):
-        x, block, index = triple
-        if index is None:
-            return triple
+        x, block, index, *buffers = triple
         strips, tiles = self.tiling.strips, self.tiling.tiles
-        return x, block, lambda n, k, c: index(n, strips - 1 - k, tiles - 1 - c)
+        return x, block, lambda n, k, c: index(n, strips - 1 - k, tiles - 1 - c), *buffers
 
     def array(self, *shape, dtype=None):
         import jax
@@ -162,7 +161,7 @@ class _Sweep:
             f"forward_{op}",
             self.potentials(),
             [self.heads(pairs), self.carry(pairs), self.of_block(*self.ends_shape)],
-            [self.messages(pairs), self.above(pairs)],
+            [self.messages(pairs), self.above(pairs), self.array(2, SUBLANES, LANES)],
         )
         return Tape(heads, carry, self.all_ends(ends))
 
@@ -323,7 +322,7 @@ class _Sweep:
 
         op, samples = "logsumexp" if noisy else "max", times.shape[1]
         wanted = (times[..., None] == jnp.arange(self.tiling.diagonals)).any((1, 2))
-        inputs = [*self.potentials(), *self.again(tape), (wanted.astype("int32"), None, None)]
+        inputs = [*self.potentials(), *self.again(tape), numbers_of_block(wanted.astype("int32"))]
         inputs += [of_block(x) for x in (times, pairs, keys)]
         (nodes,) = self.call(
             self._static(tpu_paths.last_nodes, op, noisy),

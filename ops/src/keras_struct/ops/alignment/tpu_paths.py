@@ -29,7 +29,6 @@ def last_nodes(tiling, kinds, op, noisy, limits, lengths, *refs):
         refs[count + 6 :],
     )
     nodes, messages, peaks = refs
-    block = pl.program_id(0)
     tile = tile_of(tiling, limits, lengths, messages.dtype)
     samples = times.shape[0]
 
@@ -64,7 +63,7 @@ def last_nodes(tiling, kinds, op, noisy, limits, lengths, *refs):
                     for m, x in enumerate((best, time - best, s)):
                         nodes[m, row, :] = jnp.where(better, x, nodes[m, row, :])
 
-            @pl.when(wanted[block, time] > 0)
+            @pl.when(wanted[0, time] > 0)
             def every_sample():
                 lax.fori_loop(0, samples, sample, None)
 

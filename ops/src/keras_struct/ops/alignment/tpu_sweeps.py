@@ -31,14 +31,14 @@ from keras_struct.ops.alignment.tpu_tile import (
     sum_of,
     tile_of,
 )
-from keras_struct.ops.messages import join, log_sum
+from keras_struct.ops.messages import join
 from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 
 
 def forward(tiling, kinds, op, limits, lengths, *refs):
     """To `above` and first times of every tile, and the log-weights of all ends."""
-    *thetas, heads, carry, ends, messages, above = refs
+    *thetas, heads, carry, ends, messages, above, found = refs
     tile = tile_of(tiling, limits, lengths, messages.dtype)
     scores, halo, past = Scores(tuple(thetas), kinds), tiling.halo, tiling.past
     nothing = [FORBIDDEN if x % 2 == 0 else 0.0 for x in range(2 * tiling.spec.states)]
@@ -81,11 +81,11 @@ def forward(tiling, kinds, op, limits, lengths, *refs):
             tile.start(messages)
 
         tile.loop(step)
-        collect_ends(tile, messages, op, ends)
+        pl.when(tile.may_end)(functools.partial(collect_ends, tile, messages, op, ends, found))
         messages[:, :past] = messages[:, tiling.times :]
 
 
-def collect_ends(tile, messages, op, ends):
+def collect_ends(tile, messages, op, ends, found):
     if tile.spec.end == "corner":
 
         def find(t, _):
@@ -99,11 +99,19 @@ def collect_ends(tile, messages, op, ends):
         lax.fori_loop(*tile.times_of_corners(), find, None)
         return
 
+    registers = len(tile.end_states) * tile.tiling.rows // SUBLANES
+    # Times whose sums are in registers at once.
+    group = next(n for n in (8, 4, 2, 1) if n * registers <= 16 or n == 1)
+
+    def reduce(t, n, _):
+        for m in range(group):
+            for x, value in enumerate(tile.ended(messages, t + n * group + m, op)):
+                found[x, pl.ds(n * group + m, 1), :] = value
+
     def add(n, _):
         t = pl.multiple_of(n * SUBLANES, SUBLANES)
-        high, low = tile.ended(messages, t)
-        peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
-        pair = join(peak[:, 0], rest[:, 0])
+        lax.fori_loop(0, SUBLANES // group, functools.partial(reduce, t), None)
+        pair = join(found[0], found[1])
         at = pl.ds(pl.multiple_of(tile.first + tile.begin + t, SUBLANES), SUBLANES)
         pairs = [(ends[0, at, :], ends[1, at, :], 0.0), (*pair, 0.0)]
         (ends[0, at, :], ends[1, at, :]), _ = sum_of(pairs, op)

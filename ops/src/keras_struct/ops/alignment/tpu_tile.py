@@ -16,8 +16,8 @@ from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 
 # Columns of the limits of a block of examples: over its lengths, the largest of the first and of
-# the second, the least and the largest sum.
-MOST_ROWS, MOST_COLUMNS, FIRST_END, LAST_END = range(4)
+# the second, the least and the largest sum, the least of the first and of the second.
+MOST_ROWS, MOST_COLUMNS, FIRST_END, LAST_END, LEAST_ROWS, LEAST_COLUMNS = range(6)
 
 
 class Scores(NamedTuple):
@@ -47,6 +47,18 @@ class Tile:
             & (self.first <= limits(MOST_ROWS))
             & (self.begin - (self.tiling.rows - 1) <= limits(MOST_COLUMNS))
         )
+
+    @property
+    def may_end(self):
+        """Whether paths of some example may end here."""
+        if self.spec.end != "border":
+            return self.active
+        limits, tiling = self.limits, self.tiling
+        below, behind = self.first + tiling.rows, self.begin + tiling.times
+        in_row = (limits(LEAST_ROWS) < below) & (limits(MOST_ROWS) >= self.first)
+        column = self.begin - (tiling.rows - 1)
+        in_column = (limits(LEAST_COLUMNS) < behind) & (limits(MOST_COLUMNS) >= column)
+        return in_row | in_column
 
     @property
     def has_origin(self):
@@ -276,16 +288,19 @@ class Tile:
             found.append(weight * rate)
         return found
 
-    def ended(self, messages, t):
-        """High and low of all ways to end at 8 times from t on, (8, E R, LANES)."""
-        block = SUBLANES, *self.shape
-        ends = self.ends(t + lax.broadcasted_iota(jnp.int32, block, 0))
-        at = pl.ds(self.tiling.past + t, SUBLANES), pl.ds(FRONT, self.tiling.rows)
-        found = []
-        for n, nothing in enumerate((FORBIDDEN, 0.0)):
-            planes = [messages[2 * s + n, *at, :] for s in self.end_states]
-            found.append(jnp.concatenate([jnp.where(ends, x, nothing) for x in planes], 1))
-        return found
+    def ended(self, messages, t, op):
+        """Peak and rest of the log-weight of all ways to end at a time, (1, LANES)."""
+        ends, planes = self.ends(t), []
+        for s in self.end_states:
+            high, low = (messages[2 * s + n, *self.here(t), :] for n in range(2))
+            planes.append((jnp.where(ends, high, FORBIDDEN), jnp.where(ends, low, 0.0)))
+        peak = jnp.max(largest([high for high, _ in planes]), 0, keepdims=True)
+        logits = [(high - peak) + low for high, low in planes]
+        top = jnp.max(largest(logits), 0, keepdims=True)
+        if op == "max":
+            return peak, top
+        total = functools.reduce(lambda a, b: a + b, [jnp.exp(x - top) for x in logits])
+        return peak, top + jnp.log(jnp.sum(total, 0, keepdims=True))
 
 
 def sum_of(terms, op):
@@ -342,7 +357,7 @@ def fill_pairs(ref, high):
 
 def tile_of(tiling, limits, lengths, dtype, back=False):
     """The tile of this grid step; `back` where the last one comes first."""
-    n, k, c = (pl.program_id(axis) for axis in range(3))
+    k, c = pl.program_id(1), pl.program_id(2)
     if back:
         k, c = tiling.strips - 1 - k, tiling.tiles - 1 - c
-    return Tile(tiling, k, c, lengths, lambda column: limits[n, column], dtype)
+    return Tile(tiling, k, c, lengths, lambda column: limits[0, column], dtype)

@@ -15,6 +15,7 @@ from keras_struct.ops.pallas_tpu import (
     SUBLANES,
     PathsTPU,
     blocks_of,
+    numbers_of_block,
     of_block,
     off_lanes,
     on_lanes,
@@ -86,7 +87,7 @@ class _Sweep(Ends):
     def call(self, kernel, name, inputs, outputs, scratch, back=False):
         """A kernel on all tiles; references by name. Inputs and outputs are triples."""
         inputs = {
-            "limits": (self.limits, None, None),
+            "limits": numbers_of_block(self.limits),
             "lengths": of_block(self.on_lanes),
             **inputs,
         }
@@ -106,8 +107,6 @@ class _Sweep(Ends):
 
     def _reversed(self, triple):
         x, block, index, *buffers = triple
-        if index is None:
-            return triple
         return x, block, lambda n, c: index(n, self.plan.tiles - 1 - c), *buffers
 
     def of_tile(self, x):

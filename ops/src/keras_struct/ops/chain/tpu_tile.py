@@ -128,11 +128,11 @@ class Tile:
 
     def __init__(self, plan, x, op="logsumexp", back=False):
         self.plan, self.x, self.op = plan, x, op
-        block, number = pl.program_id(0), pl.program_id(1)
+        number = pl.program_id(1)
         self.first_call = number == 0
         self.c = plan.tiles - 1 - number if back else number
         self.begin = self.c * plan.times
-        self.first_end, self.last_end = x.limits[block, 0], x.limits[block, 1]
+        self.first_end, self.last_end = x.limits[0, 0], x.limits[0, 1]
         self.active = self.begin < self.last_end
         self.rows = pl.ds(plan.front, plan.rows)
 

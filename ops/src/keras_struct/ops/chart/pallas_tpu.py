@@ -15,6 +15,7 @@ from keras_struct.ops.pallas_tpu import (
     SPARE,
     PallasTPU,
     blocks_of,
+    numbers_of_block,
     of_block,
     off_lanes,
     on_lanes,
@@ -132,7 +133,7 @@ class _Sweep:
 
     def __call__(self, kernel, name, inputs, outputs, more=(), samples=1):
         inputs = {
-            "limits": (self.lengths.max(2), None, None),
+            "limits": numbers_of_block(self.lengths.max(2)),
             "lengths": of_block(self.lengths, 1),
             "scores": self.of_scores(self.problem.potentials, FORBIDDEN),
             **inputs,

@@ -40,7 +40,7 @@ class Chart:
         self.plan, self.x, self.op, self.spec = plan, x, op, plan.spec
         self.sweep = sweep
         self.dtype = x.m.dtype
-        self.limit = x.limits[pl.program_id(0), 0]
+        self.limit = x.limits[0, 0]
 
     def power(self, e):
         """`2 ** e` of a whole e that is not above 0, exactly for a maximum."""

@@ -19,6 +19,7 @@ from keras_struct.ops.pallas_tpu import (
     SUBLANES,
     PallasTPU,
     blocks_of,
+    numbers_of_block,
     of_block,
     off_lanes,
     on_lanes,
@@ -179,7 +180,7 @@ class _Sweep:
         plan = self.plan
         rules, terms, _ = self.problem.potentials
         given = {
-            "limits": (self.lengths.max(2), None, None),
+            "limits": numbers_of_block(self.lengths.max(2)),
             "lengths": of_block(self.lengths, 1),
             "words": self.numbers_of(self.of_words(terms, FORBIDDEN)),
             **self.rules(rules),
@@ -234,7 +235,7 @@ class _Sweep:
         change = jnp.where(exists & (near[:, None, None] > 0), rules.e - top, 0.0)
         pair = jnp.stack([rules.m * array.power_of_two(change), rules.e - change], 1)
         return {
-            "flags": (flags, None, None),
+            "flags": numbers_of_block(flags),
             "top": self.on_lanes(top[:, 0]),
             "rules": self.on_lanes(pair),
         }

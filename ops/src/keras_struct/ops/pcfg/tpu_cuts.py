@@ -23,8 +23,8 @@ class Cuts:
 
     def __init__(self, plan, x, op="logsumexp", rates=False):
         self.plan, self.x, self.op, self.rates = plan, x, op, rates
-        self.limit = x.limits[pl.program_id(0), 0]
-        self.plain = x.flags[pl.program_id(0), 0] > 0
+        self.limit = x.limits[0, 0]
+        self.plain = x.flags[0, 0] > 0
 
     def power(self, e):
         """`2 ** e` of a whole e that is not far above 0, exactly for a maximum."""

@@ -14,6 +14,7 @@ from keras_struct.ops.pallas_tpu import (
     SUBLANES,
     PallasTPU,
     blocks_of,
+    numbers_of_block,
     of_block,
     off_lanes,
     on_lanes,
@@ -80,7 +81,7 @@ class SpanningTreeTPU(PallasTPU):
 
         lengths = on_lanes(jnp.clip(lengths, 0, n).astype("int32")[:, None], batch)
         inputs = {
-            "limits": (lengths.max(2), None, None),
+            "limits": numbers_of_block(lengths.max(2)),
             "lengths": of_block(lengths, 1),
             "weights": of_block(jnp.stack([lines(matrix.m, 0.0), lines(matrix.e, EMPTY)], 1), 1),
         }

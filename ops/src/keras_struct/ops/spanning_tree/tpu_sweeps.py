@@ -42,7 +42,7 @@ class Elimination:
         self.n, self.single_root, self.op, self.x = n, single_root, op, x
         self.width = width_of(n)
         self.columns = lax.broadcasted_iota(jnp.int32, (self.width, LANES), 0)
-        self.limit = x.limits[pl.program_id(0), 0]
+        self.limit = x.limits[0, 0]
 
     def line(self, i):
         return pl.ds(pl.multiple_of(i * self.width, SUBLANES), self.width)

@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-from keras_struct.ops.pallas_tpu import LANES, rounded
+from keras_struct.ops.pallas_tpu import LANES, numbers_of_block, rounded
 from keras_struct.ops.structure import time_mask
 from keras_struct.ops.transport import tiles, tpu_tiles
 from keras_struct.ops.transport.tiles import Support
@@ -193,7 +193,7 @@ class Passes:
             f"keras_struct_transport_{name}",
             (features[0].shape[0], self.cut.blocks[side], tiling.chunks),
             [
-                *((n, None, None) for n in lengths),
+                *map(numbers_of_block, lengths),
                 self.ours(side, features[0]),
                 self.theirs(side, features[1]),
                 *inputs,
