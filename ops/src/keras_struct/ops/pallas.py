@@ -165,6 +165,23 @@ class Paths(Drawing):
         return self.cut(problem).paths(tape, draws, count)
 
 
+def rounded(n, multiple):
+    """The least multiple that is not below n."""
+    return -(-n // multiple) * multiple
+
+
+def power_of_two(e):
+    """`2 ** e` of a whole e that is not above 0, exactly, in a kernel."""
+    from jax import lax
+    from jax import numpy as jnp
+
+    integer, bits, bias = {"float32": ("int32", 23, 127), "float64": ("int64", 52, 1023)}[
+        e.dtype.name
+    ]
+    e = jnp.maximum(e, -bias) + (1.5 * 2.0**bits + bias)  # its last bits are an exponent
+    return lax.bitcast_convert_type(lax.bitcast_convert_type(e, integer) << bits, e.dtype)
+
+
 def in_pieces(paths, draws, count, most):
     """`paths(draws, count)`, events (count, B, ...), for as many samples at once as fit.
 

@@ -10,6 +10,7 @@ machine. A kernel file imports JAX only where it runs.
 import functools
 
 from keras_struct.ops.pallas import Pallas
+from keras_struct.ops.scaled import LOG2_E
 
 
 class PallasGPU(Pallas):
@@ -17,7 +18,7 @@ class PallasGPU(Pallas):
 
     platform = "gpu"
 
-    def call(self, kernel, name, grid, inputs, outputs, warps=1):
+    def call(self, kernel, name, grid, inputs, outputs, warps=1, stages=1):
         """Run a kernel: `kernel(*input refs, *output refs)`.
 
         Args:
@@ -27,6 +28,7 @@ class PallasGPU(Pallas):
             inputs: Arrays, whose first axis are the examples, or has size 1 if they share one.
             outputs: `jax.ShapeDtypeStruct`s with an axis of examples in front.
             warps: Of 32 threads, for each program.
+            stages: How many turns of a loop with products of matrices are fetched ahead.
 
         Returns:
             List of arrays.
@@ -43,7 +45,7 @@ class PallasGPU(Pallas):
             [(x, functools.partial(_of_example, x.shape[1:])) for x in inputs],
             [(x, functools.partial(_of_example, x.shape[1:])) for x in outputs],
             name=name,
-            compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
+            compiler_params=triton.CompilerParams(num_warps=warps, num_stages=stages),
         )
 
     def barrier(self):
@@ -52,6 +54,27 @@ class PallasGPU(Pallas):
 
         if self.interpreter is None:
             triton.debug_barrier()
+
+    def exp(self, x):
+        """In a kernel: the exponential, by the unit that has one for powers of two (ex2).
+
+        Of x in float32, the result is wrong by some 2^-22 (2 + |x|) of itself: for weights, which
+        are small where |x| is large.
+        """
+        import jax
+        from jax import numpy as jnp
+        from jax.experimental.pallas import triton
+
+        if self.interpreter is not None or x.dtype != jnp.float32:
+            return jnp.exp(x)
+        (found,) = triton.elementwise_inline_asm(
+            "ex2.approx.ftz.f32 $0, $1;",
+            args=[x * LOG2_E],
+            constraints="=f,f",
+            pack=1,
+            result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, x.dtype)],
+        )
+        return found
 
 
 def _of_example(shape, examples):

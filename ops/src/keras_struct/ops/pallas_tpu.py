@@ -144,11 +144,6 @@ def off_lanes(x, batch):
     return moved.reshape(moved.shape[0] * LANES, *moved.shape[2:])[:batch]
 
 
-def rounded(n, multiple):
-    """The least multiple that is not below n."""
-    return -(-n // multiple) * multiple
-
-
 # Megabytes of VMEM that a kernel may take: of 128, 64 and 16.
 _ROOM = {"v5e": 118, "v5 lite": 118, "v6": 118, "v4": 14}
 _LEAST_KNOWN = 58
@@ -158,15 +153,3 @@ def room(device_kind):
     """Megabytes of VMEM that a kernel may take on a chip."""
     kind = (device_kind or "").lower()
     return next((size for name, size in _ROOM.items() if name in kind), _LEAST_KNOWN)
-
-
-def power_of_two(e):
-    """`2 ** e` of a whole e that is not above 0, exactly, in a kernel."""
-    from jax import lax
-    from jax import numpy as jnp
-
-    integer, bits, bias = {"float32": ("int32", 23, 127), "float64": ("int64", 52, 1023)}[
-        e.dtype.name
-    ]
-    e = jnp.maximum(e, -bias) + (1.5 * 2.0**bits + bias)  # its last bits are an exponent
-    return lax.bitcast_convert_type(lax.bitcast_convert_type(e, integer) << bits, e.dtype)

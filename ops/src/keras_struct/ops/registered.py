@@ -32,6 +32,7 @@ from keras_struct.ops.chart.graph_cpu import ChartGraph
 from keras_struct.ops.chart.native_cpu import ChartNative
 from keras_struct.ops.chart.nussinov import NussinovSpec
 from keras_struct.ops.chart.nussinov.reference import NussinovReference
+from keras_struct.ops.chart.pallas_gpu import ChartGPU
 from keras_struct.ops.chart.pallas_tpu import ChartTPU
 from keras_struct.ops.chart.portable import ChartPortable
 from keras_struct.ops.dispatch import register_implementation, register_structure
@@ -44,6 +45,7 @@ from keras_struct.ops.spanning_tree.native_cpu import SpanningTreeNative
 from keras_struct.ops.spanning_tree.pallas_tpu import SpanningTreeTPU
 from keras_struct.ops.spanning_tree.portable import SpanningTreePortable
 from keras_struct.ops.spanning_tree.reference import SpanningTreeReference
+from keras_struct.ops.transport.pallas_gpu import TransportGPU
 from keras_struct.ops.transport.pallas_tpu import TransportTPU
 from keras_struct.ops.transport.stored import Stored
 from keras_struct.ops.transport.tiled import Tiled
@@ -104,6 +106,7 @@ register_implementation(
 register_implementation("chart", "native_cpu", ChartNative())
 register_implementation("chart", "graph_cpu", ChartGraph())
 register_implementation("chart", "pallas_tpu", ChartTPU())
+register_implementation("chart", "pallas_gpu", ChartGPU())
 register_implementation("chart", "portable", ChartPortable())
 register_implementation(
     "chart",
@@ -128,6 +131,7 @@ register_implementation("alignment", "checkpointed", Checkpointed())
 register_implementation("alignment", "reference", AlignmentReference())
 
 register_implementation("transport", "pallas_tpu", TransportTPU())
+register_implementation("transport", "pallas_gpu", TransportGPU())
 register_implementation("transport", "stored", Stored)
 register_implementation("transport", "tiled", Tiled)
 register_implementation("pcfg", "native_cpu", PCFGNative())

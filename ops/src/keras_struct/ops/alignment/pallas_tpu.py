@@ -10,7 +10,7 @@ from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
 from keras_struct.ops.messages import log_sum, log_weights
 from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-from keras_struct.ops.pallas import in_pieces
+from keras_struct.ops.pallas import in_pieces, rounded
 from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,
@@ -21,7 +21,6 @@ from keras_struct.ops.pallas_tpu import (
     of_block,
     off_lanes,
     on_lanes,
-    rounded,
 )
 
 PLACES = 4  # megabytes of VMEM for the places of paths

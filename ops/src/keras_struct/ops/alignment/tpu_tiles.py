@@ -15,15 +15,8 @@ import dataclasses
 from keras_struct.ops.alignment.layout import edge, unedge
 from keras_struct.ops.alignment.spec import START, Spec
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas_tpu import (
-    LANES,
-    MEGABYTE,
-    SUBLANES,
-    blocks_of,
-    off_lanes,
-    on_lanes,
-    rounded,
-)
+from keras_struct.ops.pallas import rounded
+from keras_struct.ops.pallas_tpu import LANES, MEGABYTE, SUBLANES, blocks_of, off_lanes, on_lanes
 
 MEMORY = 60 * MEGABYTE  # of VMEM; v5p and 7x have 64, v5e and v6e 128
 FRONT = SUBLANES  # sublanes before the rows of a strip, of which the last ones are the rows above

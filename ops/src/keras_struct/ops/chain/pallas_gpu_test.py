@@ -87,7 +87,7 @@ def _readouts(make):
 SWEEPS = ("forward_logsumexp", "forward_max", "backward", "tangent", "curvature", "walk_logsumexp")
 LOWERED: dict[str, tuple] = {
     "linear_chain": (ops.linear_chain, [(2, 9, 5), (5, 5)]),
-    "over_time": (ops.linear_chain, [(2, 9, 5), (8, 5, 5)]),
+    "over_time": (ops.linear_chain, [(2, 9, 5), (2, 8, 5, 5)]),
     "many_tags": (ops.linear_chain, [(2, 9, 100), (100, 100)]),
     "semi_markov": (ops.semi_markov, [(2, 9, 3, 5), (5, 5)]),
     "ctc": (functools.partial(ops.ctc, labels=np.array([[1, 2, 2], [3, 1, 2]])), [(2, 9, 5)]),

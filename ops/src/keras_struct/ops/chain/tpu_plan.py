@@ -9,15 +9,8 @@ import dataclasses
 
 from keras_struct.ops.chain.form import Form
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas_tpu import (
-    LANES,
-    MEGABYTE,
-    SUBLANES,
-    blocks_of,
-    off_lanes,
-    on_lanes,
-    rounded,
-)
+from keras_struct.ops.pallas import rounded
+from keras_struct.ops.pallas_tpu import LANES, MEGABYTE, SUBLANES, blocks_of, off_lanes, on_lanes
 
 MOST_VMEM = 56 * MEGABYTE
 MOST_TIMES = 64

@@ -19,7 +19,8 @@ import functools
 import math
 
 from keras_struct.ops.chart.spec import Spec
-from keras_struct.ops.pallas_tpu import LANES, MEGABYTE, SUBLANES, rounded
+from keras_struct.ops.pallas import rounded
+from keras_struct.ops.pallas_tpu import LANES, MEGABYTE, SUBLANES
 
 SWEEPS = {"forward": 1, "backward": 2, "curvature": 3, "walk": 2}  # arrays like the scores
 

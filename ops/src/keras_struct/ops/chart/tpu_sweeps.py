@@ -22,7 +22,8 @@ from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
 from keras_struct.ops import scaled
-from keras_struct.ops.pallas_tpu import LANES, SUBLANES, power_of_two
+from keras_struct.ops.pallas import power_of_two
+from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 from keras_struct.ops.scaled import EMPTY, Scaled
 
 

@@ -8,7 +8,8 @@ from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
 from keras_struct.ops.chart.tpu_sweeps import tree
-from keras_struct.ops.pallas_tpu import SUBLANES, power_of_two
+from keras_struct.ops.pallas import power_of_two
+from keras_struct.ops.pallas_tpu import SUBLANES
 
 
 class Cuts:

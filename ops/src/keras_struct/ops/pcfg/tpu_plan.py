@@ -15,7 +15,8 @@ import dataclasses
 import functools
 import math
 
-from keras_struct.ops.pallas_tpu import LANES, MEGABYTE, SUBLANES, rounded
+from keras_struct.ops.pallas import rounded
+from keras_struct.ops.pallas_tpu import LANES, MEGABYTE, SUBLANES
 
 RANGE = 60  # binary digits between the largest and the smallest rule, or pair, of plain sums
 SMALLEST = 90  # a plain sum above 2^-90 is exact, whatever its smallest terms are

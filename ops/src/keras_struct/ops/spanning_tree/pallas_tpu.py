@@ -6,7 +6,7 @@ A block of examples has its whole elimination in VMEM. Curvature and traces are 
 import functools
 import math
 
-from keras_struct.ops.pallas import Total
+from keras_struct.ops.pallas import Total, rounded
 from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,
@@ -19,7 +19,6 @@ from keras_struct.ops.pallas_tpu import (
     off_lanes,
     on_lanes,
     room,
-    rounded,
 )
 from keras_struct.ops.scaled import EMPTY, Scaled
 from keras_struct.ops.spanning_tree.portable import log_partition, to_arcs, weights

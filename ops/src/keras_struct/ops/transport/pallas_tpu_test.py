@@ -97,7 +97,9 @@ def passes(sums, lengths):
     return values, run
 
 
-def check_passes(support, tolerance, dtype="float64", strict=False, shape=SHAPE, **more):
+def check_passes(
+    support, tolerance, dtype="float64", strict=False, shape=SHAPE, kernels=None, **more
+):
     """Values and derivatives equal those of tiles; the strict interpreter has no derivatives."""
     import jax
     from jax import numpy as jnp
@@ -106,7 +108,8 @@ def check_passes(support, tolerance, dtype="float64", strict=False, shape=SHAPE,
     if support.spokes:  # the first place is always there
         lengths = tuple(np.maximum(n, 1) for n in lengths)
     x, lengths = arrays(sizes, lengths, dtype)
-    kernels = TransportTPU().interpreted(strict=strict, **{**SMALL, **more})
+    if kernels is None:
+        kernels = TransportTPU().interpreted(strict=strict, **{**SMALL, **more})
     (own, derived), (other, wanted) = (
         passes(s, lengths) for s in (kernels(support), Tiled(support))
     )

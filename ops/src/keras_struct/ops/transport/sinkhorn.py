@@ -98,9 +98,10 @@ def sinkhorn(
         mask: Pair of booleans (..., L1) and (..., L2), each None for all True: a place that is
             False is not part of its sequence, wherever it stands. The result is that without it,
             so the band counts the places that are left.
-        implementation: `"pallas_tpu"` (kernels for TPUs on JAX), `"stored"` (the plans of the batch
-            are kept and scaled: no band, at most 2**24 pairs) or `"tiled"`; with the first and the
-            last nothing of size L1 x L2 exists. By default the first that takes the call.
+        implementation: `"pallas_tpu"` or `"pallas_gpu"` (kernels on JAX), `"stored"` (the plans of
+            the batch are kept and scaled: no band, at most 2**24 pairs) or `"tiled"`; with kernels
+            and with the last nothing of size L1 x L2 exists. By default the first that takes the
+            call.
 
     Returns:
         `Sinkhorn`; the potentials are 0 in the padding, and where nothing can be reached.

@@ -1,0 +1,85 @@
+"""Transport by kernels that make tiles of a plan again for each sum."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from keras_struct.ops.transport.solver import plain_steps
+from keras_struct.ops.transport.tiled import Tiled
+
+
+class Side(NamedTuple):
+    """The features of one side.
+
+    Attributes:
+        raw: (B, L, D).
+        laid_out: As kernels take them, see `Passes.features`.
+    """
+
+    raw: Any
+    laid_out: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Streamed(Tiled):
+    """Sums by kernels; their derivatives in reverse mode are kernels, too.
+
+    Attributes:
+        kernels: `TransportTPU` or another one, whose method `passes` makes `Passes`.
+    """
+
+    kernels: Any = None
+
+    @property
+    def numbers(self):
+        """What the features are exactly, in float32 arithmetic."""
+        return "bfloat16" if self.half else "float32"
+
+    def passes(self, *arguments, **options):
+        return self.kernels.passes(self, *arguments, **options)
+
+    def log_sums(self, side, features, offsets, lengths, near=None):
+        from keras_struct.ops.transport import passes
+
+        laid_out = None
+        if isinstance(features[0], Side):
+            laid_out = tuple(x.laid_out for x in features)
+            features = tuple(x.raw for x in features)
+        return passes.log_sums(self, side, tuple(features), offsets, (lengths, near, laid_out))
+
+    def plan(self, rows, columns, potentials, lengths):
+        return StreamedPlan(self, (rows, columns), tuple(potentials), tuple(lengths))
+
+    def steps(self, solver, sides, start, number):
+        """Those of `solver`; the features are laid out once."""
+        from jax import lax
+
+        raw = sides[:2]
+        laid_out = self.passes(lax.stop_gradient(raw), sides[3]).features
+        features = tuple(Side(x, y) for x, y in zip(raw, laid_out, strict=True))
+        return plain_steps(solver, (*features, *sides[2:]), start, number)
+
+
+class StreamedPlan:
+    """A plan that is made again for each product; products as `TiledPlan` has them."""
+
+    def __init__(self, sums, features, potentials, lengths):
+        self.sums, self.lengths = sums, lengths
+        self.features, self.potentials = features, potentials
+
+    def times(self, values):
+        return self._times(0, values)
+
+    def transposed_times(self, values):
+        return self._times(1, values)
+
+    def modulated(self, left, right):
+        from keras_struct.ops.transport import passes
+
+        arguments = self.features, self.potentials, (left, right), self.lengths
+        return tuple(passes.modulated(self.sums, side, *arguments) for side in (0, 1))
+
+    def _times(self, side, values):
+        from keras_struct.ops.transport import passes
+
+        arguments = self.features, self.potentials, values, self.lengths
+        return passes.times(self.sums, side, *arguments)
