@@ -164,8 +164,8 @@ def _grammars():
         lead = () if shared else (128,)
         return (*lead, k, k + p, k + p), (128, n, p), (*lead, k)
 
-    ragged = np.arange(128, dtype="int32") // 4 + 1
-    small, large = shapes(32, 10, 10, False), shapes(35, 20, 20, True)
+    ragged = np.arange(128, dtype="int32") % 29
+    small, large = shapes(28, 16, 16, False), shapes(29, 20, 20, True)
     return [
         Program("pcfg: map", small, _map(of(ragged))),
         Program("pcfg: paths", small, _paths(of())),

@@ -55,7 +55,7 @@ class PCFGTPU(Drawing, PallasTPU):
         sizes: How much is worked on at a time, see `Plan`.
     """
 
-    sizes: tuple[int, int, int] = (4, 4, 32)
+    sizes: tuple[int, int, int] = (8, 4, 32)
 
     def rejects(self, call):
         reason = super().rejects(call)
@@ -186,7 +186,7 @@ class _Sweep:
             **self.rules(rules),
             **inputs,
         }
-        names = {"spans": ["m", "e"], "pairs": ["pm", "pe", "po"], "phrases": []}
+        names = {"spans": ["m", "e", "sm", "se"], "pairs": ["pm", "pe", "po"], "phrases": []}
         if self.sweep in ("backward", "curvature"):
             names["spans"] += ["p"]
             names["phrases"] += ["over", "less"]

@@ -116,6 +116,6 @@ def test_says_why_not():
         shapes = ((1, k, k + p, k + p), (128, n, p), (1, k))
         return kernel.rejects(dataclasses.replace(call, shapes=shapes, device_kind=kind))
 
-    assert reason(35, 20, 20) is None and reason(64, 10, 10) is None
-    assert "MB of VMEM, of which there are 58" in reason(35, 20, 20, "TPU v5p")
+    assert reason(29, 20, 20) is None and reason(60, 10, 10) is None
+    assert "MB of VMEM, of which there are 58" in reason(29, 20, 20, "TPU v5p")
     assert "too few for so many rules" in reason(40, 30, 60)

@@ -132,18 +132,23 @@ class Cuts:
                 es = zip(exponents(n), peaks, strict=True)
                 return [m * self.power(e - peak) for m, (e, peak) in zip(ms, es, strict=True)]
 
-            def changes(n):
+            def rates(n):
                 d = x.d[right(n), :]
-                rates = [y + d for y in self.symbols(x.d, left(n), first, kind.tile)]
-                return [rate * term for rate, term in zip(rates, terms(n), strict=True)]
+                return [y + d for y in self.symbols(x.d, left(n), first, kind.tile)]
+
+            def changes(n):
+                return [rate * term for rate, term in zip(rates(n), terms(n), strict=True)]
 
             peaks = over_cuts(exponents, jnp.maximum, exponents(0))
             sums = over_cuts(terms, plus, terms(0))
             for at, m, e in zip(places, sums, peaks, strict=True):
                 x.pm[at, :], x.pe[at, :] = m, e
-            if self.rates:
+            if self.rates and many:
                 for at, d in zip(places, over_cuts(changes, jnp.add, changes(0)), strict=True):
                     x.pd[at, :] = over_weight(d, x.pm[at, :])
+            elif self.rates:
+                for at, m, d in zip(places, sums, rates(0), strict=True):
+                    x.pd[at, :] = jnp.where(m > 0, d, 0.0)
 
         self.tiles(kind, some)
 

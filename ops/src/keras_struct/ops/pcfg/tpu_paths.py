@@ -96,7 +96,7 @@ class _Walk(Grammar):
         """Its number, and the exponent of the sum over its cuts."""
         x, plan, at = self.x, self.plan, self.phrases(w, i)
         rows = lax.broadcasted_iota(jnp.int32, (plan.phrases, LANES), 0)
-        e = jnp.sum(jnp.where(rows + 1 == symbol, x.e[at, :], 0.0), 0, keepdims=True)
+        e = jnp.sum(jnp.where(rows + 1 == symbol, x.se[at, :], 0.0), 0, keepdims=True)
         s, last = plan.k + plan.p, i + w - 1
         span = ((last * (last + 1)) >> 1) + i  # as `place_of_pair`, without a division
 

@@ -20,8 +20,9 @@ from keras_struct.ops.pallas_tpu import LANES, MEGABYTE, SUBLANES
 
 RANGE = 60  # binary digits between the largest and the smallest rule, or pair, of plain sums
 SMALLEST = 90  # a plain sum above 2^-90 is exact, whatever its smallest terms are
+MOST = 2.0**22  # largest exponent of plain sums
 # Planes of spans, of pairs and of rules, with what goes out.
-SWEEPS = {"forward": (2, 3, 2), "backward": (3, 3, 3), "curvature": (5, 4, 4), "walk": (2, 4, 2)}
+SWEEPS = {"forward": (4, 3, 2), "backward": (5, 3, 3), "curvature": (7, 4, 4), "walk": (4, 4, 2)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Plan:
     n: int
     k: int
     p: int
-    registers: int = 4
+    registers: int = 8
     parents: int = 4
     sums: int = 32
 

@@ -14,7 +14,7 @@ from keras_struct.ops import scaled
 from keras_struct.ops.chart.tpu_sweeps import tree
 from keras_struct.ops.pallas_tpu import SUBLANES
 from keras_struct.ops.pcfg.tpu_cuts import Cuts, over_weight
-from keras_struct.ops.pcfg.tpu_plan import RANGE, SMALLEST
+from keras_struct.ops.pcfg.tpu_plan import MOST, RANGE, SMALLEST
 from keras_struct.ops.scaled import EMPTY
 
 
@@ -49,7 +49,7 @@ class Rules(Cuts):
         x, whole = self.x, self.phrases(w, i)
         found = lax.cond(self.plain, lambda: self._plain(w, whole), lambda: jnp.float32(0))
         pl.when(found < 1)(lambda: self._exact(w, whole))
-        x.m[whole, :], x.e[whole, :] = scaled.normalise(x.m[whole, :], x.e[whole, :])
+        x.m[whole, :], x.e[whole, :] = scaled.normalise(x.sm[whole, :], x.se[whole, :])
         if self.rates:
             self._rates(w, whole)
 
@@ -70,7 +70,7 @@ class Rules(Cuts):
     def put(self, whole, symbols, sums, exponents):
         for a, m, e in zip(symbols, sums, exponents, strict=True):
             here = pl.ds(whole.start + a, 1)
-            self.x.m[here, :], self.x.e[here, :] = m, e
+            self.x.sm[here, :], self.x.se[here, :] = m, e
 
     def _exact(self, w, whole):
         x = self.x
@@ -130,13 +130,18 @@ class Rules(Cuts):
 
         least = self.parents(some, x.zeros[:1, :] + 1.0, 2)
         exact = (least >= 2.0**-SMALLEST) | (low - high >= -RANGE)
+        exact = exact & self.has_digits(high)
         return jnp.min(jnp.where(exact, 1.0, 0.0).astype(jnp.float32))
+
+    def has_digits(self, high):
+        """Where exponents are sums that no rounding changes, or nothing exists."""
+        return (jnp.abs(high + self.x.top[...]) <= MOST) | (high < EMPTY / 2)
 
     def _rates(self, w, whole):
         x = self.x
 
         def some(symbols, _):
-            exponents = [x.e[pl.ds(whole.start + a, 1), :] for a in symbols]
+            exponents = [x.se[pl.ds(whole.start + a, 1), :] for a in symbols]
 
             def rate(j, a, at):
                 m = x.rules[0, a, at, :] * x.pm[at, :]
@@ -145,7 +150,7 @@ class Rules(Cuts):
 
             for a, y in zip(symbols, self.over_pairs(w, symbols, rate, jnp.add), strict=True):
                 here = pl.ds(whole.start + a, 1)
-                x.d[here, :] = over_weight(jnp.sum(y, 0, keepdims=True), x.m[here, :])
+                x.d[here, :] = over_weight(jnp.sum(y, 0, keepdims=True), x.sm[here, :])
 
         self.parents(some)
 
@@ -159,7 +164,7 @@ class Rules(Cuts):
     def share_rules(self, w, i):
         """Hands what the nonterminals of a span get to rules and pairs."""
         x, at = self.x, self.phrases(w, i)
-        m, p = x.m[at, :], x.p[at, :]
+        m, p = x.sm[at, :], x.p[at, :]
         x.over[...] = over_weight(p, m)
         if self.rates:
             x.dover[...] = over_weight(x.dp[at, :] - p * x.d[at, :], m)
@@ -172,10 +177,11 @@ class Rules(Cuts):
         """1 if all is exact, else 0 and nothing is done."""
         x = self.x
         _, high = self.scale_pairs(w)
-        exists = x.m[whole, :] > 0
-        far = (high + x.top[...]) - jnp.where(exists, x.e[whole, :], 0.0)
+        exists = x.sm[whole, :] > 0
+        far = (high + x.top[...]) - jnp.where(exists, x.se[whole, :], 0.0)
         worst = jnp.max(jnp.where(exists, far, -1.0), 0, keepdims=True)
-        exact = jnp.max(worst.astype(jnp.float32)) <= SMALLEST
+        exact = (worst <= SMALLEST) & self.has_digits(high)
+        exact = jnp.min(jnp.where(exact, 1.0, 0.0).astype(jnp.float32)) > 0
 
         def share():
             x.less[...] = jnp.where(exists, x.over[...] * self.power(far), 0.0)
@@ -204,7 +210,7 @@ class Rules(Cuts):
 
     def _share_exactly(self, w, whole):
         x = self.x
-        x.less[...] = jnp.where(x.m[whole, :] > 0, -x.e[whole, :], EMPTY)
+        x.less[...] = jnp.where(x.sm[whole, :] > 0, -x.se[whole, :], EMPTY)
 
         def chunk(n, _):
             places = self.chunk(n)
@@ -246,13 +252,14 @@ class Rules(Cuts):
         x, plan = self.x, self.plan
 
         def multiply():
-            for a in range(plan.k):
-
-                def chunk(n, _, a=a):
+            def parent(a, _):
+                def chunk(n, _):
                     for at in self.chunk(n):
                         x.out[a, at, :] *= x.rules[0, a, at, :]
 
                 lax.fori_loop(0, plan.segments[-1] // plan.chunk, chunk, None)
+
+            lax.fori_loop(0, plan.k, parent, None)
 
         if not self.rates:
             pl.when(self.plain)(multiply)

@@ -9,6 +9,7 @@ References, beside planes by name (`tpu_plan.py`):
     rules       (2, K, pairs, LANES) m and e
     top         (1, LANES) the largest exponent of the rules
     m, e        spans, m 2^e
+    sm, se      the same as they were summed, of which terms have shares whose sum is 1
     pm, pe      pairs of one span; going down, probabilities over m take the place of m
     po          the same over the largest of their exponents
     d, dp       tangents of the logarithms of spans, and of their probabilities
@@ -39,8 +40,9 @@ class Grammar(Rules):
         """All spans. `tops(w, i, place)` is called after each of those that may be whole."""
         x, plan = self.x, self.plan
         x.zeros[...] = jnp.zeros_like(x.zeros[...])
-        for ref, value in ((x.m, 0.0), (x.e, EMPTY), (x.pm, 0.0), (x.pe, EMPTY)):
-            fill(ref, value)
+        for m, e in ((x.m, x.e), (x.sm, x.se), (x.pm, x.pe)):
+            fill(m, 0.0)
+            fill(e, EMPTY)
         if self.rates:
             fill(x.d, 0.0)
             fill(x.pd, 0.0)
@@ -68,8 +70,7 @@ class Grammar(Rules):
         if self.rates:
             fill(x.dp, 0.0)
             x.out_roots[...] = jnp.zeros_like(x.out_roots[...])
-        for a in range(plan.k):
-            fill(x.out.at[a], 0.0)
+        lax.fori_loop(0, plan.k, lambda a, _: fill(x.out.at[a], 0.0), None)
 
         def step(w, i):
             pl.when(i == 0)(lambda: self._begin(w, self.phrases(w, i)))
@@ -107,8 +108,8 @@ def forward(plan, op, x):
 
     def tops(w, at):
         here = run.is_whole(w, 0)
-        x.tops[0, :, :] = jnp.where(here, x.m[at, :], x.tops[0, :, :])
-        x.tops[1, :, :] = jnp.where(here, x.e[at, :], x.tops[1, :, :])
+        x.tops[0, :, :] = jnp.where(here, x.sm[at, :], x.tops[0, :, :])
+        x.tops[1, :, :] = jnp.where(here, x.se[at, :], x.tops[1, :, :])
 
     run.inside(tops)
 
