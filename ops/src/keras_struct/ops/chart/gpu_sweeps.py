@@ -38,6 +38,7 @@ def curvature(plan, barrier, x):
     """The derivative of these along tangents of the scores."""
     chart = Chart(plan, barrier, x)
     tangents(chart)
+    barrier()
 
     def gather(k, w, first):
         return _gathered(chart, k, w, first, True)
