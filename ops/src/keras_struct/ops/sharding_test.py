@@ -145,6 +145,7 @@ def test_derivatives_under_shard_map_with_its_checks():
 
 
 KERNELS = """
+import jax.export
 from keras_struct.ops import pallas_testing
 
 query = rng.normal(size=(16, 5, 4)).astype("float32")
@@ -164,6 +165,14 @@ with pallas_testing.interpreted("transport", sizes=((128, 128),)):
         np.testing.assert_allclose(compiled(x), wanted, atol=1e-5)
     x = jax.device_put(query[:6], NamedSharding(grid, P("a")))  # the other axis is too long
     np.testing.assert_allclose(jax.jit(potentials)(x), wanted[:6], atol=1e-5)
+
+size = jax.export.symbolic_shape("1024*b, 4, 4")  # a block for each device, whatever b is
+arcs = jax.ShapeDtypeStruct(size, "float32", sharding=rows)
+with ops.target("tpu"):
+    value = jax.jit(lambda x: ops.spanning_tree(x).value(), in_shardings=rows)
+    text = jax.export.export(value, platforms=("tpu",))(arcs).mlir_module()
+(call,) = [line for line in text.splitlines() if "manual_computation" in line]
+assert '{"batch"}' in call and "keras_struct_spanning_tree" in text, call
 
 make = chain("pallas_gpu")  # all examples share the transitions
 with pallas_testing.interpreted("chain", name="pallas_gpu"):
