@@ -85,12 +85,13 @@ class _Sweep:
         self.tiling = kernels.tiling(self.spec, shapes)
         self.kinds = self.tiling.kinds(shapes)
         lengths = jnp.stack([jnp.clip(first, 0, height), jnp.clip(second, 0, width)], 1)
-        lengths = on_lanes(lengths.astype("int32"), self.batch)
-        total = lengths[:, 0] + lengths[:, 1]
-        most = lengths[:, 0].max(1), lengths[:, 1].max(1)
-        least = lengths[:, 0].min(1), lengths[:, 1].min(1)
-        self.limits = jnp.stack([*most, total.min(1), total.max(1), *least], 1)
-        self.lengths = lengths
+        lengths = lengths.astype("int32")
+        self.lengths = on_lanes(lengths, self.batch)
+        long = on_lanes(lengths, self.batch, height + width)  # where there is no example
+        sums = long.sum(1).min(1), self.lengths.sum(1).max(1)
+        self.limits = jnp.concatenate(
+            [self.lengths.max(2), jnp.stack(sums, 1), long.min(2)], 1
+        ).astype("int32")
 
     def call(self, kernel, name, inputs, outputs, scratch, back=False):
         """A kernel on all tiles, with limits and lengths as its first arguments."""

@@ -80,9 +80,9 @@ class _Sweep(Ends):
         self.kernels = kernels
         self.blocks = blocks_of(self.batch)
         lengths = jnp.clip(self.lengths, 0, self.plan.steps).astype("int32")
-        lengths = on_lanes(lengths[:, None], self.batch)
-        self.limits = jnp.stack([lengths.min((1, 2)), lengths.max((1, 2))], 1)
-        self.on_lanes = lengths
+        self.on_lanes = on_lanes(lengths[:, None], self.batch)
+        long = on_lanes(lengths[:, None], self.batch, self.plan.steps)  # where there is no example
+        self.limits = jnp.concatenate([long.min(2), self.on_lanes.max(2)], 1)
 
     def call(self, kernel, name, inputs, outputs, scratch, back=False):
         """A kernel on all tiles; references by name. Inputs and outputs are triples."""
