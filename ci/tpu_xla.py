@@ -15,7 +15,8 @@ from tpu_compile import COMPILER, TOPOLOGIES
 
 HEAD = re.compile(r"^(?:ENTRY )?%(\S+) \(.*\{$")
 ESTIMATE = re.compile(r'"estimated_cycles":"(\d+)"')
-STEPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+CONDITION = re.compile(r"condition=%([\w.\-]+)")
+CONSTANT = re.compile(r" = s32\[\]\S* constant\((\d+)\)")
 CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation)=%([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
@@ -41,8 +42,13 @@ def cycles(text):
         branches = BRANCHES.search(line)
         names = re.findall(r"%([\w.\-]+)", branches[1]) if branches else CALLED.findall(line)
         inner = max((total(x) for x in names), default=0)
-        steps = STEPS.search(line) if kind[1] == "while" else None
-        return inner * (int(steps[1]) if steps else 1)
+        condition = CONDITION.search(line)
+        return inner * steps(condition[1]) if condition else inner
+
+    def steps(condition):
+        """Of a loop that counts from 0 to a constant, as all loops of `portable` do."""
+        (end,) = set(CONSTANT.findall("\n".join(bodies[condition])))
+        return int(end)
 
     def total(computation):
         return sum(map(of_line, bodies[computation]))
