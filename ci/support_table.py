@@ -17,6 +17,7 @@ from keras_struct.ops.structure_cases import every_case
 
 FILES = (ROOT / "README.md", ROOT / "ops" / "README.md")
 BACKENDS = ("jax", "tensorflow", "torch", "numpy")
+ACCELERATORS = (("jax", "tpu"), ("jax", "gpu"), ("torch", "gpu"))
 
 
 def table():
@@ -27,6 +28,7 @@ def table():
         *BACKENDS,
         "jax on a TPU",
         "jax on a GPU",
+        "torch on a GPU",
         "on request",
     ]
     rows = [header, ["---"] * len(header)]
@@ -39,7 +41,7 @@ def table():
         potentials = ", ".join(f"`{name}`" for name in _potentials(function))
         calls = [case.call() for case in every[op]]
         by_backend = [chosen(calls, backend) for backend in BACKENDS]
-        by_backend += [chosen(calls, "jax", platform) for platform in ("tpu", "gpu")]
+        by_backend += [chosen(calls, *where) for where in ACCELERATORS]
         others = [name for name in _takers(family, calls) if not any(name in x for x in by_backend)]
         cells = [" or ".join(names) for names in by_backend]
         rows.append([f"`{op}`", summary, potentials, *cells, ", ".join(others)])
@@ -54,7 +56,7 @@ def table():
         "a CPU. `pallas_tpu` is compiled by the compiler for TPUs, for the chips and programs in "
         "`ci/tpu_figures.json`, and tested interpreted; it has never run on a TPU. "
         "`pallas_gpu` is lowered for CUDA, compiled by Triton, and tested interpreted; it has "
-        "never run on a GPU. "
+        "never run on a GPU; nor has `triton_gpu`, which Triton compiles, too. "
         "`checkpointed` trades time for memory (one pair of 8,192 tokens trains in under 2 GB); "
         "`reference` is the NumPy float64 oracle.",
     ]

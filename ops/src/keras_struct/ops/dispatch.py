@@ -314,6 +314,7 @@ def explain(function, *args, **kwargs):
     categorical on jax, cpu: portable (chosen automatically)
       not pallas_tpu: a softmax is one pass over the scores, which XLA makes of `portable`
       not pallas_gpu: a softmax is one pass over the scores, which XLA makes of `portable`
+      not triton_gpu: a softmax is one pass over the scores, which PyTorch has
       not parallel: it has no categorical
     'portable'
     """

@@ -6,6 +6,7 @@ from keras_struct.ops.alignment.native_cpu import Strips
 from keras_struct.ops.alignment.pallas_tpu import AlignmentTPU
 from keras_struct.ops.alignment.portable import Wavefront
 from keras_struct.ops.alignment.reference import AlignmentReference
+from keras_struct.ops.alignment.triton_gpu import AlignmentTriton
 from keras_struct.ops.chain.categorical import CategoricalSpec
 from keras_struct.ops.chain.categorical.portable import CategoricalPortable
 from keras_struct.ops.chain.categorical.reference import CategoricalReference
@@ -24,6 +25,7 @@ from keras_struct.ops.chain.semi_markov.reference import SemiMarkovReference
 from keras_struct.ops.chain.subset import SubsetSpec
 from keras_struct.ops.chain.subset.portable import SubsetPortable
 from keras_struct.ops.chain.subset.reference import SubsetReference
+from keras_struct.ops.chain.triton_gpu import ChainTriton
 from keras_struct.ops.chart.cky import CKYSpec
 from keras_struct.ops.chart.cky.reference import CKYReference
 from keras_struct.ops.chart.eisner import EisnerSpec
@@ -75,6 +77,7 @@ for family, names in FAMILIES.items():
 
 register_implementation("chain", "pallas_tpu", ChainTPU())
 register_implementation("chain", "pallas_gpu", ChainGPU())
+register_implementation("chain", "triton_gpu", ChainTriton())
 register_implementation("chain", "parallel", Parallel())
 register_implementation(
     "chain",
@@ -122,6 +125,7 @@ register_implementation(
 
 register_implementation("alignment", "native_cpu", Strips())
 register_implementation("alignment", "pallas_tpu", AlignmentTPU())
+register_implementation("alignment", "triton_gpu", AlignmentTriton())
 register_implementation(
     "alignment",
     "portable",

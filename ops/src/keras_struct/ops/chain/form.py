@@ -11,7 +11,9 @@ A linear chain has segments of one position.
 
 import dataclasses
 
-from keras_struct.ops import dispatch
+from keras import ops
+
+from keras_struct.ops import array, dispatch
 from keras_struct.ops.chain.semi_markov.portable import at_starts
 from keras_struct.ops.messages import log_sum, log_weights
 from keras_struct.ops.noise import perturbed
@@ -99,29 +101,26 @@ class Ends:
     def shares(self, tape):
         """Probabilities (B, K) of the last states; zeros where nothing exists."""
         peak, _, weights, total = self.sum_of_ends(tape)
-        return weights / total * (peak > INFEASIBLE).astype(weights.dtype)
+        return weights / total * ops.cast(peak > INFEASIBLE, weights.dtype)
 
     def last(self, tape, draws, count):
         """States of the last step, (B, n)."""
-        from jax import numpy as jnp
-
         plan = self.plan
         logits = log_weights(self.sum_of_ends(tape)[2])[:, None]
-        states = jnp.arange(plan.states, dtype="int32")[None, None]
+        states = array.arange(plan.states)[None, None]
         first = 0 if plan.moves else (self.lengths[:, None, None] - 1) * plan.states
-        logits = perturbed(logits, draws, 0, (first + states).astype("int32"))
-        chosen = jnp.argmax(logits, 2).astype("int32")
-        return jnp.broadcast_to(chosen, (self.batch, count))
+        places = ops.cast(first + states, "int32")
+        chosen = array.argmax(perturbed(logits, draws, 0, places), 2)
+        return ops.broadcast_to(ops.cast(chosen, "int32"), (self.batch, count))
 
     def events(self, states, spans=None):
         """Of paths (n, B, steps)."""
-        from jax import numpy as jnp
-
-        if self.plan.links and self.problem.potentials[0].ndim == 4:
+        if self.plan.links and len(self.problem.potentials[0].shape) == 4:
             if spans is None:
-                spans = jnp.minimum(2 * states + 1, 1)
-            labels, spans = (x.reshape(-1, self.plan.steps) for x in (states, spans))
-            return at_starts(labels, spans, self.plan.terms).reshape(*states.shape, 2)
+                spans = ops.minimum(2 * states + 1, 1)
+            labels, spans = (ops.reshape(x, (-1, self.plan.steps)) for x in (states, spans))
+            events = at_starts(labels, spans, self.plan.terms)
+            return ops.reshape(events, (*states.shape, 2))
         if self.plan.links:
             return states
         portable = dispatch.candidates("chain")["portable"].of(self.problem.spec)

@@ -43,6 +43,24 @@ class Plan(Form):
         pairs = self.rows**2 if self.links else 0
         return warps_for(max(pairs, self.rows * self.ways))
 
+    def too_large(self):
+        """None, or why a step does not fit in registers."""
+        if self.links and self.states > MOST_STATES:
+            return f"all pairs of more than {MOST_STATES} tags do not fit in registers"
+        if self.rows * self.ways > MOST_WAYS:
+            return f"a step has more than {MOST_WAYS} ways into its states, too many for registers"
+        return None
+
+    def better_as_products(self, batch):
+        """None, or why `parallel` takes less time for a batch of this size."""
+        few = self.links and self.terms == 1 and self.states <= FEW_TAGS
+        if few and self.steps >= LONG and batch * self.steps * self.states**2 <= MOST_PRODUCTS:
+            return (
+                f"it takes {self.steps} steps one after the other, and products of so few tags, in "
+                f"{math.ceil(math.log2(self.steps))} levels, fill the device"
+            )
+        return None
+
 
 class Tape(NamedTuple):
     """What the forward sweep leaves behind.
@@ -65,23 +83,13 @@ class ChainGPU(Paths, PallasGPU):
         reason = super().rejects(call)
         if reason is not None:
             return reason
-        plan = self.plan(call.spec, call.shapes, dict(call.options).get("states"))
-        if plan.links and plan.states > MOST_STATES:
-            return f"all pairs of more than {MOST_STATES} tags do not fit in registers"
-        if plan.rows * plan.ways > MOST_WAYS:
-            return f"a step has more than {MOST_WAYS} ways into its states, too many for registers"
-        return None
+        return self.plan(call.spec, call.shapes, dict(call.options).get("states")).too_large()
 
     def avoids(self, call):
+        if self.interpreter is not None:
+            return None
         plan = self.plan(call.spec, call.shapes, dict(call.options).get("states"))
-        few = plan.links and plan.terms == 1 and plan.states <= FEW_TAGS
-        leaves = call.shapes[0][0] * plan.steps * plan.states**2
-        if self.interpreter is None and few and plan.steps >= LONG and leaves <= MOST_PRODUCTS:
-            return (
-                f"it takes {plan.steps} steps one after the other, and products of so few tags, in "
-                f"{math.ceil(math.log2(plan.steps))} levels, fill the device"
-            )
-        return None
+        return plan.better_as_products(call.shapes[0][0])
 
     def plan(self, spec, shapes, states=None):
         return Plan(**Form.facts(spec, shapes, states))

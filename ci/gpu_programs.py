@@ -1,0 +1,227 @@
+"""The kernels that `gpu_compile.py` compiles: what each is called with, and what it must move."""
+
+import dataclasses
+from typing import Any
+
+from keras_struct.ops.alignment import spec as alignments
+from keras_struct.ops.alignment.triton_gpu import PATHS, TIMES
+from keras_struct.ops.alignment.triton_plan import Form, Plan, Sizes
+from keras_struct.ops.chain.triton_gpu import Plan as ChainPlan
+from keras_struct.ops.pallas_gpu import warps_for
+
+NUMBERS = "*fp32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One kernel, for one structure and size.
+
+    Attributes:
+        name: Of the program.
+        module: Of the kernel, in `keras_struct.ops`.
+        kernel: Name of the kernel.
+        signature: Types of its arguments by name, as Triton writes them.
+        constants: What it is compiled for.
+        warps: Warps of a program.
+        cells: Cells of a lattice (or what else is counted) that one thread does in the hottest
+            loop.
+        bytes: Bytes that a cell must read and write in the GPU's memory.
+        chips: Where it is compiled.
+    """
+
+    name: str
+    module: str
+    kernel: str
+    signature: dict[str, Any]
+    constants: dict[str, Any]
+    warps: int
+    cells: float
+    bytes: float
+    chips: tuple[str, ...] = ("sm_90",)
+
+
+def programs():
+    return [*_alignments(), *_chains()]
+
+
+def _chains():
+    every = ("sm_80", "sm_90", "sm_100")
+    linear = {"terms": 1, "links": "shared", "alike": False}
+    segments = {"terms": 8, "links": "shared", "alike": False}
+    moves = {"terms": 3, "links": None, "alike": False}
+    for kernel in ("forward", "backward"):
+        yield _chain("linear_chain K=32", 32, linear, kernel, every)
+        yield _chain("linear_chain K=8", 8, linear, kernel)
+        yield _chain("linear_chain K=64", 64, linear, kernel)
+        yield _chain("semi_markov K=16, D=8", 16, segments, kernel)
+        yield _chain("ctc S=256", 256, moves, kernel)
+        yield _chain("subset k=64", 65, {**moves, "terms": 2, "alike": True}, kernel)
+    for kernel in ("maximum", "tangent", "curvature", "walk"):
+        yield _chain("linear_chain K=32", 32, linear, kernel)
+    yield _chain("linear_chain K=64", 64, linear, "curvature")
+
+
+def _chain(name, states, facts, kernel, chips=("sm_90",)):
+    """A sweep of chains; a way into a state, or a link, is what is counted as a cell."""
+    plan = ChainPlan(states=states, steps=512, approximate=True, **facts)
+    sizes = {
+        "forward": ("tape", "ends"),
+        "tangent": ("tape", "tscores", "tlinks", "dtape", "gained", "tends"),
+        "walk": ("tape", "last", "keys", "states", "spans"),
+        "backward": (
+            "tape", "final", "tscores", "tlinks", "dtape", "gained", "dfinal", "ring", "dscores",
+            "dlinks",
+        ),
+    }  # fmt: skip
+    entry = {"maximum": "forward", "curvature": "backward"}.get(kernel, kernel)
+    whole = "lengths", "last", "keys", "states", "spans"
+    names = "scores", "links", "lengths", *sizes[entry]
+    constants: dict[str, Any] = {"PLAN": plan}
+    if entry in ("forward", "walk"):
+        constants["HARD"] = kernel == "maximum"
+    if entry == "backward":
+        constants["RATE"] = kernel == "curvature"
+    if entry == "walk":
+        constants["NOISY"] = True
+    warps = warps_for(plan.rows * plan.ways) if entry == "walk" else plan.warps
+    cells = plan.states * plan.terms if plan.moves else plan.states * (plan.states + plan.terms)
+    scores = plan.score_size / cells
+    message = plan.states / cells
+    moved = {
+        "forward": 4 * scores + 8 * message,
+        "maximum": 4 * scores + 8 * message,
+        "walk": 4 * scores + 8 * message,
+        "tangent": 8 * scores + 12 * message,
+        "backward": 8 * scores + 8 * message,
+        "curvature": 12 * scores + 12 * message,
+    }
+    return Program(
+        f"{name}: {kernel}",
+        "chain.triton_paths" if entry == "walk" else "chain.triton_sweeps",
+        entry,
+        {name: "*i32" if name in whole else NUMBERS for name in names},
+        constants,
+        warps,
+        cells / (32 * warps),
+        round(moved[kernel], 3),
+        chips,
+    )
+
+
+def _alignments():
+    every = ("sm_80", "sm_90", "sm_100")
+    linear = alignments.alignment("global", affine=False, adjacent="any")
+    affine = alignments.alignment("global", affine=True, adjacent="any")
+    local = alignments.alignment("local", affine=True, adjacent="any")
+    warp, block, tile = Sizes(32, 8), Sizes(256, 2), Sizes(64, 8, 256)
+    for kernel in ("forward", "backward"):
+        yield _strips("linear", linear, warp, kernel, every)
+    for kernel in ("maximum", "tangent", "curvature"):
+        yield _strips("linear", linear, warp, kernel)
+    for kernel in ("forward", "backward"):
+        yield _strips("linear, a block a pair", linear, block, kernel)
+        yield _strips("linear, tiles", linear, tile, kernel)
+        yield _strips("affine", affine, Sizes(32, 2), kernel)
+        yield _strips("dtw", alignments.DTW, warp, kernel)
+    for kernel in ("forward", "backward"):
+        yield _strips("affine, local", local, Sizes(32, 2), kernel)
+        yield _strips("monotonic", alignments.MONOTONIC, warp, kernel)
+        yield _strips("osa", alignments.edit(swaps=True), Sizes(32, 4), kernel)
+    for kernel in ("ends", "last_nodes", "walk"):
+        yield _paths("affine, local", local, Sizes(32, 2), kernel)
+    yield _paths("linear", linear, warp, "walk")
+
+
+def _paths(name, spec, sizes, kernel):
+    """Where paths end, and how they came there; a node of a path is what is counted as a cell."""
+    plan, many = _plan(spec, sizes)
+    tables = {
+        "ends": {"tape": NUMBERS, "lengths": "*i32", "found": NUMBERS},
+        "last_nodes": {
+            "tape": NUMBERS,
+            "lengths": "*i32",
+            "times": "*i32",
+            "pairs": NUMBERS,
+            "keys": "*i32",
+            "nodes": "*i32",
+        },
+        "walk": {
+            "thetas": many,
+            "tape": NUMBERS,
+            "nodes": "*i32",
+            "keys": "*i32",
+            "places": "*i32",
+            "batch": "i32",
+            "count": "i32",
+        },
+    }
+    signature = {**tables[kernel], **dict.fromkeys(("rows", "columns", "strips"), "i32")}
+    block = PATHS if kernel == "walk" else TIMES
+    constants = {"BLOCK": block, "PLAN": plan}
+    constants |= {"HARD": False} if kernel == "ends" else {"NOISY": True}
+    moves = len(spec.moves)
+    moved = {"ends": 8, "last_nodes": 8, "walk": 4 + 12 * moves}
+    warps = 1 if kernel == "walk" else 4
+    return Program(
+        f"{name}: {kernel}",
+        "alignment.triton_paths",
+        kernel,
+        signature,
+        constants,
+        warps,
+        max(1, block // (32 * warps)),
+        moved[kernel],
+    )
+
+
+def _plan(spec, sizes):
+    """What a kernel is compiled for, and the type of its potentials: scores of every cell, gaps of
+    the whole batch."""
+    kinds = [kind == "cell" for kind in spec.kinds]
+    forms = tuple(Form(kind, kind, kind, shared=False) for kind in kinds)
+    tiled = sizes.times is not None
+    plan = Plan(spec, forms, sizes.lanes, sizes.rows, approximate=True, wide=False, tiled=tiled)
+    return plan, (NUMBERS,) * len(forms)
+
+
+def _strips(name, spec, sizes, kernel, chips=("sm_90",)):
+    """A sweep of alignments."""
+    plan, many = _plan(spec, sizes)
+    scores = sum(form.cell for form in plan.forms)
+    back = kernel in ("backward", "curvature")
+    rate = kernel in ("tangent", "curvature")
+    signature = {
+        "thetas": many,
+        "dthetas": many,
+        "lengths": "*i32",
+        "tape": NUMBERS,
+        "dtape": NUMBERS,
+        "ends": NUMBERS,
+        "dends" if back else "dend": NUMBERS,
+    }
+    if back:
+        signature |= {"edges": NUMBERS, "carries": NUMBERS, "grads": many}
+    names = "rows", "columns", "strips", "lowest", "wave", "size"
+    signature |= dict.fromkeys(names, "i32")
+    constants = {"RATE": rate, "PLAN": plan}
+    if not back:
+        constants["HARD"] = kernel == "maximum"
+    message = 8 * spec.states
+    moved = {
+        "forward": 4 * scores + message,
+        "maximum": 4 * scores + message,
+        "backward": 8 * scores + message,
+        "tangent": 8 * scores + message / 2,
+        "curvature": 12 * scores + 1.5 * message,
+    }
+    return Program(
+        f"{name}: {kernel}",
+        "alignment.triton_sweeps",
+        "backward" if back else "forward",
+        signature,
+        constants,
+        max(1, sizes.lanes // 32),
+        sizes.rows,
+        moved[kernel],
+        chips,
+    )

@@ -1,0 +1,167 @@
+"""The kernels of alignments for GPUs, by Triton's interpreter on CPU tensors.
+
+With GPU_TESTS=all (`make test-gpu`) every law of every case; else the readouts of a few.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_struct.ops import triton_testing
+
+if triton_testing.MISSING:
+    pytest.skip(triton_testing.MISSING, allow_module_level=True)
+
+import torch
+
+from keras_struct import ops
+from keras_struct.ops import dispatch
+from keras_struct.ops.alignment import cases, precision_test
+from keras_struct.ops.alignment.spec import DAMERAU, DTW, alignment
+from keras_struct.ops.alignment.triton_gpu import AlignmentTriton
+from keras_struct.ops.alignment.triton_plan import Sizes
+from keras_struct.ops.autodiff import torch_operator
+from keras_struct.ops.laws import StructureLaws
+from keras_struct.ops.testing import array
+from keras_struct.ops.triton_testing import ALL, NAME, check_readouts, interpreted, laws_of
+
+interpreter = triton_testing.interpreter("alignment", sizes=Sizes(lanes=4, rows=2))
+STRUCTURES = (
+    "NEEDLEMAN_WUNSCH", "OVERLAP", "SMITH_WATERMAN", "SAIGO_VERT", "DTW", "MONOTONIC_ALIGNMENT",
+    "LEVENSHTEIN", "OSA", "LCS",
+)  # fmt: skip
+
+if ALL:
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(case, id=f"{name}-{case.name}")
+            for name in STRUCTURES
+            for case in laws_of(getattr(cases, name))
+        ],
+    )
+    class TestLaws(StructureLaws):
+        pass
+
+
+# Two strips, with lengths 0 and 1.
+SHAPE, LENGTHS = (3, 9, 6), ((9, 1, 0), (5, 6, 0))
+GAPS = {"gap_open_row": (3, 9, 1), "gap_open_column": (3, 9, 6), "gap_extend": (3, 1, 6)}
+COSTS = {"deletion": (3, 9), "insertion": (3, 6), "transposition": ()}
+ACROSS_STRIPS = {
+    "needleman_wunsch": cases._case("", ops.needleman_wunsch, SHAPE, "scores", GAPS, LENGTHS),
+    "osa": cases._case(
+        "", ops.osa, SHAPE, "substitutions", COSTS, LENGTHS, swaps=np.ones(SHAPE, bool)
+    ),
+    "saigo_vert": cases._case("", ops.saigo_vert, SHAPE, "scores", {"gap_open": ()}, LENGTHS),
+    "overlap": cases._case("", ops.overlap, SHAPE, "scores", {"gap_open": ()}, LENGTHS),
+    "smith_waterman": cases._case("", ops.smith_waterman, SHAPE, "scores", GAPS, LENGTHS),
+    "dtw": cases._case("", ops.dtw, SHAPE, "costs", None, LENGTHS, band=9),
+    "monotonic": cases._case("", ops.monotonic_alignment, SHAPE, lengths=((9, 7, 1), (6, 3, 1))),
+}
+USUAL = ("osa", "smith_waterman")
+
+
+@pytest.mark.parametrize("name", ACROSS_STRIPS if ALL else USUAL)
+def test_across_strips(name):
+    check_readouts(ACROSS_STRIPS[name])
+
+
+@pytest.mark.parametrize("name", ACROSS_STRIPS if ALL else ["needleman_wunsch"])
+def test_tiles_in_several_launches(name):
+    with interpreted("alignment", sizes=Sizes(lanes=4, rows=2, times=6)):
+        check_readouts(ACROSS_STRIPS[name])
+
+
+@pytest.mark.skipif(not ALL, reason="minutes in the interpreter; with GPU_TESTS=all")
+@pytest.mark.parametrize("name", precision_test.STRUCTURES)
+def test_float32_at_every_temperature(name):
+    precision_test.test_marginals_at_every_temperature(name, NAME)
+    precision_test.test_second_order_at_cold_temperatures(name, NAME)
+
+
+def test_ties_of_sums_that_float32_cannot_hold():
+    precision_test.test_ties_of_sums_that_float32_cannot_hold(NAME)
+
+
+def test_compiled_for_batches_of_any_size():
+    """One operator for each sweep, whose results are known without running it."""
+
+    def loss(costs):
+        return ops.dtw(costs, temperature=0.7, implementation=NAME).value().sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
+    rng = np.random.default_rng(0)
+    for batch in (2, 3):
+        costs = torch.tensor(rng.normal(size=(batch, 2, 2)), requires_grad=True)
+        results = [(y, *torch.autograd.grad(y, costs)) for y in (compiled(costs), loss(costs))]
+        for found, wanted in zip(*results, strict=True):
+            np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+
+
+@pytest.mark.parametrize("sweep", ["forward", "backward"])
+def test_opcheck(sweep):
+    d = ops.dtw(np.zeros((2, 3, 2), "float32"), implementation=NAME)
+    args = (d._problem,) if sweep == "forward" else (d._problem, d._soft[1])
+    static = ("logsumexp",) if sweep == "forward" else ()
+    tensors: list = []
+    tree = torch_operator._flatten(args, tensors)
+    key = torch_operator._key(torch_operator._Call(d._sweeps, sweep, static, tree))
+    torch.library.opcheck(torch.ops.keras_struct.sweep, (key, tensors))
+
+
+def _every_sweep(d):
+    x = d.marginals("all")
+    d._sweeps.curvature(d._problem, d._soft[1], tuple(map(torch.ones_like, d._marginals)))
+    return x, d.value(), d.argmax(), d.sample(1, 3)
+
+
+@pytest.mark.parametrize("sizes", [None, Sizes(lanes=64, rows=2, times=64)] if ALL else [None])
+def test_every_launch_compiles_for_a_gpu(sizes):
+    gaps = torch.tensor(-1.0), torch.zeros(2, 1, 40)
+    with triton_testing.compiled("alignment", sizes=sizes) as kernels:
+        _every_sweep(ops.smith_waterman(torch.zeros(2, 150, 40), *gaps))
+    assert set(kernels) == {"forward", "backward", "ends", "last_nodes", "walk"}
+
+
+def test_chosen_on_a_gpu():
+    scores = np.zeros((1, 3, 4), "float32")
+    with interpreted("alignment", interpreter=False), ops.target("gpu"):
+        choice = ops.smith_waterman(scores, -1.0).choice
+    assert (choice.name, choice.by_portable) == (NAME, ("topk",))
+
+
+def test_says_why_not():
+    call = ops.needleman_wunsch(np.zeros((1, 3, 4), "float32"), -1.0, -0.5).choice.call
+    call = dataclasses.replace(call, platform="gpu")
+    kernel = AlignmentTriton()
+    assert kernel.rejects(call) is None
+    gap = (1, 1, 1)
+    for facts, reason in (
+        ({"backend": "jax"}, "the backend is jax"),
+        ({"platform": "cpu"}, "the scores are on the cpu"),
+        ({"exporting": True}, "torch.export"),
+        ({"traced": True}, "needs tensors with values"),
+        ({"shapes": ((1, None, 4), gap, gap)}, "shapes that are known"),
+        ({"spec": DAMERAU}, "any earlier row"),
+    ):
+        assert reason in kernel.rejects(dataclasses.replace(call, **facts))
+    unknown = dataclasses.replace(call, shapes=((None, 3, 4), gap, gap), traced=True, opaque=True)
+    assert kernel.rejects(unknown) is None
+    assert dispatch.choose(dataclasses.replace(call, platform="gpu")).name == NAME
+
+
+@pytest.mark.parametrize("spec", [DTW, alignment("global", affine=True, adjacent="any")])
+@pytest.mark.parametrize("batch", [1, 200, 4000])
+@pytest.mark.parametrize("rows", [1, 40, 512, 5000])
+def test_strips_hold_every_row_and_little_more(spec, batch, rows):
+    sizes = Sizes.of(spec, batch, rows, 300)
+    strips = -(-(rows + 1) // (sizes.lanes * sizes.rows))
+    assert sizes.lanes * sizes.rows * strips < rows + 1 + sizes.lanes * strips
+    assert sizes.rows <= 8 // spec.states
+    assert (sizes.lanes == 32) == (batch == 4000 or rows == 40 or rows == 1)
+    assert sizes.times is None or sizes.times >= sizes.lanes
+    assert (sizes.times is not None) == (batch == 1 and rows == 5000)

@@ -1,0 +1,109 @@
+"""The laws for Triton kernels, by Triton's interpreter on CPU tensors.
+
+A test module of a kernel reads
+
+    if triton_testing.MISSING:
+        pytest.skip(triton_testing.MISSING, allow_module_level=True)
+
+    interpreter = triton_testing.interpreter("alignment", sizes=Sizes(4, 2))
+
+With GPU_TESTS=all (`make test-gpu`) every law of every case; else a few cases, for the interpreter
+takes some 40 µs for each operation.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+
+import pytest
+
+from keras_struct import ops
+from keras_struct.ops import dispatch
+from keras_struct.ops.testing import BACKEND
+from keras_struct.ops.triton import kernels, options
+
+ALL = os.environ.get("GPU_TESTS") == "all"
+NAME = "triton_gpu"
+
+
+# Why a module cannot be tested here, or nothing.
+MISSING = ""
+if BACKEND != "torch":
+    MISSING = "Triton kernels are for PyTorch"
+elif importlib.util.find_spec("triton") is None:
+    MISSING = "Triton is not installed (it exists for Linux)"
+
+
+@contextlib.contextmanager
+def interpreted(family, **attributes):
+    """Within this context the kernel of a family runs interpreted, see `TritonGPU.interpreted`."""
+    names = list(dispatch.candidates(family))
+    after = names[names.index(NAME) + 1]
+    kernel = dispatch.candidates(family)[NAME]
+    copy = kernel.interpreted(**attributes)
+    dispatch.register_implementation(family, NAME, copy, before=after)
+    try:
+        yield copy
+    finally:
+        dispatch.register_implementation(family, NAME, kernel, before=after)
+
+
+@contextlib.contextmanager
+def compiled(family, **attributes):
+    """Within this context the kernels of a family are compiled for a GPU (sm_90) as they are
+    called, and not run; yields their names. There need not be a GPU."""
+    from triton.runtime import driver
+
+    names = []
+
+    def launch(module, name, grid, *arguments, warps=4, **constants):
+        kernel = getattr(kernels(f"keras_struct.ops.{module}"), name)
+        binary = kernel.warmup(*arguments, grid=grid, **constants, **options(warps))
+        assert binary.asm["cubin"]
+        names.append(name)
+
+    active = driver._active
+    driver.set_active(_Driver())
+    try:
+        attributes |= {"interpreter": False, "launch": launch}
+        with interpreted(family, **attributes), ops.target("gpu"):
+            yield names
+    finally:
+        driver._active = active
+
+
+class _Driver:
+    """What Triton asks of a GPU before it compiles for it."""
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device=0):
+        return 0
+
+
+def interpreter(family, **attributes):
+    """A fixture: every test of the module runs within `interpreted`."""
+
+    @pytest.fixture(autouse=True, scope="module")
+    def run():
+        with interpreted(family, **attributes):
+            yield
+
+    return run
+
+
+def laws_of(cases):
+    """Cases through the kernel: all of them, or none."""
+    return [dataclasses.replace(case, implementation=NAME) for case in cases if ALL]
+
+
+def check_readouts(case):
+    """Assert that all readouts equal those of `portable`, in float64: samples and paths, too."""
+    case.check_same(NAME, rtol=1e-9, atol=1e-9)
