@@ -1,6 +1,6 @@
 """What XLA schedules on a TPU for `portable`, beside which the docs set the kernels.
 
-    python ci/tpu_xla.py [--chip v5e] [--only WORD]
+    python ci/tpu_xla.py [--chip v5e] [--only WORD] [--readout WORD]
 
 Cycles are the compiler's own estimates for every operation of the compiled program, those in a loop
 times its steps. No TPU is needed (group `tpu`), nothing is run.
@@ -74,6 +74,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chip", choices=TOPOLOGIES, default="v5e")
     parser.add_argument("--only", default="", help="part of the names of programs")
+    parser.add_argument("--readout", default="", help="part of the names of readouts")
     arguments = parser.parse_args()
     os.environ.update(COMPILER)
     import jax
@@ -83,20 +84,34 @@ def main():
     topology = TOPOLOGIES[arguments.chip]
     device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
     sharding = SingleDeviceSharding(device)
+
+    def curvature(make, *arrays):
+        def loss(*arrays):
+            return jax.numpy.sum(make(*arrays).marginals() ** 2)
+
+        return jax.grad(loss)(*arrays)
+
+    def both(make, *arrays):
+        d = make(*arrays)
+        return d.value(), d.marginals()
+
     readouts = {
-        "value": lambda d: d.value(),
-        "value and marginals": lambda d: (d.value(), d.marginals()),
-        "best": lambda d: d.argmax(),
-        "sample": lambda d: d.sample(0),
+        "value": lambda make, *arrays: make(*arrays).value(),
+        "value and marginals": both,
+        "value, marginals and curvature": curvature,
+        "best": lambda make, *arrays: make(*arrays).argmax(),
+        "sample": lambda make, *arrays: make(*arrays).sample(0),
     }
     for name, (shapes, make) in programs().items():
         if arguments.only not in name:
             continue
         arrays = [jax.ShapeDtypeStruct(x, "float32", sharding=sharding) for x in shapes]
         for readout, read in readouts.items():
+            if arguments.readout not in readout:
+                continue
 
             def run(*x, make=make, read=read):
-                return read(make(*x))
+                return read(make, *x)
 
             compiled = jax.jit(run).lower(*arrays).compile()
             found = {"program": name, "readout": readout, "cycles": cycles(compiled.as_text())}
