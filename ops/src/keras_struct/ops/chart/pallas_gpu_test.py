@@ -10,6 +10,7 @@ import pytest
 
 from keras_struct import ops
 from keras_struct.ops import pallas_testing
+from keras_struct.ops.chart import precision_test
 from keras_struct.ops.chart.cky.cases import CASES as CKY
 from keras_struct.ops.chart.eisner.cases import CASES as EISNER
 from keras_struct.ops.chart.nussinov.cases import CASES as NUSSINOV
@@ -23,6 +24,7 @@ interpreter = pallas_testing.interpreter("chart", name=GPU, sizes=(4, 2))
 Laws = StructureLaws if ALL_GPU else ReadoutLaws
 CASES = {"cky": CKY, "eisner": EISNER, "nussinov": NUSSINOV}
 SOME = ("nussinov-forbidden",)
+SIZES = {"sizes": (32, 16)}  # of a GPU
 
 
 @pytest.mark.parametrize(
@@ -46,8 +48,23 @@ def test_readouts_equal_portable(name):
 @pytest.mark.skipif(not ALL_GPU, reason="a program for each; with GPU_TESTS=all")
 @pytest.mark.parametrize("name", ACROSS_BLOCKS)
 def test_in_the_sizes_of_a_gpu(name):
-    with pallas_testing.interpreted("chart", name=GPU, sizes=(32, 16)):
+    with pallas_testing.interpreted("chart", name=GPU, **SIZES):
         check_readouts(ACROSS_BLOCKS[name], GPU)
+
+
+@pytest.mark.skipif(not ALL_GPU, reason="programs of 24 words; with GPU_TESTS=all")
+@pytest.mark.parametrize("name", precision_test.STRUCTURES)
+@pytest.mark.parametrize(("scale", "temperature"), precision_test.SCALES)
+def test_cold_and_large_in_float32(name, scale, temperature):
+    with pallas_testing.interpreted("chart", name=GPU, **SIZES):
+        precision_test.test_cold_and_large(name, scale, temperature, GPU)
+
+
+@pytest.mark.skipif(not ALL_GPU, reason="programs of 24 words; with GPU_TESTS=all")
+@pytest.mark.parametrize("name", precision_test.STRUCTURES)
+def test_ties_beyond_the_precision(name):
+    with pallas_testing.interpreted("chart", name=GPU, **SIZES):
+        precision_test.test_ties_beyond_the_precision(name, GPU)
 
 
 SWEEPS = ("forward_logsumexp", "forward_max", "backward", "curvature", "walk_logsumexp", "walk_max")
