@@ -79,9 +79,8 @@ class _Sweep:
         like = self.potentials[0]
         self.new = functools.partial(torch.empty, dtype=like.dtype, device=like.device)
         self.zeros = functools.partial(torch.zeros, dtype=like.dtype, device=like.device)
-        lengths = torch.stack([first, second], 1)
-        most = torch.tensor([self.rows, self.columns], device=lengths.device)
-        self.lengths = torch.minimum(lengths.clamp(min=0), most).to(torch.int32).contiguous()
+        clipped = first.clamp(0, self.rows), second.clamp(0, self.columns)
+        self.lengths = torch.stack(clipped, 1).to(torch.int32).contiguous()
         self.sizes = kernels.sizes or Sizes.of(self.spec, self.batch, self.rows, self.columns)
         wide = like.dtype == torch.float64
         approximate = not (wide or kernels.interpreter)
