@@ -62,6 +62,7 @@ test-gpu: $(VENV)/test.stamp  ## every law of the GPU kernels, interpreted
 
 gpu-report: $(VENV)/test.stamp  ## compile GPU kernels for sm_80, sm_90 and sm_100, compare with what is pinned, write ops/GPU.md
 	KERAS_BACKEND=torch $(BIN)/python -W ignore ci/gpu_compile.py $(ARGS)
+	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -W ignore ci/gpu_pallas.py $(ARGS)
 	$(BIN)/python ci/gpu_table.py
 
 demo: $(VENV)/demo-$(BACKEND).stamp  ## parse a sentence and draw its trees; BACKEND=jax|tensorflow|torch SENTENCE="..."

@@ -29,7 +29,7 @@ class Tile(NamedTuple):
 
 # By what features are exactly: as large as registers, and the shared memory of any card, allow.
 SMALLER = Tile(64, 32, 32, 4, 1)
-TILES = {"bfloat16": Tile(128, 64, 64, 8, 2), "float32": SMALLER, "float64": SMALLER}
+TILES = {"bfloat16": Tile(128, 64, 64, 8, 1), "float32": SMALLER, "float64": SMALLER}
 
 
 class TransportGPU(PallasGPU):
