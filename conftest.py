@@ -19,14 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
-# In `make test` backends share the tests. NumPy runs every one; PyTorch every fourth case of a test
+# In `make test` backends share the tests. NumPy runs every one; PyTorch every sixth case of a test
 # that has more than three, and so do JAX and TensorFlow of a test that is marked `everywhere` or
-# says on which backends it makes sense. Others they would compile for seconds each: of several
-# cases JAX runs every tenth from the first, TensorFlow from the last; of the tests of one case each
-# runs a third, and what is marked `compiles_long` neither. `make test-every`, and pytest by itself,
-# run all tests.
-STEP, FEW_CASES = 4, 3
-COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 10, 3
+# says on which backends it makes sense. Others they would compile for seconds each: a quarter of
+# these tests runs on JAX, another on TensorFlow, the first or the last case only, and of tests with
+# more than ten cases every tenth on both; what is marked `compiles_long` on neither.
+# `make test-every`, and pytest by itself, run all tests.
+STEP, FEW_CASES = 6, 3
+COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 10, 4
 
 
 def pytest_configure() -> None:
@@ -80,15 +80,13 @@ def share_of(items: list[pytest.Item]) -> list[pytest.Item]:
 
 def part_of(name: str, group: list[pytest.Item], backend: str) -> list[pytest.Item]:
     """Of the cases of a test those that a backend runs."""
-    some = group[::STEP] if len(group) > FEW_CASES else group
-    if backend == "torch":
-        return some
-    group = [item for item in group if not item.get_closest_marker("compiles_long")]
-    if any(map(is_everywhere, group)):
-        return some
-    if len(group) == 1:
-        part = zlib.crc32(name.encode()) % COMPILED_PARTS
-        return group if part == COMPILED.index(backend) else []
+    if backend in COMPILED:
+        group = [item for item in group if not item.get_closest_marker("compiles_long")]
+    if backend not in COMPILED or any(map(is_everywhere, group)):
+        return group[::STEP] if len(group) > FEW_CASES else group
+    part = zlib.crc32(name.encode()) % COMPILED_PARTS
+    if len(group) <= COMPILED_STEP and part != COMPILED.index(backend):
+        return []
     return group[::COMPILED_STEP] if backend == "jax" else group[::-COMPILED_STEP]
 
 

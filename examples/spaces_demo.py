@@ -158,7 +158,9 @@ def segment_elsewhere(folder: Path, sentence: str) -> str:
     """What the SavedModel answers in a new process, which does not import this library."""
     script = ROOT / "examples" / "spaces" / "segment.py"
     command = [sys.executable, str(script), str(folder), sentence]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    child = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return child.stdout.strip()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -16,9 +16,9 @@ from keras_struct.layers.crf import CRF
 from keras_struct.layers.decoding_model import decoding_model
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.semi_markov_crf import SemiMarkovCRF
-from keras_struct.ops.testing import EXPORTS_BY_CHILD
+from keras_struct.ops.testing import EXPORTS_BY_CHILD, PLAIN_TENSORFLOW
 
-PLAIN_TENSORFLOW = """
+LOAD = """
 import json, sys
 import numpy as np
 import tensorflow as tf
@@ -45,9 +45,8 @@ def test_endpoints_in_a_fresh_process_with_plain_tensorflow(tmp_path):
     decoders = {mode: decoding_model(model, mode) for mode in ("tags", "marginals")}
     path = export_saved_model(model, tmp_path / "tagger", endpoints=decoders)
     assert [p.name for p in tmp_path.iterdir()] == ["tagger"]
-    result = subprocess.run(
-        [sys.executable, "-c", PLAIN_TENSORFLOW, str(path)], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", LOAD, str(path)]
+    result = subprocess.run(command, env=PLAIN_TENSORFLOW, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     outputs = json.loads(result.stdout)
     x = np.random.default_rng(1).normal(size=(3, 7, 4)).astype("float32")

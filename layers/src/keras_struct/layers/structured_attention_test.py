@@ -19,7 +19,7 @@ from keras_struct.layers.check_layer import check_layer
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.structured_attention import STRUCTURES, StructuredAttention
 from keras_struct.layers.tree_map import TreeMap
-from keras_struct.ops.testing import EXPORTS, tried
+from keras_struct.ops.testing import EXPORTS, PLAIN_TENSORFLOW, tried
 
 BACKEND = keras.backend.backend()
 needs_gradients = pytest.mark.skipif(BACKEND == "numpy", reason="NumPy has no gradients")
@@ -330,7 +330,7 @@ class Uniform(keras.layers.Layer):
         return keras.ops.ones_like(scores) / keras.ops.shape(scores)[-1]
 
 
-PLAIN_TENSORFLOW = """
+LOAD = """
 import json, sys
 import numpy as np
 import tensorflow as tf
@@ -347,9 +347,8 @@ def test_saved_model_with_another_batch_and_length(tmp_path):
     model = keras.Model(x, [layer(x, x, use_causal_mask=True) for layer in layers])
     model.predict_on_batch(random(2, 5, 4))
     path = export_saved_model(model, tmp_path / "attention")
-    child = subprocess.run(
-        [sys.executable, "-c", PLAIN_TENSORFLOW, str(path)], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", LOAD, str(path)]
+    child = subprocess.run(command, env=PLAIN_TENSORFLOW, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr[-3000:]
     expected = model.predict_on_batch(random(3, 7, 4, seed=1))
     for actual, y in zip(json.loads(child.stdout), expected, strict=True):

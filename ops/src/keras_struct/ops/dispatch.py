@@ -196,7 +196,7 @@ def implementations(op):
 
     >>> from keras_struct import ops
     >>> ops.implementations("pcfg")
-    ('native_cpu', 'portable', 'reference')
+    ('native_cpu', 'pallas_tpu', 'portable', 'reference')
     """
     return tuple(_registry[_structures[_op_name(op)]])
 

@@ -18,6 +18,8 @@ EVERY_CASE = "EVERY_CASE" in os.environ
 EXPORTS = EVERY_CASE or BACKEND == "tensorflow"
 # Where the child process that exports for other backends is tried, for a quarter of a minute each.
 EXPORTS_BY_CHILD = EXPORTS or BACKEND == "jax"
+# The environment of a process of plain TensorFlow, which loads Keras with some models.
+PLAIN_TENSORFLOW = {**os.environ, "KERAS_BACKEND": "tensorflow"}
 
 
 def tried(checks):

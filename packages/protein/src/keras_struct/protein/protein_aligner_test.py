@@ -12,7 +12,7 @@ import pytest
 
 from keras_struct import protein
 from keras_struct.layers.check_layer import CHECKS, check_layer
-from keras_struct.ops.testing import EXPORTS, tried
+from keras_struct.ops.testing import EXPORTS, PLAIN_TENSORFLOW, tried
 from keras_struct.protein.batches import batches_by_shape
 from keras_struct.protein.command_line import main
 from keras_struct.protein.paths import matched_pairs, path_of_pairs
@@ -428,7 +428,8 @@ def test_exported_models_align_in_plain_tensorflow(shipped, chains, tmp_path):
         "assert 'keras_struct' not in sys.modules\n"
         "np.savez('found.npz', **{k: v.numpy() for k, v in found.items()})\n"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, cwd=tmp_path, env=PLAIN_TENSORFLOW, check=True)
     (ours,) = shipped.align([tuple(chains[:2])], maps=True)
     with np.load(tmp_path / "found.npz") as found:
         np.testing.assert_array_equal(matched_pairs(found["path"][0]), ours.pairs)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_struct import parsers, treebank
-from keras_struct.ops.testing import BACKEND, HAS_GRADIENTS
+from keras_struct.ops.testing import BACKEND, HAS_GRADIENTS, PLAIN_TENSORFLOW
 from keras_struct.treebank.tiny import VOCABULARY, tiny_sentences
 
 pytestmark = pytest.mark.skipif(
@@ -107,7 +107,8 @@ def test_an_export_parses_in_plain_tensorflow(name, tmp_path):
         "np.save(sys.argv[3], model.serve(dict(np.load(sys.argv[2])))['tree'].numpy())\n"
     )
     files = [str(tmp_path / file) for file in ("saved", "arrays.npz", "tree.npy")]
-    subprocess.run([sys.executable, "-c", program, *files], check=True)
+    command = [sys.executable, "-c", program, *files]
+    subprocess.run(command, check=True, env=PLAIN_TENSORFLOW)
     expected = parser.inference_model().predict_on_batch(arrays)["tree"]
     np.testing.assert_array_equal(np.load(tmp_path / "tree.npy"), expected)
     with pytest.raises(ValueError, match="Expected no options"):

@@ -3,7 +3,6 @@
 import io
 import itertools
 import json
-import os
 import subprocess
 import sys
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_struct import parsers, treebank
-from keras_struct.ops.testing import EVERY_CASE, EXPORTS, array
+from keras_struct.ops.testing import EVERY_CASE, EXPORTS, PLAIN_TENSORFLOW, array
 from keras_struct.treebank.preprocessor import ParserPreprocessor
 from keras_struct.treebank.tiny import WORDS, tiny_backbone, tiny_parser, tiny_sentences
 
@@ -182,7 +181,7 @@ def test_saved_model_parses_in_plain_tensorflow(parser, tmp_path):
         "assert not any(name.startswith('keras_struct') for name in sys.modules)\n"
     )
     files = [str(tmp_path / name) for name in ("saved_model", "arrays.npz", "found.npz")]
-    subprocess.run([sys.executable, "-c", program, *files], check=True, env=os.environ)
+    subprocess.run([sys.executable, "-c", program, *files], check=True, env=PLAIN_TENSORFLOW)
     expected = parser.inference_model().predict_on_batch(arrays)
     with np.load(tmp_path / "found.npz") as found:
         np.testing.assert_array_equal(found["tags"], expected["tags"])
