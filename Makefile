@@ -28,7 +28,7 @@ install: $(VENV)/test.stamp  ## create .venv with every distribution (editable),
 test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k chain" selects, ARGS=--record times
 	$(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
-test-every: lint  ## `make test` with every case and every export on every backend, which takes twice as long
+test-every: lint  ## `make test` with every case and every export on every backend, which takes some four times as long
 	EVERY_CASE=1 $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
 test-fuzz: $(VENV)/test.stamp  ## new random calls of every function; EXAMPLES=500 for each ARGS="--only jax"
