@@ -9,7 +9,6 @@ does a figure more than 10 % above the one in `gpu_figures.json`, which `--updat
 Nothing is run, so nothing here is a time.
 """
 
-import argparse
 import collections
 import importlib
 import json
@@ -20,10 +19,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pinned
+
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "ci" / "gpu_figures.json"
 CHIPS = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
-TOLERANCE = 0.1
+LIBRARIES = ("jax", "triton")  # what the figures depend on; JAX in `gpu_pallas.py`
 # Of a multiprocessor: registers, bytes of shared memory, warps.
 REGISTERS, WARPS = 65536, 64
 SHARED = {"sm_80": 164 << 10, "sm_90": 228 << 10, "sm_100": 228 << 10}
@@ -132,31 +133,19 @@ def differences(name, new, old):
     if old is None:
         return [*worse, f"{name}: not in {FIGURES.name} (--update writes it)"]
     for figure in ("registers", "shared bytes", "instructions", "bytes"):
-        if new[figure] > old[figure] * (1 + TOLERANCE):
+        if new[figure] > old[figure] * (1 + pinned.TOLERANCE):
             worse.append(f"{name}: {new[figure]} {figure}, were {old[figure]}")
     if new["by unit"].get(BARRIER, 0) > old["by unit"].get(BARRIER, 0):
         worse.append(f"{name}: more barriers in its loop than before")
     return worse
 
 
-def versions():
-    from importlib import metadata
-
-    return {"triton": metadata.version("triton")}
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--update", action="store_true", help="pin what is found")
-    parser.add_argument("--chips", nargs="+", choices=CHIPS, default=list(CHIPS))
-    parser.add_argument("--only", default="", help="part of the names of programs")
-    arguments = parser.parse_args()
+    arguments = pinned.parser(__doc__, CHIPS).parse_args()
     os.environ.setdefault("KERAS_BACKEND", "torch")
     from gpu_programs import programs
 
-    pinned = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
-    if not arguments.update and pinned.get("versions") != versions():
-        print(f"pinned with {pinned.get('versions')}, compiled with {versions()}")
+    file = pinned.Pinned(FIGURES, arguments.update, LIBRARIES)
     worse = []
     for program in programs():
         if arguments.only not in program.name:
@@ -169,16 +158,9 @@ def main():
             except Exception as error:  # of any kind: it is what is reported
                 found = {"error": f"{type(error).__name__}: {error}"[:2000]}
             print(f"{chip} {program.name}: {json.dumps(found)}", file=sys.stderr, flush=True)
-            old = pinned.setdefault("chips", {}).setdefault(chip, {})
-            before = found if arguments.update else old.get(program.name)
+            before = file.replaces(chip, program.name, found)
             worse += differences(f"{chip} {program.name}", found, before)
-            if arguments.update and "error" not in found:
-                old[program.name] = found
-    if arguments.update:
-        pinned["versions"] = versions()
-        FIGURES.write_text(json.dumps(pinned, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    print("\n".join(worse) if worse else "all kernels compile as pinned")
-    return 1 if worse else 0
+    return file.report(worse)
 
 
 if __name__ == "__main__":

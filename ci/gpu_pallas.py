@@ -6,7 +6,6 @@ JAX lowers a program for CUDA on any machine; the Triton code of its kernels is 
 compiled by Triton, without a GPU. Figures are pinned in `gpu_figures.json`, too.
 """
 
-import argparse
 import functools
 import json
 import os
@@ -17,6 +16,7 @@ import types
 from typing import Any
 
 import gpu_compile
+import pinned
 
 STEPS, BATCH = 256, 8
 
@@ -144,15 +144,8 @@ def programs():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--update", action="store_true", help="pin what is found")
-    parser.add_argument(
-        "--chips", nargs="+", choices=gpu_compile.CHIPS, default=list(gpu_compile.CHIPS)
-    )
-    parser.add_argument("--only", default="", help="part of the names of programs")
-    arguments = parser.parse_args()
-    file = gpu_compile.FIGURES
-    pinned = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    arguments = pinned.parser(__doc__, gpu_compile.CHIPS).parse_args()
+    file = pinned.Pinned(gpu_compile.FIGURES, arguments.update, gpu_compile.LIBRARIES)
     worse = []
     for program, function, shapes, dtype, cells, moved, chips in programs():
         if arguments.only not in program:
@@ -169,16 +162,9 @@ def main():
                     compiled.asm["cubin"], compiled.metadata.shared, facts, chip
                 )
                 print(f"{chip} {name}: {json.dumps(found)}", file=sys.stderr, flush=True)
-                old = pinned.setdefault("chips", {}).setdefault(chip, {})
-                before = found if arguments.update else old.get(name)
+                before = file.replaces(chip, name, found)
                 worse += gpu_compile.differences(f"{chip} {name}", found, before)
-                if arguments.update:
-                    old[name] = found
-    if arguments.update:
-        pinned.setdefault("versions", gpu_compile.versions())
-        file.write_text(json.dumps(pinned, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    print("\n".join(worse) if worse else "all kernels compile as pinned")
-    return 1 if worse else 0
+    return file.report(worse)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from keras_struct.ops.alignment import spec as alignments
 from keras_struct.ops.alignment.triton_gpu import PATHS, TIMES
 from keras_struct.ops.alignment.triton_plan import Form, Plan, Sizes
 from keras_struct.ops.chain.triton_gpu import Plan as ChainPlan
-from keras_struct.ops.pallas_gpu import warps_for
+from keras_struct.ops.gpu import warps_for
 
 NUMBERS = "*fp32"
 

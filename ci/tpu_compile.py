@@ -19,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pinned
+
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "ci" / "tpu_figures.json"
 TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2", "v5p": "v5p:2x2x1", "7x": "tpu7x:2x2x1"}
@@ -31,7 +33,6 @@ COMPILER = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-TOLERANCE = 0.1
 SMALL = 16  # bundles of a loop that is not worth a figure
 SPILLS = 8  # the column of stores of spilled registers
 KERNEL = re.compile(r"keras_struct_\w+")
@@ -153,46 +154,27 @@ def differences(name, new, old):
         if x["spills"] > y["spills"]:
             worse.append(f"{name}, {kernel}: {x['spills']} spills, were {y['spills']}")
         now, before = (sum(z["bundles"]) for z in (x, y))
-        if now > before * (1 + TOLERANCE):
+        if now > before * (1 + pinned.TOLERANCE):
             worse.append(f"{name}, {kernel}: {now} bundles, were {before}")
-        if x["scratch MB"] > y["scratch MB"] * (1 + TOLERANCE):
+        if x["scratch MB"] > y["scratch MB"] * (1 + pinned.TOLERANCE):
             worse.append(f"{name}, {kernel}: {x['scratch MB']} MB, were {y['scratch MB']}")
     return worse
 
 
-def versions():
-    from importlib import metadata
-
-    return {name: metadata.version(name) for name in ("jax", "libtpu")}
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--update", action="store_true", help="pin what is found")
-    parser.add_argument("--chips", nargs="+", choices=TOPOLOGIES, default=list(TOPOLOGIES))
-    parser.add_argument("--only", default="", help="part of the names of programs")
+    parser = pinned.parser(__doc__, TOPOLOGIES)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments.child, arguments.only)
         return 0
-    pinned = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
-    if not arguments.update and pinned.get("versions") != versions():
-        print(f"pinned with {pinned.get('versions')}, compiled with {versions()}")
+    file = pinned.Pinned(FIGURES, arguments.update, ("jax", "libtpu"))
     worse = []
     for chip in arguments.chips:
-        old = pinned.setdefault("chips", {}).setdefault(chip, {})
-        new = run_child(chip, arguments.only)
-        for name, found in new.items():
-            before = found if arguments.update else old.get(name)
+        for name, found in run_child(chip, arguments.only).items():
+            before = file.replaces(chip, name, found)
             worse += differences(f"{chip} {name}", found, before)
-        if arguments.update:
-            old.update({name: x for name, x in new.items() if "error" not in x})
-    if arguments.update:
-        pinned["versions"] = versions()
-        FIGURES.write_text(json.dumps(pinned, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    print("\n".join(worse) if worse else "all kernels compile as pinned")
-    return 1 if worse else 0
+    return file.report(worse)
 
 
 if __name__ == "__main__":

@@ -125,46 +125,6 @@ class Pallas(Implementation):
         return dict(zip(outputs, found, strict=True))
 
 
-class Drawing(Implementation):
-    """Kernels that draw all samples at once: `paths(problem, tape, draws, count)` gives events
-    (n, B, ...), of the best structure without draws."""
-
-    def paths(self, problem, tape, draws, count):
-        raise NotImplementedError
-
-    def trace(self, problem, tape, draws=None):
-        if draws is not None:
-            draws = Draws(tuple(word[:, None] for word in draws.key))
-        return self.paths(problem, tape, draws, 1)[0]
-
-    def sample(self, problem, tape, noise):
-        return self.paths(problem, tape, noise.every(), noise.count)
-
-
-class Paths(Drawing):
-    """Sweeps over paths, with the same steps in every engine."""
-
-    def cut(self, problem):
-        """The problem laid out, with the calls of the kernels on it: `forward(op)` to a tape,
-        `total(tape, op)` to a pair (B,), `backward(tape)`, `curvature(tape, tangents)` and
-        `paths(tape, draws, count)`."""
-        raise NotImplementedError
-
-    def forward(self, problem, op):
-        tiles = self.cut(problem)
-        tape = tiles.forward(op)
-        return tiles.total(tape, op), tape
-
-    def backward(self, problem, tape):
-        return self.cut(problem).backward(tape)
-
-    def curvature(self, problem, tape, tangents):
-        return self.cut(problem).curvature(tape, tangents)
-
-    def paths(self, problem, tape, draws, count):
-        return self.cut(problem).paths(tape, draws, count)
-
-
 def rounded(n, multiple):
     """The least multiple that is not below n."""
     return -(-n // multiple) * multiple

@@ -82,13 +82,3 @@ def _of_example(shape, examples):
 
     zeros = (0,) * len(shape)
     return pl.BlockSpec((None, *shape), lambda b, *rest: (0 if examples == 1 else b, *zeros))
-
-
-def power(n):
-    """The least power of two that is not below n."""
-    return 1 << max(n - 1, 0).bit_length()
-
-
-def warps_for(numbers, each=16, most=16):
-    """How many warps work on so many numbers, some `each` of them in the registers of a thread."""
-    return max(1, min(most, power(numbers) // (32 * each)))

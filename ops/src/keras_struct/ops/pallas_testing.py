@@ -19,6 +19,7 @@ import pytest
 
 from keras_struct import ops
 from keras_struct.ops import dispatch
+from keras_struct.ops.testing import implemented_by
 
 ALL = os.environ.get("TPU_TESTS") == "all"
 NAME = "pallas_tpu"
@@ -32,21 +33,18 @@ def interpreted(family, strict=False, name=NAME, **attributes):
     strict interpreter, of TPUs only, may find no race."""
     import jax
 
-    names = list(dispatch.candidates(family))
-    after = names[names.index(name) + 1]
     kernel = dispatch.candidates(family)[name]
     copy = kernel.interpreted(**({"strict": True} if strict else {}), **attributes)
     wide = jax.config.jax_enable_x64
     # Not as a context: the interpreter calls back from other threads.
     jax.config.update("jax_enable_x64", True)
-    dispatch.register_implementation(family, name, copy, before=after)
     try:
-        yield copy
+        with implemented_by(family, name, copy):
+            yield copy
         if strict:
             assert not races_found(), "two grid steps or copies touched the same memory"
     finally:
         jax.config.update("jax_enable_x64", wide)
-        dispatch.register_implementation(family, name, kernel, before=after)
 
 
 def uninterpreted(family):

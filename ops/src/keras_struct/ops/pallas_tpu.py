@@ -9,7 +9,8 @@ On a TPU, Mosaic compiles a kernel. `interpreted` is the same kernel for tests o
 
 import math
 
-from keras_struct.ops.pallas import Pallas, Paths
+from keras_struct.ops.implementation import Paths
+from keras_struct.ops.pallas import Pallas
 
 LANES = 128
 SUBLANES = 8

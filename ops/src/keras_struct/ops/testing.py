@@ -31,6 +31,21 @@ def tried(checks):
 
 
 @contextlib.contextmanager
+def implemented_by(family, name, implementation):
+    """Within this context an implementation stands in the place of the one of its name."""
+    from keras_struct.ops import dispatch
+
+    found = dispatch.candidates(family)
+    names = list(found)
+    before = names[names.index(name) + 1]
+    dispatch.register_implementation(family, name, implementation, before=before)
+    try:
+        yield implementation
+    finally:
+        dispatch.register_implementation(family, name, found[name], before=before)
+
+
+@contextlib.contextmanager
 def float64():
     """Within this context float64 tensors exist (JAX has them off by default)."""
     if BACKEND != "jax":

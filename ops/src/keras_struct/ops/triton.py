@@ -92,6 +92,17 @@ def options(warps):
     return {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
 
 
+def keys_of(draws, like, count):
+    """Words of the keys of samples, (B, n, 2), for an example like those of `like`; zeros without
+    draws."""
+    import torch
+
+    batch = like.shape[0]
+    if draws is None:
+        return like.new_zeros((batch, count, 2), dtype=torch.int32)
+    return torch.stack(draws.key, 2).expand(batch, count, 2).contiguous()
+
+
 @functools.cache
 def _installed():
     return importlib.util.find_spec("triton") is not None

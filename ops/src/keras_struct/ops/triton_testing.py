@@ -20,7 +20,7 @@ import pytest
 
 from keras_struct import ops
 from keras_struct.ops import dispatch
-from keras_struct.ops.testing import BACKEND
+from keras_struct.ops.testing import BACKEND, implemented_by
 from keras_struct.ops.triton import kernels, options
 
 ALL = os.environ.get("GPU_TESTS") == "all"
@@ -35,18 +35,10 @@ elif importlib.util.find_spec("triton") is None:
     MISSING = "Triton is not installed (it exists for Linux)"
 
 
-@contextlib.contextmanager
 def interpreted(family, **attributes):
     """Within this context the kernel of a family runs interpreted, see `TritonGPU.interpreted`."""
-    names = list(dispatch.candidates(family))
-    after = names[names.index(NAME) + 1]
-    kernel = dispatch.candidates(family)[NAME]
-    copy = kernel.interpreted(**attributes)
-    dispatch.register_implementation(family, NAME, copy, before=after)
-    try:
-        yield copy
-    finally:
-        dispatch.register_implementation(family, NAME, kernel, before=after)
+    kernel = dispatch.candidates(family)[NAME].interpreted(**attributes)
+    return implemented_by(family, NAME, kernel)
 
 
 @contextlib.contextmanager

@@ -8,10 +8,11 @@ from keras_struct.ops.alignment.layout import Layout, unedge
 from keras_struct.ops.alignment.paths import END
 from keras_struct.ops.alignment.run import Run
 from keras_struct.ops.alignment.triton_plan import Plan, Sizes
+from keras_struct.ops.implementation import Paths
 from keras_struct.ops.messages import join, log_sum, log_weights
-from keras_struct.ops.noise import Draws, flat_places, perturbed
+from keras_struct.ops.noise import flat_places, perturbed
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-from keras_struct.ops.triton import TritonGPU
+from keras_struct.ops.triton import TritonGPU, keys_of
 
 PATHS = 32  # that a program walks at once
 TIMES = 128  # nodes of a time that a program looks at at once
@@ -29,7 +30,7 @@ class Tape(NamedTuple):
     ends: tuple
 
 
-class AlignmentTriton(TritonGPU):
+class AlignmentTriton(Paths, TritonGPU):
     """Sweeps by strips.
 
     Attributes:
@@ -43,26 +44,8 @@ class AlignmentTriton(TritonGPU):
             return "a transposition may come from any earlier row, and a strip knows the last ones"
         return super().rejects(call)
 
-    def forward(self, problem, op):
-        sweep = _Sweep(self, problem)
-        tape = sweep.forward(op)
-        high, low = tape.ends
-        peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
-        return (peak[:, 0], rest[:, 0]), tape
-
-    def backward(self, problem, tape):
-        return _Sweep(self, problem).backward(tape)
-
-    def curvature(self, problem, tape, tangents):
-        return _Sweep(self, problem).backward(tape, tangents)
-
-    def trace(self, problem, tape, draws=None):
-        if draws is not None:
-            draws = Draws(tuple(word[:, None] for word in draws.key))
-        return _Sweep(self, problem).paths(tape, draws, 1)[0]
-
-    def sample(self, problem, tape, noise):
-        return _Sweep(self, problem).paths(tape, noise.every(), noise.count)
+    def cut(self, problem):
+        return _Sweep(self, problem)
 
 
 class _Sweep:
@@ -127,6 +110,12 @@ class _Sweep:
             RATE=False,
         )
         return Tape(tape, self.ends(tape, op))
+
+    def total(self, tape, op):
+        """The log-partition, or the largest score, as a pair (B,)."""
+        high, low = tape.ends
+        peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
+        return peak[:, 0], rest[:, 0]
 
     def ends(self, tape, op):
         import torch
@@ -212,6 +201,9 @@ class _Sweep:
         )
         return tuple(map(self.collected, range(plan.channels), sums))
 
+    def curvature(self, tape, tangents):
+        return self.backward(tape, tangents)
+
     def sums_shape(self, channel):
         rows, columns = self.rows, self.columns
         inner = {
@@ -242,8 +234,7 @@ class _Sweep:
         import torch
 
         noisy = draws is not None
-        words = draws.key if noisy else (torch.zeros_like(self.lengths[:, :1]),) * 2
-        keys = torch.stack(words, 2).expand(self.batch, count, 2).contiguous()
+        keys = keys_of(draws, self.lengths, count)
         nodes = self.ends_of_paths(tape, draws, count, keys).contiguous()
         layout = Layout(self.rows, self.columns, self.spec.by_rows)
         places = torch.full(

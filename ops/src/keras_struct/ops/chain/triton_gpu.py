@@ -4,20 +4,19 @@
 import dataclasses
 import functools
 import hashlib
-from typing import Any, NamedTuple
 
-from keras_struct.ops.chain import pallas_gpu
+from keras_struct.ops.chain import gpu_plan
 from keras_struct.ops.chain.categorical import CategoricalSpec
 from keras_struct.ops.chain.form import Ends, Form
-from keras_struct.ops.noise import Draws
-from keras_struct.ops.pallas_gpu import warps_for
-from keras_struct.ops.triton import TritonGPU
+from keras_struct.ops.gpu import warps_for
+from keras_struct.ops.implementation import Paths
+from keras_struct.ops.triton import TritonGPU, keys_of
 
 MOST_STATES = 64  # of chains whose states are all linked
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan(pallas_gpu.Plan):
+class Plan(gpu_plan.Plan):
     """All that is known of a kernel when it is compiled.
 
     Attributes:
@@ -79,19 +78,7 @@ class Plan(pallas_gpu.Plan):
         return 0 if self.shared else self.tangent_links_size
 
 
-class Tape(NamedTuple):
-    """What the forward sweep leaves behind.
-
-    Attributes:
-        g: Messages before every step, (B, 2, N + 1, rows).
-        ends: High and low (B, K) of the messages of the last step.
-    """
-
-    g: Any
-    ends: tuple
-
-
-class ChainTriton(TritonGPU):
+class ChainTriton(Paths, TritonGPU):
     """Sweeps over time."""
 
     def rejects(self, call):
@@ -112,24 +99,8 @@ class ChainTriton(TritonGPU):
     def plan(self, spec, shapes, states=None):
         return Plan(**Form.facts(spec, shapes, states))
 
-    def forward(self, problem, op):
-        sweep = _Sweep(self, problem)
-        tape = sweep.forward(op)
-        return sweep.total(tape, op), tape
-
-    def backward(self, problem, tape):
-        return _Sweep(self, problem).backward(tape)
-
-    def curvature(self, problem, tape, tangents):
-        return _Sweep(self, problem).backward(tape, tangents)
-
-    def trace(self, problem, tape, draws=None):
-        if draws is not None:
-            draws = Draws(tuple(word[:, None] for word in draws.key))
-        return _Sweep(self, problem).paths(tape, draws, 1)[0]
-
-    def sample(self, problem, tape, noise):
-        return _Sweep(self, problem).paths(tape, noise.every(), noise.count)
+    def cut(self, problem):
+        return _Sweep(self, problem)
 
 
 class _Sweep(Ends):
@@ -173,7 +144,7 @@ class _Sweep(Ends):
         hard = op == "max"
         self.launch("sweeps", "forward", (self.batch,), tape, ends, HARD=hard, warps=plan.warps)
         high, low = ends[..., : plan.states].unbind(1)
-        return Tape(tape, (high, low))
+        return gpu_plan.Tape(tape, (high, low))
 
     def backward(self, tape, tangents=None):
         """Marginals, or with tangents those of the marginals."""
@@ -208,13 +179,15 @@ class _Sweep(Ends):
         )
         return tuple(found)
 
+    def curvature(self, tape, tangents):
+        return self.backward(tape, tangents)
+
     def paths(self, tape, draws, count):
         """Events (n, B, ...) of the best path, or of samples."""
         import torch
 
         plan, noisy = self.plan, draws is not None
-        words = draws.key if noisy else (torch.zeros_like(self.clipped)[:, None],) * 2
-        keys = torch.stack(words, 2).expand(self.batch, count, 2).contiguous()
+        keys = keys_of(draws, self.clipped, count)
         last = self.last(tape, draws, count).contiguous()
         new = functools.partial(torch.full, fill_value=-1, dtype=torch.int32, device=keys.device)
         found = [new((self.batch, count, plan.steps))]

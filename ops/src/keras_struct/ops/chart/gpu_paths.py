@@ -13,9 +13,9 @@ from jax.experimental import pallas as pl
 
 from keras_struct.ops.chart.gpu_chart import Chart, int32
 from keras_struct.ops.chart.spec import NOISE_STRIDE
+from keras_struct.ops.gpu import power
 from keras_struct.ops.noise import Draws
 from keras_struct.ops.pallas import power_of_two
-from keras_struct.ops.pallas_gpu import power
 
 
 def walk(plan, barrier, op, noisy, x):

@@ -5,9 +5,10 @@ import functools
 from typing import Any, NamedTuple
 
 from keras_struct.ops import scaled
+from keras_struct.ops.gpu import power
+from keras_struct.ops.implementation import Drawing
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
-from keras_struct.ops.pallas import Drawing
-from keras_struct.ops.pallas_gpu import PallasGPU, power
+from keras_struct.ops.pallas_gpu import PallasGPU
 
 MOST_POSITIONS = 8192  # spans have numbers of 32 bits
 

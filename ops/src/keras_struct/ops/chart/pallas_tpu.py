@@ -7,8 +7,9 @@ import functools
 
 from keras_struct.ops import scaled
 from keras_struct.ops.chart.tpu_plan import Plan, longest
+from keras_struct.ops.implementation import Drawing
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import Drawing, Total, in_pieces
+from keras_struct.ops.pallas import Total, in_pieces
 from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,

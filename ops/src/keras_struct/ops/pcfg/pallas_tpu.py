@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_struct.ops import array, scaled
+from keras_struct.ops.implementation import Drawing
 from keras_struct.ops.noise import flat_places
 from keras_struct.ops.numerics import FORBIDDEN
-from keras_struct.ops.pallas import Drawing, in_pieces
+from keras_struct.ops.pallas import in_pieces
 from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,

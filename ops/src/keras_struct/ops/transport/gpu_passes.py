@@ -6,9 +6,9 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from keras_struct.ops.gpu import power
 from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas import rounded
-from keras_struct.ops.pallas_gpu import power
 from keras_struct.ops.transport import gpu_tiles, passes
 from keras_struct.ops.transport.gpu_tiles import Tiling
 from keras_struct.ops.transport.passes import split
