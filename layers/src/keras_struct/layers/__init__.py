@@ -116,3 +116,7 @@ __all__ = [
     "tag_spans",
     "unpack",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -104,3 +104,7 @@ __all__ = [
     "use",
     "validation",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

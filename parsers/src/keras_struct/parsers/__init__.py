@@ -86,3 +86,7 @@ __all__ = [
     "with_arcs",
     "words_of",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -68,3 +68,7 @@ __all__ = [
     "write_superposed",
     "write_transformed",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

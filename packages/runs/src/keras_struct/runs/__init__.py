@@ -17,3 +17,7 @@ __all__ = [
     "shortened",
     "without_names",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
