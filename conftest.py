@@ -19,13 +19,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
-# In `make test` backends share the tests. NumPy runs every one; PyTorch every sixth case of a test
-# that has more than three, and so do JAX and TensorFlow of a test that is marked `everywhere` or
-# says on which backends it makes sense. Others they would compile for seconds each: a quarter of
-# these tests runs on JAX, another on TensorFlow, the first or the last case only, and of tests with
-# more than ten cases every tenth on both; what is marked `compiles_long` on neither.
-# `make test-every`, and pytest by itself, run all tests.
-STEP, FEW_CASES = 6, 3
+# In `make test` backends share the tests. NumPy runs every one, of more than 24 cases every
+# second; PyTorch every sixth case of a test that has more than three. JAX and TensorFlow, which
+# compile each for seconds, run one case of six of a test that is marked `everywhere` or says on
+# which backends it makes sense. A quarter of the others runs on JAX, another on TensorFlow, the
+# first or the last case only, and of tests with more than ten cases every tenth on both; what is
+# marked `compiles_long` on neither. `make test-every`, and pytest by itself, run all tests.
+STEP, FEW_CASES, MANY_CASES = 6, 3, 24
 COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 10, 4
 
 
@@ -67,7 +67,7 @@ def share_of(items: list[pytest.Item]) -> list[pytest.Item]:
     """The tests that this backend runs in `make test`, in their order."""
     backend = os.environ["KERAS_BACKEND"]
     shared = "SHARED_TESTS" in os.environ and "EVERY_CASE" not in os.environ
-    if not shared or backend not in ("torch", *COMPILED):
+    if not shared:
         return list(items)
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
@@ -80,10 +80,13 @@ def share_of(items: list[pytest.Item]) -> list[pytest.Item]:
 
 def part_of(name: str, group: list[pytest.Item], backend: str) -> list[pytest.Item]:
     """Of the cases of a test those that a backend runs."""
-    if backend in COMPILED:
-        group = [item for item in group if not item.get_closest_marker("compiles_long")]
-    if backend not in COMPILED or any(map(is_everywhere, group)):
-        return group[::STEP] if len(group) > FEW_CASES else group
+    if backend not in COMPILED:
+        if backend == "torch":
+            return group[::STEP] if len(group) > FEW_CASES else group
+        return group[1::2] if len(group) > MANY_CASES else group
+    group = [item for item in group if not item.get_closest_marker("compiles_long")]
+    if any(map(is_everywhere, group)):
+        return group[zlib.crc32(f"{name} {backend}".encode()) % min(STEP, len(group)) :: STEP]
     part = zlib.crc32(name.encode()) % COMPILED_PARTS
     if len(group) <= COMPILED_STEP and part != COMPILED.index(backend):
         return []

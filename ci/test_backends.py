@@ -24,7 +24,6 @@ import sys
 import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
-from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -260,8 +259,8 @@ def read_report(report: Path, files: tuple[str, ...]) -> tuple[Counts, dict]:
         sum(int(suite.get(name, "0")) for suite in suites)
         for name in ("tests", "failures", "errors", "skipped")
     )
-    seconds: dict[str, float] = defaultdict(float)
-    number: Counter[str] = Counter()
+    seconds: dict[str, float] = dict.fromkeys(files, 0.0)  # also of files with no test here
+    number = dict.fromkeys(files, 0)
     for case in (case for suite in suites for case in suite.findall("testcase")):
         module = f"{case.get('classname')}."
         for file in files:

@@ -128,6 +128,11 @@ def test_f(): pass
 def test_h(n): pass
 @pytest.mark.parametrize("n", range(12))
 def test_n(n): pass
+@pytest.mark.parametrize("n", range(26))
+def test_m(n): pass
+@pytest.mark.everywhere
+@pytest.mark.parametrize("n", range(8))
+def test_k(n): pass
 """
 
 
@@ -147,13 +152,24 @@ def test_backends_share_what_takes_long(workspace: Path) -> None:
         return {line.split("::")[1] for line in child.stdout.splitlines() if "::" in line}
 
     everything = collected("jax")
-    assert len(everything) == 24
+    assert len(everything) == 58
     numpy, torch, jax, tensorflow = (
         collected(backend, SHARED_TESTS="1") for backend in ("numpy", "torch", "jax", "tensorflow")
     )
-    assert numpy == everything == collected("tensorflow", SHARED_TESTS="1", EVERY_CASE="1")
-    few = {f"test_h[{n}]" for n in range(1, 5)}
-    assert torch == everything - few - {f"test_n[{n}]" for n in range(12) if n not in (0, 6)}
+
+    def cases(found: set[str], test: str) -> set[int]:
+        return {int(x[7:-1]) for x in found if x.startswith(f"{test}[")}
+
+    assert everything == collected("tensorflow", SHARED_TESTS="1", EVERY_CASE="1")
+    assert numpy == everything - {f"test_m[{n}]" for n in range(0, 26, 2)}
+    assert {x for x in everything if "[" not in x} < torch
+    assert cases(torch, "test_h") == {0} and cases(torch, "test_n") == {0, 6}
+    assert cases(torch, "test_m") == set(range(0, 26, 6))
+    for found in (jax, tensorflow):
+        first = min(cases(found, "test_k"))
+        assert cases(found, "test_k") == set(range(first, 8, 6))
+    assert cases(jax, "test_m") == {0, 10, 20} and cases(tensorflow, "test_m") == {25, 15, 5}
+    assert cases(jax, "test_n") == {0, 10} and cases(tensorflow, "test_n") == {11, 1}
     shared = {"test_d", "test_e"}
-    assert jax == shared | {"test_a", "test_c", "test_h[0]", "test_n[0]", "test_n[10]"}
-    assert tensorflow == shared | {"test_g", "test_n[1]", "test_n[11]"}
+    assert {x for x in jax if "[" not in x} == shared | {"test_a", "test_c"}
+    assert {x for x in tensorflow if "[" not in x} == shared | {"test_g"}

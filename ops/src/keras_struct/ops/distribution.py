@@ -14,11 +14,12 @@ from keras import ops
 
 from keras_struct.ops import array, autodiff, dispatch
 from keras_struct.ops.exact_sum import cancelling_sum, halves
+from keras_struct.ops.information_readouts import InformationReadouts, log_share
 from keras_struct.ops.labels import with_labels
 from keras_struct.ops.noise import Noise, key_of
-from keras_struct.ops.numerics import INFEASIBLE, per_example, scale_rows
+from keras_struct.ops.numerics import INFEASIBLE, scale_rows
+from keras_struct.ops.once import Once
 from keras_struct.ops.optimum_readouts import OptimumReadouts
-from keras_struct.ops.problem import Problem
 from keras_struct.ops.structure import as_temperature, restore_batch, size_of
 
 
@@ -34,33 +35,7 @@ class TopK(NamedTuple):
     events: Any
 
 
-class _Once:
-    """An attribute that is computed once, and anew where what is kept cannot be used.
-
-    What was made while JAX or TensorFlow traced one program, such as a branch or the body of a
-    loop, is unknown in another; what was made on PyTorch without gradients has none.
-    """
-
-    def __init__(self, function):
-        self.function, self.name = function, f"{function.__name__} once"
-
-    def __get__(self, instance, owner=None):
-        if instance is None:
-            return self
-        value, arrays, scope = vars(instance).get(self.name, (None, (), self))
-        if scope is not None and scope != array.scope(arrays):
-            value = self.function(instance)
-            kept = (value.potentials, value.context) if isinstance(value, Problem) else value
-            arrays = keras.tree.flatten(kept)
-            vars(instance)[self.name] = value, arrays, array.scope(arrays)
-        return value
-
-    def keep(self, instance, value):
-        """Let a value be known."""
-        vars(instance)[self.name] = value, (), None
-
-
-class Distribution(OptimumReadouts):
+class Distribution(InformationReadouts, OptimumReadouts):
     """A log-linear distribution over the objects of a structure, at one temperature.
 
     Made by the public functions, such as `ops.linear_chain`. Nothing is computed before a readout
@@ -103,7 +78,7 @@ class Distribution(OptimumReadouts):
     def _hard(self):
         return isinstance(self.temperature, float)
 
-    @_Once
+    @Once
     def _problem(self):
         return autodiff.whole(self, "_prepared")
 
@@ -119,21 +94,21 @@ class Distribution(OptimumReadouts):
     def _sweeps(self):
         return with_labels(self._choice.sweeps(), self.structure.labels)
 
-    @_Once
+    @Once
     def _soft(self):
         """The log-partition, a pair whose sum is exact, and the tape."""
         return autodiff.forward(self._sweeps, self._problem, "logsumexp")
 
-    @_Once
+    @Once
     def _pair(self):
         """The log-partition as a pair (B,) whose sum is exact."""
         return self._soft[0]
 
-    @_Once
+    @Once
     def _max(self):
         return autodiff.forward(self._sweeps, self._problem, "max")
 
-    @_Once
+    @Once
     def _log_partition(self):
         """(B,), very negative where no structure exists."""
         if self._hard:
@@ -143,7 +118,7 @@ class Distribution(OptimumReadouts):
         (high, low), tape = self._soft
         return autodiff.value(self._sweeps, self._problem, tape, high + low)
 
-    @_Once
+    @Once
     def _best(self):
         """Compact best event, flat batch."""
         (best, _), tape = self._max
@@ -153,7 +128,7 @@ class Distribution(OptimumReadouts):
     def _possible(self, best, event):
         return _keep(best > INFEASIBLE, event)
 
-    @_Once
+    @Once
     def _marginals(self):
         """Canonical marginals, per example."""
         if self._hard:
@@ -324,71 +299,8 @@ class Distribution(OptimumReadouts):
         score, log_partition = self._score(event, count), self._log_partition
         possible = ops.logical_and(score > INFEASIBLE, log_partition > INFEASIBLE)
         exact = self._less_log_partition(self._products(event, count))
-        log_prob = _log_share(exact, score, log_partition, possible)
+        log_prob = log_share(exact, score, log_partition, possible)
         return self._restore(log_prob, prefix=0 if count is None else 1)
-
-    def log_prob_of(self, allowed):
-        """Log-probability that the structure is one of those that another distribution allows.
-
-        With some potentials at minus infinity, `allowed` is what is known of a structure where not
-        all is observed: minus this is its negative log-likelihood, whatever the rest is.
-
-        Args:
-            allowed: `Distribution` over the same structure, made of the same potentials, some of
-                them at minus infinity, at the same temperature.
-
-        Returns:
-            (...,), at most 0; minus infinity where nothing is allowed.
-
-        Example:
-
-        >>> import numpy as np
-        >>> from keras_struct import ops
-        >>> d = ops.categorical(np.zeros((1, 4), "float32"))
-        >>> known = ops.categorical(np.array([[0.0, -np.inf, 0.0, -np.inf]], "float32"))
-        >>> print(np.round(np.exp(np.array(d.log_prob_of(known))), 3))
-        [0.5]
-        """
-        self._same_kind("log_prob_of", allowed)
-        some, everything = allowed._log_partition, self._log_partition
-        possible = ops.logical_and(some > INFEASIBLE, everything > INFEASIBLE)
-        terms = [*allowed._pair, *(-x for x in self._pair)]
-        exact = cancelling_sum(ops.stack(terms, axis=1), 1)
-        return self._restore(_log_share(exact, some, everything, possible))
-
-    def entropy(self):
-        """Entropy in nats, (...,); 0 where there is one structure or none."""
-        if self._hard:
-            return self._restore(ops.zeros_like(self._log_partition))
-        known = "_problem", "_pair", "_log_partition", "_marginals"
-        return autodiff.whole(self, "_entropy", keep=known)
-
-    def _entropy(self):
-        return self._restore(self._log_loss(self._marginals))
-
-    def cross_entropy(self, other):
-        """`-E_self[log p_other(Y)]` in nats, (...,).
-
-        Args:
-            other: `Distribution` over the same structure, with the same batch and lengths.
-
-        Returns:
-            (...,); plus infinity where `other` forbids what this one may draw.
-        """
-        self._same_kind("cross_entropy", other)
-        marginals = self._like(other)._marginals
-        impossible = 0.0
-        for t, p in zip(other._problem.potentials, marginals, strict=True):
-            hit = ops.logical_and(t <= INFEASIBLE, p > 0)
-            impossible = impossible + per_example(ops.cast(hit, p.dtype))
-        impossible = ops.logical_or(impossible > 0, other._log_partition <= INFEASIBLE)
-        cross = array.where(impossible, float("inf"), other._log_loss(marginals))
-        return self._restore(cross)
-
-    def kl_divergence(self, other):
-        """`KL(self || other)` in nats, (...,), at least 0; see `cross_entropy`."""
-        difference = self.cross_entropy(other) - self.entropy()
-        return array.where(difference < 0, difference - ops.stop_gradient(difference), difference)
 
     def parts(self, event=None):
         """Indicator of an event: how often it uses each part, by name of potential.
@@ -473,21 +385,6 @@ class Distribution(OptimumReadouts):
         product = ops.concatenate(rows, axis=2)
         return product[0] if count is None else product
 
-    def _log_loss(self, marginals):
-        """Expected `-log p(Y)` under marginals, flat (B,), at least 0; 0 where nothing exists."""
-        rows = []
-        for theta, p in zip(self._problem.potentials, marginals, strict=True):
-            product = array.where(theta <= INFEASIBLE, ops.zeros_like(theta), theta) * p
-            shape = ops.shape(product)
-            rows.append(ops.reshape(product, (shape[0], size_of(shape[1:]))))
-        product = rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=1)
-        exists = self._log_partition > INFEASIBLE
-        exact = -self._less_log_partition(product)
-        zeros = ops.zeros_like(exact)
-        exact = array.where(ops.logical_and(exists, exact > 0), exact, zeros)
-        moves = array.where(exists, self._log_partition, zeros) - ops.sum(product, axis=1)
-        return ops.stop_gradient(exact) + (moves - ops.stop_gradient(moves))
-
     def _less_log_partition(self, products):
         """Sum of products (B, P) or (n, B, P) minus the log-partition.
 
@@ -508,27 +405,6 @@ class Distribution(OptimumReadouts):
         possible = structure.possible(flat, context)
         possible = possible if count is None else _untile(possible, count)
         return array.where(possible, total, ops.full_like(total, 2 * INFEASIBLE))
-
-    def _like(self, other):
-        """This distribution with every potential as wide as the other's."""
-        mine, theirs = self._problem.potentials, other._problem.potentials
-        if all(
-            all(a == b or b == 1 for a, b in zip(x.shape[1:], y.shape[1:], strict=True))
-            for x, y in zip(mine, theirs, strict=True)
-        ):
-            return self
-        wide = Distribution.__new__(Distribution)
-        potentials = tuple(
-            ops.broadcast_to(x, (ops.shape(x)[0], *ops.shape(x + y)[1:]))
-            for x, y in zip(mine, theirs, strict=True)
-        )
-        wide.__dict__.update(
-            structure=self.structure,
-            temperature=self.temperature,
-            _choice=self._choice,
-            _problem=self._problem.replace(potentials=potentials),
-        )
-        return wide
 
     def _flat_event(self, event):
         """Flat event and the number of events per example (None: no such axis)."""
@@ -571,15 +447,6 @@ class Distribution(OptimumReadouts):
     def _as_given(self, x):
         return ops.cast(self._restore(x), self.structure.dtype)
 
-    def _same_kind(self, readout, other):
-        for d in (self, other):
-            d._soft_only(readout)
-        if type(self.structure) is not type(other.structure):
-            raise ValueError(
-                f"Expected a distribution over {self.structure.op}. "
-                f"Received: other={getattr(other.structure, 'op', other)}"
-            )
-
     def _soft_only(self, readout):
         if self._hard:
             raise ValueError(f"Expected temperature > 0 for {readout}. Received: temperature=0")
@@ -587,15 +454,6 @@ class Distribution(OptimumReadouts):
 
 def _as_event(event):
     return ops.cast(ops.convert_to_tensor(event), "int32")
-
-
-def _log_share(exact, part, whole, possible):
-    """The log of a share, `exact`, at most 0, which moves as `part - whole`; or minus infinity."""
-    zeros = ops.zeros_like(exact)
-    exact = array.where(ops.logical_and(possible, exact < 0), exact, zeros)
-    moves = (part - ops.stop_gradient(part)) - (whole - ops.stop_gradient(whole))
-    share = ops.stop_gradient(exact) + array.where(possible, moves, zeros)
-    return array.where(possible, share, -float("inf"))
 
 
 def _keep(exists, event, prefix=0):
