@@ -19,14 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
-# In `make test` backends share the tests. NumPy runs every one, of more than 24 cases every
+# In `make test` backends share the tests. NumPy runs every one, of more than 12 cases every
 # second; PyTorch every sixth case of a test that has more than three. JAX and TensorFlow, which
 # compile each for seconds, run one case of six of a test that is marked `everywhere` or says on
-# which backends it makes sense. A quarter of the others runs on JAX, another on TensorFlow, the
+# which backends it makes sense. A fifth of the others runs on JAX, another on TensorFlow, the
 # first or the last case only, and of tests with more than ten cases every tenth on both; what is
 # marked `compiles_long` on neither. `make test-every`, and pytest by itself, run all tests.
-STEP, FEW_CASES, MANY_CASES = 6, 3, 24
-COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 10, 4
+STEP, FEW_CASES, MANY_CASES = 6, 3, 12
+COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 10, 5
 
 
 def pytest_configure() -> None:
