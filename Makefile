@@ -6,6 +6,7 @@ EXAMPLES ?= 500
 VENV ?= .venv
 
 BIN := $(VENV)/bin
+CPP := ops/src/keras_struct/ops/cpp
 DISTRIBUTIONS := $(patsubst %/pyproject.toml,./%,$(wildcard */pyproject.toml packages/*/pyproject.toml))
 SETTINGS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 # KerasHub asks for tensorflow-text and the package with MiniLM's weights for sentence-transformers, gigabytes that
@@ -27,10 +28,10 @@ help:  ## show this list
 
 install: $(VENV)/test.stamp  ## create .venv with every distribution (editable), every backend and the checks
 
-test: $(VENV)/test.stamp  ## the tests on every backend, with style and types; ARGS="--only jax -- -k chain" selects, ARGS=--record times
+test: $(VENV)/cpp.stamp  ## the tests on every backend, with style and types; ARGS="--only jax -- -k chain" selects, ARGS=--record times
 	$(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
-test-every: $(VENV)/test.stamp  ## `make test` with every case and every export on every backend, which takes some four times as long
+test-every: $(VENV)/cpp.stamp  ## `make test` with every case and every export on every backend, which takes some four times as long
 	EVERY_CASE=1 $(BIN)/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
 test-fuzz: $(VENV)/test.stamp  ## new random calls of every function; EXAMPLES=500 for each ARGS="--only jax"
@@ -73,7 +74,7 @@ demo: $(VENV)/demo-$(BACKEND).stamp  ## parse a sentence and draw its trees; BAC
 spaces: $(VENV)/demo-$(BACKEND).stamp  ## train a CRF that puts the spaces back into text, export it, run it elsewhere
 	KERAS_BACKEND=$(BACKEND) $(BIN)/python examples/spaces_demo.py $${SENTENCE:+"$$SENTENCE"}
 
-bench: $(VENV)/bench.stamp  ## time every backend beside the peers; ARGS="--quick --only linear_chain K=16"
+bench: $(VENV)/bench.stamp $(VENV)/cpp.stamp  ## time every backend beside the peers; ARGS="--quick --only linear_chain K=16"
 	$(BIN)/python -m ci.bench $(ARGS)
 
 docs: $(VENV)/docs.stamp  ## the documentation site, in build/docs; its links, and with Chromium each page as it looks
@@ -115,6 +116,11 @@ $(VENV)/test.stamp: $(VENV)/pip.stamp $(SETTINGS)
 	$(INSTALL) --group test
 	$(INSTALL_BARE)
 	$(PIP_INSTALL) --no-deps $(ORIGINAL)
+	@touch $@
+
+# What an installation has compiled, if it had a compiler, anew after changes.
+$(VENV)/cpp.stamp: $(VENV)/test.stamp $(wildcard $(CPP)/*.h $(CPP)/*.cpp $(CPP)/build.py)
+	$(BIN)/python $(CPP)/build.py
 	@touch $@
 
 $(VENV)/demo-%.stamp: $(VENV)/pip.stamp $(SETTINGS)

@@ -35,13 +35,8 @@ class Strips(NativeImplementation):
         return super().rejects(call)
 
     def forward(self, problem, op):
-        from keras_struct.ops.alignment import strips
-
         spec, batch = problem.spec, problem.context[0].shape[0]
-        rows, columns = problem.potentials[0].shape[1:]
-        halo = int(_plan(spec, rows, columns).halo)
-        ends = spec.states if spec.end == "corner" else rows + columns + spec.window + 2
-        shapes = (rows // int(strips.LANES), spec.states, halo, columns + 1), (ends,), ()
+        shapes = self.tape_shapes(spec, *problem.potentials[0].shape[1:])
         results = [((batch, *shape), "float64") for shape in shapes]
         results += [((batch,), native.dtype_of(problem.potentials[0]))] * 2
         arrays = (*problem.potentials, *problem.context)
@@ -49,6 +44,14 @@ class Strips(NativeImplementation):
             self, "_forward", results, *arrays, static=(spec, op == "max")
         )
         return (high, low), Tape(*tape)
+
+    def tape_shapes(self, spec, rows, columns):
+        """Shapes of the arrays of the tape, without the batch."""
+        from keras_struct.ops.alignment import strips
+
+        halo = int(_plan(spec, rows, columns).halo)
+        ends = spec.states if spec.end == "corner" else rows + columns + spec.window + 2
+        return (rows // int(strips.LANES), spec.states, halo, columns + 1), (ends,), ()
 
     def backward(self, problem, tape):
         return self.parts("_backward", problem, *tape)

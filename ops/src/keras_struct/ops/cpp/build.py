@@ -1,0 +1,84 @@
+"""Compiles the C++ kernels, one library for each kind of processor, beside their sources.
+
+Run by `make`, by the wheel's build hook, or by hand: `python build.py`. It needs a compiler that
+takes the options of GCC (`CXX`, else c++, g++ or clang++), and nothing of this package.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SOURCES = "lanes.h", "lattice.h", "lattice.cpp"
+PROCESSORS = {"x86_64": ("x86-64-v4", "x86-64-v3"), "amd64": ("x86-64-v4", "x86-64-v3")}
+MATHS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fwrapv"]
+LIBRARY = ["-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wall", "-s"]
+
+
+def processors():
+    """What libraries are compiled for, best first; an empty name for whatever the machine has."""
+    return PROCESSORS.get(platform.machine().lower(), ("",))
+
+
+def digest():
+    """What a library must have been compiled from, as text."""
+    content = b"".join((HERE / name).read_bytes() for name in SOURCES)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def library(processor):
+    """The file of a library; another one for other sources."""
+    return HERE / f"lattice-{processor or platform.machine().lower()}-{digest()}.so"
+
+
+def compiler():
+    """The command of a compiler, or None."""
+    given = os.environ.get("CXX")
+    if given:
+        return given.split()
+    found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    return None if found is None or sys.platform == "win32" else [found]
+
+
+def build():
+    """Compiles what is not there yet.
+
+    Returns:
+        List of the files; empty where there is no compiler.
+
+    Raises:
+        RuntimeError: If the compiler fails, with what it said.
+    """
+    command = compiler()
+    if command is None:
+        return []
+    jobs = []
+    for processor in processors():
+        file = library(processor)
+        if not file.exists():
+            partial = file.with_suffix(f".{os.getpid()}")
+            march = ["-march=" + processor] if processor else []
+            wide = ["-mprefer-vector-width=512"] if processor == "x86-64-v4" else []
+            options = [*LIBRARY, *MATHS, *march, *wide, "-o", str(partial)]
+            full = [*command, *options, str(HERE / SOURCES[-1])]
+            process = subprocess.Popen(full, stderr=subprocess.PIPE, text=True)
+            jobs.append((file, partial, full, process))
+    for file, partial, full, process in jobs:
+        _, errors = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(full)}\n{errors}")
+        partial.replace(file)
+    kept = [library(x) for x in processors()]
+    for old in HERE.glob("lattice-*.so"):
+        if old not in kept:
+            old.unlink()
+    return kept
+
+
+if __name__ == "__main__":
+    files = build()
+    print("\n".join(map(str, files)) or "There is no C++ compiler: kernels of Numba are used.")
