@@ -37,6 +37,7 @@ from keras_struct.ops.chart.nussinov.reference import NussinovReference
 from keras_struct.ops.chart.pallas_gpu import ChartGPU
 from keras_struct.ops.chart.pallas_tpu import ChartTPU
 from keras_struct.ops.chart.portable import ChartPortable
+from keras_struct.ops.chart.triton_gpu import ChartTriton
 from keras_struct.ops.dispatch import register_implementation, register_structure
 from keras_struct.ops.implementation import BySpec
 from keras_struct.ops.pcfg.native_cpu import PCFGNative
@@ -110,6 +111,7 @@ register_implementation("chart", "native_cpu", ChartNative())
 register_implementation("chart", "graph_cpu", ChartGraph())
 register_implementation("chart", "pallas_tpu", ChartTPU())
 register_implementation("chart", "pallas_gpu", ChartGPU())
+register_implementation("chart", "triton_gpu", ChartTriton())
 register_implementation("chart", "portable", ChartPortable())
 register_implementation(
     "chart",

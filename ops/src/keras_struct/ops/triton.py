@@ -26,6 +26,9 @@ KERNELS = (
     "keras_struct.ops.chain.triton_step",
     "keras_struct.ops.chain.triton_sweeps",
     "keras_struct.ops.chain.triton_paths",
+    "keras_struct.ops.chart.triton_chart",
+    "keras_struct.ops.chart.triton_sweeps",
+    "keras_struct.ops.chart.triton_paths",
 )
 
 

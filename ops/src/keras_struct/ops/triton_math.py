@@ -19,11 +19,18 @@ def static(n):
 
 
 @triton.jit
-def exp(x, APPROXIMATE: tl.constexpr):
+def exp2(x, APPROXIMATE: tl.constexpr):
     if APPROXIMATE:
         return tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * LOG2_E], tl.float32, is_pure=True, pack=1
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1
         )
+    return tl.exp2(x)
+
+
+@triton.jit
+def exp(x, APPROXIMATE: tl.constexpr):
+    if APPROXIMATE:
+        return exp2(x * LOG2_E, APPROXIMATE)
     return tl.exp(x)
 
 

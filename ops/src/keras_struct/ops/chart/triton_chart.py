@@ -1,0 +1,282 @@
+"""A chart in Triton: its tables, the sum over the cuts of a span, what makes an item of a product.
+
+A program has one sentence of N words. Its arrays (see `triton_plan.py` for tables):
+
+    tables    (T, N + 1, 2 stride)      items, as numbers m 2^e
+    products  (K, 2, N + 1, N + 1)      m and e of products at (width, start)
+    scores    (scored items, N, N)      at (width - 1, start)
+
+Spans of a width are worked on by S starts at a time, blocks (S,), their cuts by U, blocks (S, U) of
+which a thread has neighbours. Rows of spans that do not exist are read from where there is memory,
+and nothing is stored of them. What one thread has stored, others read after a barrier.
+"""
+
+import triton
+import triton.language as tl
+
+from keras_struct.ops.triton_math import exp, exp2, max_over, static, sum_over
+
+EMPTY: tl.constexpr = tl.constexpr(-1e30)
+POSSIBLE: tl.constexpr = tl.constexpr(-5e29)
+MOST: tl.constexpr = tl.constexpr(1e30)
+LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+LN2_HIGH: tl.constexpr = tl.constexpr(0.693359375)
+LN2_LOW: tl.constexpr = tl.constexpr(-2.121944400546905827679e-4)
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def from_log(x, PLAN: tl.constexpr):
+    """`scaled.from_log`."""
+    exists = x > POSSIBLE
+    x = tl.where(exists, x, 0.0)
+    e = tl.floor(x * LOG2_E + 0.5)
+    upper = tl.floor(e * (1 / 4096) + 0.5) * 4096
+    rest = ((x - upper * LN2_HIGH) - (e - upper) * LN2_HIGH) - e * LN2_LOW
+    m = exp(tl.minimum(tl.maximum(rest, -1.0), 1.0), PLAN.approximate)
+    return tl.where(exists, m, 0.0), tl.where(exists, e, EMPTY)
+
+
+@triton.jit
+def normalised(m, e, PLAN: tl.constexpr):
+    """`m 2^e` with a mantissa from 1 to 2, as its bits say."""
+    exists = m > 0
+    safe = tl.where(exists, m, 1.0)
+    if PLAN.wide:
+        word = safe.to(tl.int64, bitcast=True)
+        exponent = (word >> 52) - 1023
+        mantissa = (word - (exponent << 52)).to(tl.float64, bitcast=True)
+    else:
+        word = safe.to(tl.int32, bitcast=True)
+        exponent = (word >> 23) - 127
+        mantissa = (word - (exponent << 23)).to(tl.float32, bitcast=True)
+    return tl.where(exists, mantissa, 0.0), tl.where(exists, e + exponent.to(m.dtype), EMPTY)
+
+
+@triton.jit
+def over(x, m):
+    """`x / m`, 0 where m is."""
+    exists = m > 0
+    return tl.where(exists, x / tl.where(exists, m, 1.0), 0.0)
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def column(place):
+    """Where a row of numbers has the mantissa of a column; its exponent is 4 further."""
+    return place // 4 * 8 + place % 4
+
+
+@triton.jit
+def some_columns(PLAN: tl.constexpr):
+    """The same of the first U columns, (1, U): four beside each other, as a thread loads them."""
+    at = column(tl.arange(0, PLAN.cuts))
+    return tl.max_contiguous(tl.multiple_of(at, [4]), [4])[None, :]
+
+
+@triton.jit
+def row(tables, table, place, first, n, PLAN: tl.constexpr):
+    """Pointers (S, 1) to rows of a table of numbers, from some columns on, multiples of 4."""
+    at = (table * (n + 1) + place) * PLAN.row_size + 2 * first
+    return tables + tl.multiple_of(at, [8])[:, None]
+
+
+@triton.jit
+def plain_row(tables, table, place, first, n, PLAN: tl.constexpr):
+    """The same of a table that has one number for each column."""
+    at = (table * (n + 1) + place) * PLAN.stride + first
+    return tables + tl.multiple_of(at, [4])[:, None]
+
+
+@triton.jit
+def where_in(TABLE: tl.constexpr, start, end, PLAN: tl.constexpr):
+    """Row and column of spans in a table."""
+    begin = start - PLAN.moved(TABLE)
+    found = (begin, end)
+    if PLAN.by_end(TABLE):
+        found = (end, begin)
+    return found
+
+
+@triton.jit
+def number(tables, TABLE: tl.constexpr, start, end, n, PLAN: tl.constexpr):
+    """Numbers of spans in a table, (S,)."""
+    place, begin = where_in(TABLE, start, end, PLAN)
+    at = tables + (TABLE * (n + 1) + place) * PLAN.row_size + column(begin)
+    return tl.load(at), tl.load(at + 4)
+
+
+@triton.jit
+def rate(rates, TABLE: tl.constexpr, start, end, n, PLAN: tl.constexpr):
+    place, begin = where_in(TABLE, start, end, PLAN)
+    return tl.load(rates + (TABLE * (n + 1) + place) * PLAN.stride + begin)
+
+
+@triton.jit
+def taken(TABLE: tl.constexpr, w, start, there, PLAN: tl.constexpr):
+    """Which spans a table has."""
+    if PLAN.leaves_out(TABLE):
+        there = there & ((start > 0) | (start * 0 + w == 0))
+    return there & (start >= PLAN.moved(TABLE))
+
+
+@triton.jit
+def keep(tables, ITEM: tl.constexpr, w, start, there, m, e, n, PLAN: tl.constexpr):
+    """Store numbers of an item in all its tables."""
+    for table in tl.static_range(static(PLAN.table_count)):
+        if PLAN.holds(table, ITEM):
+            place, begin = where_in(table, start, start + w, PLAN)
+            at = tables + (table * (n + 1) + place) * PLAN.row_size + column(begin)
+            mask = taken(table, w, start, there, PLAN)
+            tl.store(at, m, mask=mask)
+            tl.store(at + 4, e, mask=mask)
+
+
+@triton.jit
+def keep_rate(rates, ITEM: tl.constexpr, w, start, there, d, n, PLAN: tl.constexpr):
+    for table in tl.static_range(static(PLAN.table_count)):
+        if PLAN.holds(table, ITEM):
+            place, begin = where_in(table, start, start + w, PLAN)
+            at = rates + (table * (n + 1) + place) * PLAN.stride + begin
+            tl.store(at, d, mask=taken(table, w, start, there, PLAN))
+
+
+@triton.jit
+def cleared(tables, count, n, PLAN: tl.constexpr):
+    """Tables of nothing."""
+    place = tl.arange(0, 1024)
+    zero = tl.full((1024,), 0.0, tables.dtype.element_ty)
+    nothing = tl.where((place // 4) % 2 == 1, zero + EMPTY, zero)
+    size = count * (n + 1) * PLAN.row_size
+    for begin in range(0, size, 1024):
+        tl.store(tables + begin + place, nothing, mask=begin + place < size)
+
+
+@triton.jit
+def of_product(products, PRODUCT: tl.constexpr, PART: tl.constexpr, w, start, n):
+    """Where m (part 0) or e (part 1) of a product is."""
+    return products + ((PRODUCT * 2 + PART) * (n + 1) + w) * (n + 1) + start
+
+
+# Sums over cuts -----------------------------------------------------------------------------------
+
+
+@triton.jit
+def turns_of(columns, PLAN: tl.constexpr):
+    """How many turns of a loop so many columns take, whatever the first one is."""
+    return (tl.maximum(columns, 0) + (3 + PLAN.turn - 1)) // PLAN.turn
+
+
+@triton.jit
+def cut(left, right, at):
+    """Mantissas and exponents of the terms of some cuts."""
+    m = tl.load(left + at) * tl.load(right + at)
+    return m, tl.load(left + at + 4) + tl.load(right + at + 4)
+
+
+@triton.jit
+def total_of(left, right, turns, peak, HARD: tl.constexpr, PLAN: tl.constexpr):
+    """Sums (or maxima) over cuts, over 2^peak."""
+    shape: tl.constexpr = (PLAN.starts, PLAN.cuts)
+    sums = tl.full(shape, 0.0, left.dtype.element_ty)
+    for _ in range(0, turns):
+        for part in tl.static_range(static(PLAN.unroll)):
+            m, e = cut(left, right, some_columns(PLAN) + 2 * part * PLAN.cuts)
+            term = m * exp2(e - peak[:, None], PLAN.approximate)
+            sums = tl.maximum(sums, term) if HARD else sums + term
+        left += 2 * PLAN.turn
+        right += 2 * PLAN.turn
+    return max_over(sums, 1) if HARD else sum_over(sums, 1)
+
+
+@triton.jit
+def peak_of(left, right, turns, PLAN: tl.constexpr):
+    """The largest exponent of all cuts."""
+    shape: tl.constexpr = (PLAN.starts, PLAN.cuts)
+    largest = tl.full(shape, 2.0 * EMPTY, left.dtype.element_ty)
+    for _ in range(0, turns):
+        for part in tl.static_range(static(PLAN.unroll)):
+            _, e = cut(left, right, some_columns(PLAN) + 2 * part * PLAN.cuts)
+            largest = tl.maximum(largest, e)
+        left += 2 * PLAN.turn
+        right += 2 * PLAN.turn
+    return max_over(largest, 1)
+
+
+@triton.jit
+def near_peak(left, right, first, last, begin):
+    """The largest exponent of three cuts, by their columns."""
+    middle = (first + last) // 2
+    peak = exponent(left, right, first - begin)
+    peak = tl.maximum(peak, exponent(left, right, last - begin))
+    return tl.maximum(peak, exponent(left, right, middle - begin))
+
+
+@triton.jit
+def exponent(left, right, place):
+    at = column(tl.maximum(place, 0))[:, None] + 4
+    return sum_over(tl.load(left + at) + tl.load(right + at), 1)
+
+
+@triton.jit
+def product(
+    tables, PRODUCT: tl.constexpr, w, start, there, n, HARD: tl.constexpr, PLAN: tl.constexpr
+):
+    """Numbers of a product.
+
+    Its exponent is that of one of its terms. Where others are beyond the range of its mantissa,
+    which a look at three cuts has not said, the sums are made anew with the largest one.
+    """
+    i = tl.minimum(start, n)
+    j = tl.minimum(start + w, n)
+    begin = i // 4 * 4
+    left = row(tables, PLAN.left(PRODUCT, False), i, begin, n, PLAN)
+    right = row(tables, PLAN.right(PRODUCT, True), j, begin, n, PLAN)
+    turns = turns_of(w + 1 - PLAN.gap(PRODUCT), PLAN)
+    first = i + PLAN.least_left(PRODUCT)
+    last = j - PLAN.gap(PRODUCT) - PLAN.least_right(PRODUCT)
+    peak = near_peak(left, right, first, last, begin)
+    m = total_of(left, right, turns, peak, HARD, PLAN)
+    beyond = max_over((there & ((m <= MOST) == 0)).to(tl.int32), 0)
+    if beyond > 0:
+        peak = peak_of(left, right, turns, PLAN)
+        m = total_of(left, right, turns, peak, HARD, PLAN)
+    return m, tl.where(m > 0, peak, EMPTY)
+
+
+# Items --------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def score(scores, SCORE: tl.constexpr, w, start, there, n, nothing):
+    at = scores + (SCORE * n + w - 1) * n + start
+    return tl.load(at, mask=there, other=nothing)
+
+
+@triton.jit
+def inner(start, w, n):
+    """The ends of what a span wraps; anything where it wraps nothing."""
+    begin = tl.minimum(start + 1, n)
+    return begin, tl.maximum(tl.minimum(start + w - 1, n), begin)
+
+
+@triton.jit
+def item(scores, tables, ITEM: tl.constexpr, w, start, there, made, n, PLAN: tl.constexpr):
+    """Numbers of an item, from all products of this width or from what it wraps."""
+    if PLAN.wraps(ITEM):
+        begin, end = inner(start, w, n)
+        m, e = number(tables, PLAN.home(PLAN.wrapped(ITEM)), begin, end, n, PLAN)
+    else:
+        m, e = made[2 * PLAN.made_at(ITEM)], made[2 * PLAN.made_at(ITEM) + 1]
+    if PLAN.unit(ITEM) == 1:
+        word = start * 0 + w == 1
+        m, e = tl.where(word, 1.0, m), tl.where(word, 0.0, e)
+    if PLAN.score(ITEM) >= 0:
+        x = score(scores, PLAN.score(ITEM), w, start, there, n, EMPTY)
+        sm, se = from_log(x, PLAN)
+        m, e = m * sm, tl.maximum(e + se, EMPTY)
+    return normalised(m, e, PLAN)
