@@ -53,7 +53,9 @@ def compile_one(program, chip):
     module = importlib.import_module(f"keras_struct.ops.{program.module}")
     kernel = getattr(module, program.kernel)
     signature = {**program.signature, **dict.fromkeys(program.constants, "constexpr")}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=program.constants)
+    arrays = [n for n, kind in enumerate(signature.values()) if str(kind).startswith("*")]
+    facts = {(n,): [["tt.divisibility", 16]] for n in arrays if program.aligned}
+    source = ASTSource(kernel, signature, constexprs=program.constants, attrs=facts)
     target = GPUTarget("cuda", CHIPS[chip], 32)
     compiled = triton.compile(source, target=target, options=options(program.warps))
     return figures(compiled.asm["cubin"], compiled.metadata.shared, program, chip)

@@ -7,7 +7,12 @@ from keras_struct.ops.alignment import spec as alignments
 from keras_struct.ops.alignment.triton_gpu import PATHS, TIMES
 from keras_struct.ops.alignment.triton_plan import Form, Plan, Sizes
 from keras_struct.ops.chain.triton_gpu import Plan as ChainPlan
-from keras_struct.ops.gpu import warps_for
+from keras_struct.ops.chart.cky import TREES
+from keras_struct.ops.chart.eisner import projective_trees
+from keras_struct.ops.chart.nussinov import PAIRINGS
+from keras_struct.ops.chart.triton_gpu import MOST_CUTS, ChartTriton
+from keras_struct.ops.chart.triton_plan import Plan as ChartPlan
+from keras_struct.ops.gpu import power, warps_for
 
 NUMBERS = "*fp32"
 
@@ -27,6 +32,7 @@ class Program:
             loop.
         bytes: Bytes that a cell must read and write in the GPU's memory.
         chips: Where it is compiled.
+        aligned: Whether arrays begin at multiples of 16 bytes, as those that PyTorch makes.
     """
 
     name: str
@@ -38,10 +44,73 @@ class Program:
     cells: float
     bytes: float
     chips: tuple[str, ...] = ("sm_90",)
+    aligned: bool = False
 
 
 def programs():
-    return [*_alignments(), *_chains()]
+    return [*_alignments(), *_chains(), *_charts()]
+
+
+def _charts():
+    every = ("sm_80", "sm_90", "sm_100")
+    kernels = ("forward", "maximum", "backward", "tangent", "curvature", "walk", "best")
+    for kernel in kernels:
+        yield _chart("cky", TREES, kernel, every)
+    for kernel in kernels[:-1]:
+        yield _chart("eisner", projective_trees(True), kernel)
+        yield _chart("nussinov", PAIRINGS, kernel)
+
+
+def _chart(name, spec, kernel, chips=("sm_90",), n=63):
+    """A sweep of charts of n words; a cut is what is counted as a cell."""
+    starts, cuts = ChartTriton.sizes
+    plan = ChartPlan(spec, starts, cuts, ChartPlan.stride_of(n, cuts), approximate=True)
+    walks = kernel in ("walk", "best")
+    sweeps = {
+        "forward": ("tables", "products", "whole", "scores", "lengths"),
+        "tangent": ("tables", "products", "tscores", "lengths", "rates", "drates"),
+        "down": (
+            "tables", "products", "lengths", "rates", "drates", "ratios", "dratios", "wrapped",
+            "out",
+        ),
+        "walk": ("tables", "products", "lengths", "keys", "pending", "used"),
+    }  # fmt: skip
+    entries = {"maximum": "forward", "backward": "down", "curvature": "down", "best": "walk"}
+    entry = entries.get(kernel, kernel)
+    whole = "lengths", "keys", "pending", "used"
+    constants: dict[str, Any] = {"PLAN": plan}
+    if entry == "forward":
+        constants["HARD"] = kernel == "maximum"
+    if entry == "down":
+        constants["RATE"] = kernel == "curvature"
+    if walks:
+        constants |= {"NOISY": kernel == "walk", "BLOCK": min(MOST_CUTS, power(n + 1))}
+    cells = constants["BLOCK"] / 32 if walks else starts * plan.turn / (32 * ChartTriton.warps)
+    # For each span, of which every table and every product has one number.
+    tables, products, of_span = plan.table_count, plan.product_count, plan.product_count * n / 3
+    moved = {
+        "forward": 8 * tables + 8 * products,
+        "tangent": 12 * tables + 12 * products,
+        "backward": 8 * tables + 24 * products,
+        "curvature": 12 * tables + 36 * products,
+    }
+    moved["maximum"], moved["walk"] = moved["forward"], 16 * of_span
+    moved["best"] = moved["walk"]
+    return Program(
+        f"{name}: {kernel}",
+        "chart.triton_paths" if walks else "chart.triton_sweeps",
+        entry,
+        {
+            **{array: "*i32" if array in whole else NUMBERS for array in sweeps[entry]},
+            "n": "i32",
+        },
+        constants,
+        1 if walks else ChartTriton.warps,
+        cells,
+        round(moved[kernel] / of_span, 3),
+        chips,
+        aligned=True,
+    )
 
 
 def _chains():

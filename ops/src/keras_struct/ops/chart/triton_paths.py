@@ -1,4 +1,4 @@
-"""The best structure of a chart in Triton, or a sample: a program has one sample of one sentence."""
+"""The best structure of a chart in Triton, or a sample: a program has one of one sentence."""
 
 import triton
 import triton.language as tl

@@ -7,8 +7,8 @@ their column (a right part starts `gap` places after it). What the sum over the 
 the inside pass, sums over all spans that have a part are to the way down; they read tables with the
 other end as row. Equal tables are one.
 
-A row holds numbers m 2^e: four mantissas, their four exponents, and so on. A part that does not exist
-is m = 0 and e = EMPTY, so no loop over cuts asks which ones there are.
+A row holds numbers m 2^e: four mantissas, their four exponents, and so on. A part that does not
+exist is m = 0 and e = EMPTY, so no loop over cuts asks which ones there are.
 """
 
 import dataclasses
