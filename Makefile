@@ -11,7 +11,7 @@ DISTRIBUTIONS := $(patsubst %/pyproject.toml,./%,$(wildcard */pyproject.toml pac
 SETTINGS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 # KerasHub asks for tensorflow-text and the package with MiniLM's weights for sentence-transformers, gigabytes that
 # nothing here uses; the group treebank has what is used. keras-nlp is KerasHub's older name, which the tests use. The demo does without what the protein package needs.
-BARE := ./packages/treebank ./packages/protein
+BARE := ./packages/treebank ./packages/protein ./packages/demo
 # Of the twenty thousand files that are installed Python compiles, with --no-compile, those that it imports.
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-compile
 INSTALL = $(PIP_INSTALL) $(patsubst %,-e %,$(filter-out $(BARE),$(DISTRIBUTIONS)))

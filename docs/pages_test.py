@@ -49,12 +49,14 @@ def test_there_are_pages():
 @pytest.mark.everywhere
 @pytest.mark.filterwarnings("ignore")
 def test_every_block_of_the_pages_of_this_backend(monkeypatch):
-    for page in PAGES:
-        if backend_of(page) == BACKEND:
-            # Pages may register implementations.
-            registry = {family: dispatch.candidates(family) for family in dispatch.FAMILIES}
-            monkeypatch.setattr(dispatch, "_registry", registry)
-            assert blocks.run_page(page) > 0
+    pages = [page for page in PAGES if backend_of(page) == BACKEND]
+    if not pages:
+        pytest.skip(f"no page is for {BACKEND}")
+    for page in pages:
+        # Pages may register implementations.
+        registry = {family: dispatch.candidates(family) for family in dispatch.FAMILIES}
+        monkeypatch.setattr(dispatch, "_registry", registry)
+        assert blocks.run_page(page) > 0
 
 
 def test_the_pictures_are_those_that_the_script_draws():
