@@ -13,12 +13,39 @@ import re
 import sys
 import tempfile
 import types
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import gpu_compile
 import pinned
 
 STEPS, BATCH = 256, 8
+EVERY, ONE = tuple(gpu_compile.CHIPS), ("sm_90",)
+BY_THREADS = "walk", "ends", "last_nodes"  # kernels in which a thread does a node in a turn
+
+
+class Program(NamedTuple):
+    """What is compiled.
+
+    Attributes:
+        name: Of the program.
+        function: Of arrays.
+        shapes, dtype: Of the arrays.
+        cells: What a program does in a turn of its loop: nodes, links or ways of a step, cuts,
+            pairs.
+        bytes: Of memory for each of them, by the beginning of a kernel's name.
+        chips: Where it is compiled.
+        sweeps: Beginnings of the names of the kernels that are, all if empty.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    cells: int
+    bytes: dict[str, float]
+    chips: tuple[str, ...]
+    sweeps: tuple[str, ...] = ()
 
 
 def kernels_of(function, shapes, dtype):
@@ -113,51 +140,104 @@ def chart(triangles, products, n):
     return {sweep: n / cuts for sweep, n in moved.items()}
 
 
-def programs():
-    """Name, function, shapes, dtype, cells that a program does in a turn of its loop (links or ways
-    of a step; cuts; pairs), bytes of memory for each by the beginning of a kernel's name, chips."""
+def alignments():
+    """At sizes of batches from which on strips are cut in another way."""
+    from keras_struct import ops
+    from keras_struct.ops.alignment import spec
+    from keras_struct.ops.alignment.gpu_plan import Sizes
+
+    some = "forward_logsumexp", "backward"
+
+    def program(name, make, lattice, shapes, chips=ONE, sweeps=some):
+        sizes = Sizes.of(lattice, *shapes[0])
+        scores = sum(shape == shapes[0] for shape in shapes)
+        message = 8 * lattice.states
+        moved = {
+            "forward": 4 * scores + message,
+            "backward": 8 * scores + message,
+            "tangent": 8 * scores + message / 2,
+            "curvature": 12 * scores + 1.5 * message,
+            "ends": 8,
+            "last_nodes": 8,
+            "walk": 4 + 12 * len(lattice.moves),
+        }
+        cells = sizes.lanes * sizes.rows
+        return Program(name, readouts(make), shapes, "float32", cells, moved, chips, sweeps)
+
+    linear = spec.alignment("global", affine=False, adjacent="any")
+    affine = spec.alignment("global", affine=True, adjacent="any")
+    local = spec.alignment("local", affine=True, adjacent="any")
+    scores, gap, make = (1024, 255, 255), (1024,), ops.needleman_wunsch
+    yield program("linear", make, linear, (scores, gap), EVERY, ())
+    yield program("linear, a block a pair", make, linear, ((256, 511, 255), (256,)))
+    yield program("linear, tiles", make, linear, ((8, 4095, 511), (8,)))
+    yield program("affine", make, affine, (scores, gap, gap))
+    more = (*some, "ends", "last_nodes", "walk")
+    yield program("affine, local", ops.smith_waterman, local, (scores, gap, gap), ONE, more)
+    yield program("dtw", ops.dtw, spec.DTW, (scores,))
+    yield program("monotonic", ops.monotonic_alignment, spec.MONOTONIC, (scores,))
+    yield program("osa", osa, spec.edit(swaps=True), (scores, scores, gap, gap))
+
+
+def osa(costs, transposition, deletion, insertion):
+    from keras_struct import ops
+
+    return ops.osa(costs, transposition > 0, deletion, insertion, transposition)
+
+
+def chains():
+    """A way into a state, or a link, is what is counted as a cell."""
     import numpy as np
 
     from keras_struct import ops
 
-    shapes: Any
-    every, one = tuple(gpu_compile.CHIPS), ("sm_90",)
-    for k, chips in ((16, every), (32, one)):
-        cells = k * k
-        shapes = (BATCH, STEPS, k), (k, k)
-        run = readouts(ops.linear_chain)
-        yield f"linear_chain K={k}", run, shapes, "float32", cells, chain(k, k, cells), chips
-    shapes, run = ((BATCH, STEPS, 8, 8), (8, 8)), readouts(ops.semi_markov)
-    yield "semi_markov K=8, D=8", run, shapes, "float32", 128, chain(64, 8, 128), one
+    def program(name, make, shapes, cells, scores, rows, chips=ONE):
+        moved = chain(scores, rows, cells)
+        return Program(name, readouts(make), shapes, "float32", cells, moved, chips)
+
+    for k, chips in ((16, EVERY), (32, ONE)):
+        shapes: Any = (BATCH, STEPS, k), (k, k)
+        yield program(f"linear_chain K={k}", ops.linear_chain, shapes, k * k, k, k, chips)
+    shapes = (BATCH, STEPS, 8, 8), (8, 8)
+    yield program("semi_markov K=8, D=8", ops.semi_markov, shapes, 128, 64, 8)
     labels = np.arange(1, 64, dtype="int32") + np.zeros((BATCH, 1), "int32")
-    run = readouts(functools.partial(ops.ctc, labels=labels))
-    shapes = ((BATCH, STEPS, 64),)
-    yield "ctc S=127", run, shapes, "float32", 3 * 127, chain(512, 128, 3 * 127), one
-    run = readouts(functools.partial(ops.subset, k=63))
-    yield "subset k=63", run, ((BATCH, STEPS),), "float32", 2 * 64, chain(2, 64, 128), one
+    make = functools.partial(ops.ctc, labels=labels)
+    yield program("ctc S=127", make, ((BATCH, STEPS, 64),), 3 * 127, 512, 128)
+    make = functools.partial(ops.subset, k=63)
+    yield program("subset k=63", make, ((BATCH, STEPS),), 2 * 64, 2, 64)
+
+
+def programs():
+    from keras_struct import ops
+
+    yield from alignments()
+    yield from chains()
     for name, triangles, products in (("cky", 2, 1), ("eisner", 7, 3), ("nussinov", 3, 1)):
-        run, shapes = readouts(getattr(ops, name)), ((BATCH, 63, 63),)
-        yield name, run, shapes, "float32", 512, chart(triangles, products, 63), one
+        run, moved = readouts(getattr(ops, name)), chart(triangles, products, 63)
+        yield Program(name, run, ((BATCH, 63, 63),), "float32", 512, moved, ONE)
+    tokens, moved = (1, 4096, 64), {"": 2 * 64 * 4 / 4096}
     for dtype, pairs in (("bfloat16", 128 * 64), ("float32", 64 * 32)):
-        moved = {"": 2 * 64 * 4 / 4096}
-        yield f"sinkhorn_tail {dtype}", attention, ((1, 4096, 64),) * 3, dtype, pairs, moved, one
+        yield Program(f"sinkhorn_tail {dtype}", attention, (tokens,) * 3, dtype, pairs, moved, ONE)
 
 
 def main():
     arguments = pinned.parser(__doc__, gpu_compile.CHIPS).parse_args()
     file = pinned.Pinned(gpu_compile.FIGURES, arguments.update, gpu_compile.LIBRARIES)
     worse = []
-    for program, function, shapes, dtype, cells, moved, chips in programs():
-        if arguments.only not in program:
+    for program in programs():
+        if arguments.only not in program.name:
             continue
-        for kernel, (code, warps, stages) in kernels_of(function, shapes, dtype).items():
+        kernels = kernels_of(program.function, program.shapes, program.dtype)
+        for kernel, (code, warps, stages) in kernels.items():
             sweep = kernel.removeprefix("keras_struct_").split("_", 1)[1]
-            name = f"Pallas, {program}: {sweep}"
-            size = next(n for start, n in moved.items() if sweep.startswith(start))
-            for chip in (x for x in chips if x in arguments.chips):
+            if not sweep.startswith(program.sweeps or ("",)):
+                continue
+            name = f"Pallas, {program.name}: {sweep}"
+            size = next(n for start, n in program.bytes.items() if sweep.startswith(start))
+            cells = 1 if sweep.startswith(BY_THREADS) else program.cells / (32 * warps)
+            facts = types.SimpleNamespace(warps=warps, cells=cells, bytes=round(size, 3))
+            for chip in (x for x in program.chips if x in arguments.chips):
                 compiled = compile_one(code, warps, stages, chip)
-                share = 1 if sweep.startswith("walk") else cells / (32 * warps)
-                facts = types.SimpleNamespace(warps=warps, cells=share, bytes=round(size, 3))
                 found = gpu_compile.figures(
                     compiled.asm["cubin"], compiled.metadata.shared, facts, chip
                 )

@@ -4,8 +4,7 @@ import dataclasses
 from typing import Any
 
 from keras_struct.ops.alignment import spec as alignments
-from keras_struct.ops.alignment.triton_gpu import PATHS, TIMES
-from keras_struct.ops.alignment.triton_plan import Form, Plan, Sizes
+from keras_struct.ops.alignment.gpu_plan import PATHS, TIMES, Form, Plan, Sizes
 from keras_struct.ops.chain.triton_gpu import Plan as ChainPlan
 from keras_struct.ops.chart.cky import TREES
 from keras_struct.ops.chart.eisner import projective_trees

@@ -91,9 +91,15 @@ class Pallas(Implementation):
 
         shapes, in_specs = [x for x, _ in outputs], [spec for _, spec in inputs]
         out_specs = [spec for _, spec in outputs]
+        written = options.get("input_output_aliases", {})
 
         def run(*arrays):
             blocks = _blocks(arrays)
+            # What is written has an array for each block.
+            arrays = tuple(
+                jnp.broadcast_to(x, (blocks, *x.shape[1:])) if n in written else x
+                for n, x in enumerate(arrays)
+            )
             # A size that is a symbol is a number of the program, not of the kernel.
             count = blocks if isinstance(blocks, int) else jnp.asarray(blocks, "int32")
             return pl.pallas_call(

@@ -3,6 +3,7 @@
 from keras_struct.ops.alignment.checkpointed import Checkpointed
 from keras_struct.ops.alignment.jumps import Jumps
 from keras_struct.ops.alignment.native_cpp import AlignmentNative
+from keras_struct.ops.alignment.pallas_gpu import AlignmentGPU
 from keras_struct.ops.alignment.pallas_tpu import AlignmentTPU
 from keras_struct.ops.alignment.portable import Wavefront
 from keras_struct.ops.alignment.reference import AlignmentReference
@@ -127,6 +128,7 @@ register_implementation(
 
 register_implementation("alignment", "native_cpu", AlignmentNative())
 register_implementation("alignment", "pallas_tpu", AlignmentTPU())
+register_implementation("alignment", "pallas_gpu", AlignmentGPU())
 register_implementation("alignment", "triton_gpu", AlignmentTriton())
 register_implementation(
     "alignment",

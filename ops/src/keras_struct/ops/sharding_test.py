@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from keras_struct.ops.pallas_testing import ALL_GPU
 from keras_struct.ops.testing import BACKEND
 
 pytestmark = pytest.mark.skipif(BACKEND != "jax", reason="JAX divides arrays over devices")
@@ -193,3 +194,35 @@ with pallas_testing.interpreted("chain", name="pallas_gpu"):
 
 def test_kernels_of_pallas_are_divided():
     run(f"COLLECTIVES = {COLLECTIVES}\n" + KERNELS)
+
+
+LAUNCHES = """
+from keras_struct.ops import pallas_testing
+from keras_struct.ops.alignment.gpu_plan import Sizes
+
+costs = rng.normal(size=(8, 6, 3)).astype("float32")
+lengths = np.array([6, 4, 3, 2, 1, 6, 5, 0], "int32"), np.array([3, 3, 2, 1, 1, 3, 0, 3], "int32")
+
+def readouts(x, *lengths, name="pallas_gpu"):
+    make = lambda x: ops.dtw(x, lengths=lengths, implementation=name)
+    loss = lambda x: jnp.sum(make(x).marginals() ** 2)
+    one = lambda x, *n: ops.dtw(x, lengths=n, implementation=name).marginals()
+    mapped = jax.vmap(one)(*(x[:, None] for x in (x, *lengths)))[:, 0]
+    return make(x).argmax(), mapped, jax.grad(loss)(x)
+
+wanted = readouts(costs, *lengths, name="portable")
+for times in (None, 6):  # in one launch, and in several
+    with pallas_testing.interpreted("alignment", name="pallas_gpu", sizes=Sizes(4, 1, times)):
+        args = [jax.device_put(x, rows) for x in (costs, *lengths)]
+        compiled = jax.jit(readouts).lower(*args).compile()
+        found = {name for name in COLLECTIVES if name in compiled.as_text()}
+        assert not found, found
+        for x, y in zip(compiled(*args), wanted):
+            assert x.sharding.is_equivalent_to(rows, x.ndim)
+            np.testing.assert_allclose(x, y, atol=1e-5)
+"""
+
+
+@pytest.mark.skipif(not ALL_GPU, reason="programs of all sweeps; with GPU_TESTS=all")
+def test_strips_of_a_gpu_are_divided():
+    run(f"COLLECTIVES = {COLLECTIVES}\n" + LAUNCHES)

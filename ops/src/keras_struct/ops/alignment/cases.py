@@ -254,3 +254,19 @@ LCS = [
     _case("ragged", edit.lcs, (4, 3, 3), lengths=RAGGED, core=True),
     _case("forbidden", edit.lcs, (2, 3, 3), forbid=True),
 ]
+
+# Two strips of eight rows, with lengths 0 and 1.
+_SHAPE, _LENGTHS = (3, 9, 6), ((9, 1, 0), (5, 6, 0))
+_GAPS = {"gap_open_row": (3, 9, 1), "gap_open_column": (3, 9, 6), "gap_extend": (3, 1, 6)}
+_COSTS = {"deletion": (3, 9), "insertion": (3, 6), "transposition": ()}
+ACROSS_STRIPS = {
+    "needleman_wunsch": _case("", gapped.needleman_wunsch, _SHAPE, "scores", _GAPS, _LENGTHS),
+    "osa": _case(
+        "", edit.osa, _SHAPE, "substitutions", _COSTS, _LENGTHS, swaps=np.ones(_SHAPE, bool)
+    ),
+    "saigo_vert": _case("", gapped.saigo_vert, _SHAPE, "scores", {"gap_open": ()}, _LENGTHS),
+    "overlap": _case("", gapped.overlap, _SHAPE, "scores", {"gap_open": ()}, _LENGTHS),
+    "smith_waterman": _case("", gapped.smith_waterman, _SHAPE, "scores", _GAPS, _LENGTHS),
+    "dtw": _case("", warping.dtw, _SHAPE, "costs", None, _LENGTHS, band=9),
+    "monotonic": _case("", warping.monotonic_alignment, _SHAPE, lengths=((9, 7, 1), (6, 3, 1))),
+}

@@ -18,9 +18,9 @@ import torch
 from keras_struct import ops
 from keras_struct.ops import dispatch
 from keras_struct.ops.alignment import cases, precision_test
+from keras_struct.ops.alignment.gpu_plan import Sizes
 from keras_struct.ops.alignment.spec import DAMERAU, DTW, alignment
 from keras_struct.ops.alignment.triton_gpu import AlignmentTriton
-from keras_struct.ops.alignment.triton_plan import Sizes
 from keras_struct.ops.autodiff import torch_operator
 from keras_struct.ops.laws import StructureLaws
 from keras_struct.ops.testing import array
@@ -46,33 +46,18 @@ if ALL:
         pass
 
 
-# Two strips, with lengths 0 and 1.
-SHAPE, LENGTHS = (3, 9, 6), ((9, 1, 0), (5, 6, 0))
-GAPS = {"gap_open_row": (3, 9, 1), "gap_open_column": (3, 9, 6), "gap_extend": (3, 1, 6)}
-COSTS = {"deletion": (3, 9), "insertion": (3, 6), "transposition": ()}
-ACROSS_STRIPS = {
-    "needleman_wunsch": cases._case("", ops.needleman_wunsch, SHAPE, "scores", GAPS, LENGTHS),
-    "osa": cases._case(
-        "", ops.osa, SHAPE, "substitutions", COSTS, LENGTHS, swaps=np.ones(SHAPE, bool)
-    ),
-    "saigo_vert": cases._case("", ops.saigo_vert, SHAPE, "scores", {"gap_open": ()}, LENGTHS),
-    "overlap": cases._case("", ops.overlap, SHAPE, "scores", {"gap_open": ()}, LENGTHS),
-    "smith_waterman": cases._case("", ops.smith_waterman, SHAPE, "scores", GAPS, LENGTHS),
-    "dtw": cases._case("", ops.dtw, SHAPE, "costs", None, LENGTHS, band=9),
-    "monotonic": cases._case("", ops.monotonic_alignment, SHAPE, lengths=((9, 7, 1), (6, 3, 1))),
-}
 USUAL = ("osa", "smith_waterman")
 
 
-@pytest.mark.parametrize("name", ACROSS_STRIPS if ALL else USUAL)
+@pytest.mark.parametrize("name", cases.ACROSS_STRIPS if ALL else USUAL)
 def test_across_strips(name):
-    check_readouts(ACROSS_STRIPS[name])
+    check_readouts(cases.ACROSS_STRIPS[name])
 
 
-@pytest.mark.parametrize("name", ACROSS_STRIPS if ALL else ["needleman_wunsch"])
+@pytest.mark.parametrize("name", cases.ACROSS_STRIPS if ALL else ["needleman_wunsch"])
 def test_tiles_in_several_launches(name):
     with interpreted("alignment", sizes=Sizes(lanes=4, rows=2, times=6)):
-        check_readouts(ACROSS_STRIPS[name])
+        check_readouts(cases.ACROSS_STRIPS[name])
 
 
 @pytest.mark.skipif(not ALL, reason="minutes in the interpreter; with GPU_TESTS=all")

@@ -1,4 +1,4 @@
-"""The sweeps of alignments in Triton, by strips (see `triton_plan.py` and recurrence.md).
+"""The sweeps of alignments in Triton, by strips (see `gpu_plan.py` and recurrence.md).
 
 A program does one pair, strip by strip; or, with `PLAN.tiled`, one tile of a strip, `size` times
 long, of those that a launch (`wave`) may do at once: tile c of strip k where 2 k + c is the wave.

@@ -1,4 +1,5 @@
-"""How a lattice is cut into strips for a GPU, and where its messages lie.
+"""How a lattice is cut into strips for a GPU, and where its messages lie: one schedule for the
+kernels of JAX and of PyTorch.
 
 A strip is `lanes * rows` rows of nodes: lane l has `rows` of them, and at time t it is in column
 t - l, one behind the lane above it. What a lane needs of the rows above, the lane above had a step
@@ -13,8 +14,11 @@ import functools
 import hashlib
 from typing import NamedTuple
 
+from keras_struct.ops.alignment.layout import unedge
 from keras_struct.ops.alignment.spec import START, Spec
 
+PATHS = 32  # that a program walks at once
+TIMES = 128  # nodes of a time that a program looks at at once
 WARPS = 1000  # pairs from which on a warp does one
 PROGRAMS = 64  # pairs up to which long ones are cut into tiles
 LONG = 1024  # rows of nodes of a long pair
@@ -226,3 +230,98 @@ class Plan:
 
     def count(self):
         return len(self.spec.moves)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """Lattices of so many rows and columns of cells, cut into strips by a plan.
+
+    Attributes:
+        plan: How.
+        rows, columns: Of cells.
+        size: Times of a tile; None where a program does a whole pair.
+    """
+
+    plan: Plan
+    rows: int
+    columns: int
+    size: int | None
+
+    @classmethod
+    def of(cls, problem, sizes, approximate):
+        """Of the lattices of a problem; `sizes` is None or what `Sizes.of` would say."""
+        shapes = [x.shape for x in problem.potentials]
+        rows, columns = shapes[0][1:]
+        batch, spec = problem.context[0].shape[0], problem.spec
+        sizes = sizes or Sizes.of(spec, batch, rows, columns)
+        wide = "64" in str(problem.potentials[0].dtype)
+        plan = Plan.of(spec, shapes, batch, sizes, approximate and not wide, wide)
+        return cls(plan, rows, columns, sizes.times)
+
+    @property
+    def strips(self):
+        return self.rows // self.plan.height + 1
+
+    @property
+    def times(self):
+        """Of a strip."""
+        return self.columns + self.plan.lanes
+
+    @property
+    def tiles(self):
+        """Of a strip."""
+        return -(-self.times // self.size)
+
+    @property
+    def waves(self):
+        """How many launches do all tiles: tile c of strip k is in launch 2 k + c."""
+        return 2 * (self.strips - 1) + self.tiles
+
+    @property
+    def warps(self):
+        return max(1, self.plan.lanes // 32)
+
+    # Shapes of arrays, without the batch ----------------------------------------------------------
+
+    def tape(self, *parts):
+        plan = self.plan
+        return self.strips, self.times, plan.rows, plan.states, *parts, plan.lanes
+
+    def edges(self, parts):
+        """What goes from a strip to the one above it."""
+        return self.strips, self.plan.leaving(parts), self.columns + 1
+
+    def carries(self, parts):
+        """What a tile hands to the one before it in time."""
+        return self.strips, self.plan.carry(parts), self.plan.lanes
+
+    def sums(self, channel):
+        """What is collected of the marginals of a potential."""
+        return {
+            "cell": (self.rows, self.columns),
+            "node": (self.rows + 1, self.columns + 1),
+            "row": (self.rows + 1,),
+            "column": (self.strips, self.columns + 1),
+            "scalar": (self.strips,),
+        }[self.plan.kind(channel)]
+
+    def collected(self, channel, x):
+        """A marginal in the shape of its potential, per example; the border reads the first row or
+        column."""
+        kind = self.plan.kind(channel)
+        if kind == "node":
+            return unedge(unedge(x, 1), 2)
+        if kind == "row":
+            return unedge(x[:, :, None], 1)
+        if kind == "column":
+            return unedge(x.sum(1)[:, None], 2)
+        return x.sum(1)[:, None, None] if kind == "scalar" else x
+
+    @property
+    def block_of_ends(self):
+        """Nodes of a time where paths may end, that a program looks at at once."""
+        return 2 if self.plan.spec.end == "border" else TIMES
+
+    @property
+    def warps_of_ends(self):
+        return max(1, self.block_of_ends // 32)
