@@ -16,6 +16,7 @@ from site_pages import (
     left_out,
     math_as_mathml,
     own_signature,
+    write_notebooks,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +62,7 @@ copybutton_prompt_is_regexp = True
 
 def setup(app):
     app.connect("source-read", expand)
+    app.connect("build-finished", write_notebooks)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=100)
     app.connect("autodoc-process-signature", own_signature)
     app.connect("autodoc-skip-member", left_out)

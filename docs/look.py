@@ -1,12 +1,13 @@
-"""Looks at each page of the built site in headless Chromium, as wide as a phone.
+"""Follows the links within the built site, and looks at each page in headless Chromium.
 
     python docs/look.py build/docs
 
 A page must load without an error on the console, show all of its pictures, and not be wider than
-the screen. Without Chromium nothing is looked at, which is said.
+the screen of a phone. Without Chromium nothing is looked at, which is said.
 """
 
 import functools
+import html.parser
 import http.server
 import json
 import re
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.parse
 from pathlib import Path
 
 PHONE = 390
@@ -48,6 +50,38 @@ async function look(page) {
   document.getElementById("found").textContent = JSON.stringify(found);
 })();
 </script>"""
+
+
+class Links(html.parser.HTMLParser):
+    """What a page links to, and what in it can be linked to."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.anchors = {""}
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.anchors |= {found[name] for name in ("id", "name") if found.get(name)}
+        self.targets += [found[name] for name in ("href", "src") if found.get(name)]
+
+
+def broken_links(site: Path) -> list[str]:
+    """Links within the site to files or anchors that do not exist, a line each."""
+    pages = {path: Links(path) for path in sorted(site.rglob("*.html"))}
+    wrong = []
+    for page, links in pages.items():
+        for target in links.targets:
+            parts = urllib.parse.urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            place = page.parent / urllib.parse.unquote(parts.path) if parts.path else page
+            place = place.resolve()
+            anchors = pages[place].anchors if place in pages else {"", parts.fragment}
+            if not place.exists() or urllib.parse.unquote(parts.fragment) not in anchors:
+                wrong.append(f"{page.relative_to(site)}: a link to nothing, {target}")
+    return wrong
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -90,11 +124,13 @@ def look(site: Path, browser: str) -> list[str]:
 
 
 def main() -> int:
+    site = Path(sys.argv[1]).resolve()
+    wrong = broken_links(site)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         print(f"Not looked at: none of {', '.join(BROWSERS)} is installed.")
-        return 0
-    wrong = look(Path(sys.argv[1]).resolve(), browser)
+    else:
+        wrong += look(site, browser)
     print("\n".join(wrong), end="\n" if wrong else "")
     return 1 if wrong else 0
 

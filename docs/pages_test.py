@@ -1,6 +1,7 @@
 """The Python of every page runs: on PyTorch, or on the backend that the page names."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def test_includes_and_their_links_exist():
     assert found > 30
     assert all((pages.ROOT / file).exists() for file in pages.PAGES)
     assert all((FOLDER / f"{page}.md").exists() for page in pages.PAGES.values())
+
+
+def test_notebooks_hold_the_text_and_the_code_of_a_page():
+    page = FOLDER / "tutorials" / "kernel.md"
+    text = page.read_text(encoding="utf-8")
+    found = json.loads(load("notebook").notebook(text))
+    code = [cell["source"] for cell in found["cells"] if cell["cell_type"] == "code"]
+    assert code == [block.strip() for _, block in blocks.blocks(text)]
+    assert found["cells"][0]["source"].startswith("# Write your own kernel")
+    typed = load("notebook").notebook(
+        "# A\n\n```python\n>>> def f():\n...     return 1\n>>> f()\n1\n```\n"
+    )
+    assert json.loads(typed)["cells"][1]["source"] == "def f():\n    return 1\nf()"
 
 
 def backend_of(page):

@@ -40,9 +40,33 @@ PAGES = {
 
 
 def expand(app, docname, source):
-    """Replaces the includes of a page; Sphinx calls it with the text in a list."""
-    if not source[0].isspace():
-        source[0] = INCLUDE.sub(lambda found: included(docname, *found.groups()), source[0])
+    """Replaces the includes of a page; Sphinx calls it with the text in a list. A tutorial gets a
+    link to itself as a notebook."""
+    source[0] = with_includes(docname, source[0])
+    if is_notebook(docname, source[0]):
+        title, rest = source[0].split("\n", 1)
+        name = PurePosixPath(docname).name
+        link = f'<a href="{name}.ipynb" download>This page as a notebook</a>'
+        source[0] = f"{title}\n\n{link}\n{rest}"
+
+
+def with_includes(docname: str, text: str) -> str:
+    return INCLUDE.sub(lambda found: included(docname, *found.groups()), text)
+
+
+def is_notebook(docname: str, text: str) -> bool:
+    return docname.startswith(("tutorials/", "howto/", "concepts/")) and "```python\n" in text
+
+
+def write_notebooks(app, exception):
+    """Beside the pages, after the site is built."""
+    from notebook import notebook
+
+    for docname in () if exception else app.env.found_docs:
+        text = with_includes(docname, Path(app.env.doc2path(docname)).read_text(encoding="utf-8"))
+        if is_notebook(docname, text):
+            target = Path(app.outdir) / f"{docname}.ipynb"
+            target.write_text(notebook(text), encoding="utf-8")
 
 
 def included(docname: str, file: str, anchor: str | None, code: str | None) -> str:
