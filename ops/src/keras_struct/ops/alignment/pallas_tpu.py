@@ -1,6 +1,7 @@
 """Alignments on a TPU, by the Pallas kernels of `tpu_sweeps.py`, tile by tile (`tpu_tiles.py`)."""
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 from keras_struct.ops.alignment import events
@@ -45,10 +46,10 @@ class AlignmentTPU(PathsTPU):
     """Sweeps over tiles, which are larger where there are few states.
 
     Attributes:
-        sizes: None, or rows and times of every tile.
+        sizes: None, or rows, times and span of every tile, see `Tiling`.
     """
 
-    sizes: tuple[int, int] | None = None
+    sizes: tuple[int, int, int] | None = None
 
     def rejects(self, call):
         if call.spec.jumps:
@@ -58,12 +59,16 @@ class AlignmentTPU(PathsTPU):
             return "the last rows of its tiles are as long as the sequences, and do not fit in VMEM"
         return reason
 
+    def avoids(self, call):
+        return None  # a small batch is not padded where its potentials are large
+
     def tiling(self, spec, shapes):
         """The tiles of lattices of these canonical potentials, None if they are too long."""
         if self.sizes is not None:
             return Tiling.of(spec, shapes, [self.sizes])
-        rows = 64 if spec.states == 1 else 32
-        return Tiling.of(spec, shapes, [(rows, times) for times in (64, 32, 16)])
+        heights = (48, 32, 24, 16, 8) if spec.states == 1 else (32, 16, 8)
+        sizes = [(rows, times, LANES) for rows in heights for times in (64, 32, 16)]
+        return Tiling.of(spec, shapes, sizes)
 
     def cut(self, problem):
         return _Sweep(self, problem)
@@ -93,45 +98,72 @@ class _Sweep:
             [self.lengths.max(2), jnp.stack(sums, 1), long.min(2)], 1
         ).astype("int32")
 
-    def call(self, kernel, name, inputs, outputs, scratch, back=False):
-        """A kernel on all tiles, with limits and lengths as its first arguments."""
-        tiling = self.tiling
-        grid = self.blocks, tiling.strips, tiling.tiles
+    def call(
+        self, kernel, name, inputs, outputs, scratch, tangents=None, marginals=False, back=False
+    ):
+        """A kernel on all tiles: `kernel(tile, scores, ...)`, of tangents and marginals, too, where
+        they are asked for, then of references to the rest.
+
+        Args:
+            kernel: The function.
+            name: Its name in compiled programs, without prefix.
+            inputs, outputs, scratch: As for `PallasTPU.call`, beside potentials and marginals.
+            tangents: None, or tangents of the canonical potentials.
+            marginals: Whether the first outputs are marginals.
+            back: Whether tiles run from the last to the first.
+
+        Returns:
+            List of arrays.
+        """
+        from keras_struct.ops.alignment.tpu_windows import on_tiles
+
+        tiling, batch, dtype = self.tiling, self.batch, self.dtype
+        given = [tiling.given(self.problem.potentials, batch, dtype, back)]
+        if tangents is not None:
+            given.append(tiling.given(tangents, batch, dtype, back, 0.0))
+        made = [tiling.made(self.kinds, dtype, batch)] if marginals else []
+        kernel = on_tiles(kernel, tiling, self.kinds, given, made, len(inputs), len(outputs), back)
+        inputs = [*itertools.chain(*[x.triples for x in given]), *inputs]
         inputs = [numbers_of_block(self.limits), of_block(self.lengths), *inputs]
+        outputs = [*itertools.chain(*[x.triples for x in made]), *outputs]
+        scratch = [*itertools.chain(*[x.scratch for x in (*given, *made)]), *scratch]
+        grid = self.blocks, tiling.strips, tiling.tiles
         if back:
+            grid = self.blocks, tiling.strips, tiling.tiles + 1
             inputs, outputs = ([self._reversed(x) for x in xs] for xs in (inputs, outputs))
-        kernel = functools.partial(kernel, tiling, self.kinds)
         name = f"keras_struct_alignment_{name}"
         return self.kernels.call(
             kernel, name, grid, inputs, outputs, scratch, memory=100 * MEGABYTE
         )
 
     def _reversed(self, triple):
+        """Before the last tile of a strip comes a step for the one behind it, which is none."""
         x, block, index, *buffers = triple
         strips, tiles = self.tiling.strips, self.tiling.tiles
-        return x, block, lambda n, k, c: index(n, strips - 1 - k, tiles - 1 - c), *buffers
+        return x, block, lambda n, k, c: index(n, strips - 1 - k, tiles - c), *buffers
 
     def array(self, *shape, dtype=None):
         import jax
 
         return jax.ShapeDtypeStruct(shape, dtype or self.dtype)
 
-    def potentials(self):
-        return self.tiling.inputs(self.problem.potentials, self.batch)
-
     def heads(self, planes, x=None):
         """Triple of the rows above of so many planes."""
         tiling, planes = self.tiling, planes * self.tiling.halo
         if x is None:
             x = self.array(self.blocks, tiling.strips, planes, tiling.all_times, LANES)
-        return x, (None, None, planes, tiling.times, LANES), lambda n, k, c: (n, k, 0, c, 0)
+        return (
+            x,
+            (None, None, planes, tiling.times, LANES),
+            lambda n, k, c: (n, k, 0, tiling.tile(c), 0),
+        )
 
     def carry(self, planes, x=None):
         tiling = self.tiling
         inner = planes, tiling.past, FRONT + tiling.rows, LANES
         if x is None:
             x = self.array(self.blocks, tiling.strips, tiling.tiles, *inner)
-        return x, (None, None, None, *inner), lambda n, k, c: (n, k, c, 0, 0, 0, 0)
+        return x, (None, None, None, *inner), lambda n, k, c: (n, k, tiling.tile(c), 0, 0, 0, 0)
 
     def of_block(self, *shape, dtype=None):
         """Triple of an output that all tiles of a block of examples write."""
@@ -157,9 +189,9 @@ class _Sweep:
 
         pairs = 2 * self.spec.states
         heads, carry, ends = self.call(
-            self._static(tpu_sweeps.forward, op),
+            functools.partial(tpu_sweeps.forward, op),
             f"forward_{op}",
-            self.potentials(),
+            [],
             [self.heads(pairs), self.carry(pairs), self.of_block(*self.ends_shape)],
             [self.messages(pairs), self.above(pairs), self.array(2, SUBLANES, LANES)],
         )
@@ -171,21 +203,16 @@ class _Sweep:
         peak, rest, _, _ = log_sum(high, low, 0.0, 1, op)
         return peak[:, 0], rest[:, 0]
 
-    def _static(self, kernel, *options):
-        def run(tiling, kinds, *refs):
-            return kernel(tiling, kinds, *options, *refs)
-
-        return run
-
     def backward(self, tape):
         from keras_struct.ops.alignment import tpu_sweeps
 
         outputs = self.call(
             tpu_sweeps.backward,
             "backward",
-            [*self.potentials(), *self.again(tape), of_block(self.end_weights(tape))],
-            self.outputs(),
+            [*self.again(tape), of_block(self.end_weights(tape))],
+            [],
             [self.messages(2 * self.spec.states), *self.weights()],
+            marginals=True,
             back=True,
         )
         return self.collected(outputs)
@@ -194,22 +221,24 @@ class _Sweep:
         from keras_struct.ops.alignment import tpu_sweeps
 
         states, ends = self.spec.states, of_block(self.end_weights(tape))
-        inputs = [*self.potentials(), *self.again(tape), ends]
-        inputs += self.tiling.inputs(tangents, self.batch, 0.0)
+        inputs = [*self.again(tape), ends]
         dheads, dcarry, dend = self.call(
             tpu_sweeps.tangent,
             "tangent",
             inputs,
             [self.heads(states), self.carry(states), self.of_block(1, LANES)],
             [self.messages(2 * states), self.messages(states), self.above(states)],
+            tangents,
         )
         inputs += [self.heads(states, dheads), self.carry(states, dcarry), of_block(dend)]
         outputs = self.call(
             tpu_sweeps.curvature,
             "curvature",
             inputs,
-            self.outputs(),
+            [],
             [self.messages(2 * states), *self.weights(), self.messages(states), *self.weights()],
+            tangents,
+            marginals=True,
             back=True,
         )
         return self.collected(outputs)
@@ -226,12 +255,9 @@ class _Sweep:
         below = len(tiling.down) * tiling.halo, rounded(tiling.all_times + tiling.rows, SUBLANES)
         return self.array(len(tiling.stored), times, rows, LANES), self.array(*below, LANES)
 
-    def outputs(self):
-        return [self.tiling.output(kind, self.dtype, self.batch) for kind in self.kinds]
-
     def collected(self, outputs):
-        triples = zip(self.spec.kinds, self.kinds, outputs, strict=True)
-        return tuple(self.tiling.collected(*x, self.batch) for x in triples)
+        pairs = zip(self.kinds, outputs, strict=True)
+        return tuple(self.tiling.collected(*x, self.batch) for x in pairs)
 
     def end_weights(self, tape):
         """Of the states in the corner their shares, else high and low of the log-partition."""
@@ -268,9 +294,9 @@ class _Sweep:
         nodes = on_lanes(self.ends_of_paths(tape, draws, count, keys, pad), self.batch)
         spec, tiling = self.spec, self.tiling
         (places,) = self.call(
-            self._static(tpu_paths.walk, op, noisy, group),
+            functools.partial(tpu_paths.walk, op, noisy, group),
             f"walk_{op}",
-            [*self.potentials(), *self.again(tape), of_block(nodes), of_block(keys)],
+            [*self.again(tape), of_block(nodes), of_block(keys)],
             [self.of_block(tiling.diagonals, samples, LANES, dtype="int32")],
             [
                 self.messages(2 * spec.states),
@@ -322,10 +348,10 @@ class _Sweep:
 
         op, samples = "logsumexp" if noisy else "max", times.shape[1]
         wanted = (times[..., None] == jnp.arange(self.tiling.diagonals)).any((1, 2))
-        inputs = [*self.potentials(), *self.again(tape), numbers_of_block(wanted.astype("int32"))]
+        inputs = [*self.again(tape), numbers_of_block(wanted.astype("int32"))]
         inputs += [of_block(x) for x in (times, pairs, keys)]
         (nodes,) = self.call(
-            self._static(tpu_paths.last_nodes, op, noisy),
+            functools.partial(tpu_paths.last_nodes, op, noisy),
             f"ends_{op}",
             inputs,
             [self.of_block(3, samples, LANES, dtype="int32")],

@@ -6,31 +6,20 @@ from jax.experimental import pallas as pl
 
 from keras_struct.ops.alignment.paths import CELL, MOVE
 from keras_struct.ops.alignment.spec import START
-from keras_struct.ops.alignment.tpu_tile import (
-    Scores,
-    tile_of,
-)
 from keras_struct.ops.noise import Draws
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 
 _IMPOSSIBLE = 4 * FORBIDDEN
 
 
-def last_nodes(tiling, kinds, op, noisy, limits, lengths, *refs):
+def last_nodes(op, noisy, tile, scores, *refs):
     """The nodes where paths end, given their times: i, j and state of every sample.
 
     `times` are those, `pairs` high and low of the log-weight of all paths that end then; `wanted`
     says at which times some path of the block ends.
     """
-    count = len(kinds)
-    thetas, (heads, carry, wanted, times, pairs, keys), refs = (
-        refs[:count],
-        refs[count : count + 6],
-        refs[count + 6 :],
-    )
-    nodes, messages, peaks = refs
-    tile = tile_of(tiling, limits, lengths, messages.dtype)
-    samples = times.shape[0]
+    heads, carry, wanted, times, pairs, keys, nodes, messages, peaks = refs
+    tiling, samples = tile.tiling, times.shape[0]
 
     @pl.when(tile.has_origin)
     def _():
@@ -39,7 +28,7 @@ def last_nodes(tiling, kinds, op, noisy, limits, lengths, *refs):
 
     @pl.when(tile.active)
     def _():
-        tile.repeat(messages, carry, heads, Scores(thetas, kinds), op, lambda *_: None)
+        tile.repeat(messages, carry, heads, scores, op, lambda *_: None)
 
         def at_time(t, _):
             time = tile.first + tile.begin + t
@@ -77,17 +66,10 @@ def last_logits(tile, messages, pairs, t, s, row):
     return jnp.where(possible, logits, _IMPOSSIBLE)
 
 
-def walk(tiling, kinds, op, noisy, group, limits, lengths, *refs):
+def walk(op, noisy, group, tile, scores, heads, carry, nodes, keys, places, messages, logits, node):
     """Paths back from their last nodes, `group` samples at once: row i of the node at every time
     i + j, -1 where there is none."""
-    count = len(kinds)
-    thetas, (heads, carry, nodes, keys), refs = (
-        refs[:count],
-        refs[count : count + 4],
-        refs[count + 4 :],
-    )
-    places, messages, logits, node = refs
-    tile = tile_of(tiling, limits, lengths, messages.dtype, back=True)
+    tiling = tile.tiling
 
     @pl.when((tile.c == tiling.tiles - 1) & (tile.k == tiling.strips - 1))
     def _():
@@ -104,7 +86,7 @@ def walk(tiling, kinds, op, noisy, group, limits, lengths, *refs):
             for m, x in enumerate(tile.logits(messages, thetas, t)):
                 logits[m, t] = x
 
-        tile.repeat(messages, carry, heads, Scores(thetas, kinds), op, use)
+        tile.repeat(messages, carry, heads, scores, op, use)
 
         def samples(g, _):
             at = pl.ds(pl.multiple_of(g * group, group), group)

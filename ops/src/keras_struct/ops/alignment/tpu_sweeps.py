@@ -24,23 +24,16 @@ from jax import lax
 from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
-from keras_struct.ops.alignment.tpu_tile import (
-    Scores,
-    fill,
-    fill_pairs,
-    sum_of,
-    tile_of,
-)
+from keras_struct.ops.alignment.tpu_tile import fill, fill_pairs, sum_of
 from keras_struct.ops.messages import join
 from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 
 
-def forward(tiling, kinds, op, limits, lengths, *refs):
+def forward(op, tile, scores, heads, carry, ends, messages, above, found):
     """To `above` and first times of every tile, and the log-weights of all ends."""
-    *thetas, heads, carry, ends, messages, above, found = refs
-    tile = tile_of(tiling, limits, lengths, messages.dtype)
-    scores, halo, past = Scores(tuple(thetas), kinds), tiling.halo, tiling.past
+    tiling = tile.tiling
+    halo, past = tiling.halo, tiling.past
     nothing = [FORBIDDEN if x % 2 == 0 else 0.0 for x in range(2 * tiling.spec.states)]
 
     @pl.when(tile.has_origin)
@@ -68,7 +61,7 @@ def forward(tiling, kinds, op, limits, lengths, *refs):
         def step(t):
             time = tile.begin + t
             tile.rows_above(messages, above, t, time + past)
-            row, _ = tile.advance(messages, tile.scores(scores, t), t, op)
+            row, _ = tile.advance(messages, scores.at(t), t, op)
             for x, value in enumerate(x for pair in row for x in pair):
                 for h in range(halo):
                     at = pl.ds(jnp.maximum(time - tiling.rows + past, 0), 1)
@@ -119,13 +112,10 @@ def collect_ends(tile, messages, op, ends, found):
     lax.fori_loop(0, tile.tiling.times // SUBLANES, add, None)
 
 
-def backward(tiling, kinds, limits, lengths, *refs):
+def backward(tile, scores, marginals, heads, carry, ends, messages, weights, below):
     """To the marginals."""
-    count = len(kinds)
-    thetas, (heads, carry, ends), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
-    outputs, (messages, weights, below) = refs[:count], refs[count:]
-    tile = tile_of(tiling, limits, lengths, messages.dtype, back=True)
-    back = Back(tile, kinds, outputs)
+    tiling = tile.tiling
+    back = Back(tile, marginals)
     back.begin([(weights, below)])
 
     @pl.when(tile.active)
@@ -134,7 +124,7 @@ def backward(tiling, kinds, limits, lengths, *refs):
             back.store(weights, t, shares)
             back.rows_below(weights, below, t)
 
-        tile.repeat(messages, carry, heads, Scores(thetas, kinds), "logsumexp", use)
+        tile.repeat(messages, carry, heads, scores, "logsumexp", use)
         back.no_move_into_origin(weights)
 
         def step(n, _):
@@ -146,14 +136,15 @@ def backward(tiling, kinds, limits, lengths, *refs):
         lax.fori_loop(0, tiling.times, step, None)
         back.end([weights])
 
+    marginals.end()
 
-def tangent(tiling, kinds, limits, lengths, *refs):
+
+def tangent(
+    tile, scores, dscores, heads, carry, ends, dheads, dcarry, dends, messages, rates, above
+):
     """Tangents of the messages: `above` and first times of every tile; of the log-partition, or of
     the states in the corner."""
-    count = len(kinds)
-    thetas, (heads, carry, ends), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
-    dthetas, (dheads, dcarry, dends, messages, rates, above) = refs[:count], refs[count:]
-    tile = tile_of(tiling, limits, lengths, messages.dtype)
+    tiling = tile.tiling
     past, halo = tiling.past, tiling.halo
 
     @pl.when(tile.has_origin)
@@ -171,12 +162,11 @@ def tangent(tiling, kinds, limits, lengths, *refs):
     def _():
         dcarry[...] = rates[:, :past]
         dheads[...] = above[:, pl.ds(tile.begin + past, tiling.times), :]
-        dscores = Scores(dthetas, kinds)
 
         def use(t, row, shares, thetas):
             time = tile.begin + t
             tile.rows_above(rates, above, t, time + past)
-            moved = tile.moved(rates, shares, tile.scores(dscores, t), t)
+            moved = tile.moved(rates, shares, dscores.at(t), t)
             for s, x in enumerate(moved):
                 rates[s, *tile.here(t), :] = x
                 for h in range(halo):
@@ -184,7 +174,7 @@ def tangent(tiling, kinds, limits, lengths, *refs):
                     last = tiling.rows - halo + h
                     above[s * halo + h, at, :] = x[last : last + 1]
 
-        tile.repeat(messages, carry, heads, Scores(thetas, kinds), "logsumexp", use, rates)
+        tile.repeat(messages, carry, heads, scores, "logsumexp", use, rates)
         collect_rates(tile, messages, ends, rates, dends)
         rates[:, :past] = rates[:, tiling.times :]
 
@@ -199,24 +189,21 @@ def collect_rates(tile, messages, ends, rates, dends):
     lax.fori_loop(*(tile.times_of_corners() if corner else (0, tile.tiling.times)), add, None)
 
 
-def curvature(tiling, kinds, limits, lengths, *refs):
+def curvature(tile, scores, dscores, marginals, *refs):
     """To the tangents of the marginals."""
-    count = len(kinds)
-    thetas, (heads, carry, ends), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
-    dthetas, (dheads, dcarry, dend), refs = refs[:count], refs[count : count + 3], refs[count + 3 :]
-    outputs, (messages, weights, below, rates, dweights, dbelow) = refs[:count], refs[count:]
-    tile = tile_of(tiling, limits, lengths, messages.dtype, back=True)
-    back = Back(tile, kinds, outputs)
+    heads, carry, ends, dheads, dcarry, dend, *scratch = refs
+    messages, weights, below, rates, dweights, dbelow = scratch
+    tiling = tile.tiling
+    back = Back(tile, marginals)
     back.begin([(weights, below), (dweights, dbelow)])
 
     @pl.when(tile.active)
     def _():
         rates[:, : tiling.past] = dcarry[...]
-        dscores = Scores(dthetas, kinds)
 
         def use(t, row, shares, thetas):
             tile.rows_above(rates, dheads, t, t)
-            moves = tile.scores(dscores, t)
+            moves = dscores.at(t)
             for s, x in enumerate(tile.moved(rates, shares, moves, t)):
                 rates[s, *tile.here(t), :] = x
             back.store(weights, t, shares)
@@ -224,7 +211,7 @@ def curvature(tiling, kinds, limits, lengths, *refs):
             back.rows_below(weights, below, t)
             back.rows_below(dweights, dbelow, t)
 
-        tile.repeat(messages, carry, heads, Scores(thetas, kinds), "logsumexp", use, rates)
+        tile.repeat(messages, carry, heads, scores, "logsumexp", use, rates)
         back.no_move_into_origin(weights)
         back.no_move_into_origin(dweights)
 
@@ -247,14 +234,16 @@ def curvature(tiling, kinds, limits, lengths, *refs):
         lax.fori_loop(0, tiling.times, step, None)
         back.end([weights, dweights])
 
+    marginals.end()
+
 
 class Back:
     """What goes back through a tile: probabilities of moves (or their tangents) in planes that held
     the weights, to marginals."""
 
-    def __init__(self, tile, kinds, outputs):
+    def __init__(self, tile, marginals):
         self.tile, self.tiling, self.spec = tile, tile.tiling, tile.spec
-        self.kinds, self.outputs = kinds, outputs
+        self.marginals = marginals
         self.rows = pl.ds(0, self.tiling.rows)
 
     def begin(self, planes):
@@ -267,28 +256,21 @@ class Back:
         def _():
             for _, below in planes:
                 fill(below, 0.0)
-            self._clear("scalar")
 
         @pl.when(last_tile)
         def _():
             for weights, _ in planes:
                 block = (weights.shape[0], tiling.past, *weights.shape[2:])
                 weights[:, tiling.times :] = jnp.zeros(block, weights.dtype)
-            self._clear("row")
 
         @pl.when(jnp.logical_not(tile.active))
         def _():
-            self._clear("full")
-            self._clear("column")
             for _, below in planes:
                 block = (below.shape[0], tiling.times, LANES)
                 at = pl.ds(tile.begin + tiling.rows, tiling.times)
                 below[:, at, :] = jnp.zeros(block, below.dtype)
 
-    def _clear(self, wanted):
-        for kind, output in zip(self.kinds, self.outputs, strict=True):
-            if kind == wanted:
-                output[...] = jnp.zeros(output.shape, output.dtype)
+        self.marginals.begin()
 
     def end(self, planes):
         """The first times of this tile are the last ones of the tile before."""
@@ -344,7 +326,7 @@ class Back:
 
     def gather(self, t, used, p):
         """Adds to the marginals of the potentials."""
-        for channel, (kind, output) in enumerate(zip(self.kinds, self.outputs, strict=True)):
+        for channel in range(len(self.spec.kinds)):
             found = []
             for state in range(self.spec.states):
                 if self.spec.emission(state) == channel:
@@ -352,8 +334,4 @@ class Back:
                 else:
                     into = self.spec.into(state)
                     found += [used[k] for k in into if self.spec.moves[k].channel == channel]
-            x = functools.reduce(lambda a, b: a + b, found)
-            if kind in ("full", "column"):
-                output[t] = x
-            else:
-                output[...] += x
+            self.marginals.add(channel, t, functools.reduce(lambda a, b: a + b, found))

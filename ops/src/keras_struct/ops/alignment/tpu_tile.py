@@ -1,7 +1,6 @@
 """One tile of a lattice on a TPU: what a row of a strip is at one time (see `tpu_sweeps.py`)."""
 
 import functools
-from typing import NamedTuple
 
 from jax import lax
 from jax import numpy as jnp
@@ -20,33 +19,56 @@ from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 MOST_ROWS, MOST_COLUMNS, FIRST_END, LAST_END, LEAST_ROWS, LEAST_COLUMNS = range(6)
 
 
-class Scores(NamedTuple):
-    """References to the potentials of a tile, and how each varies."""
-
-    refs: tuple
-    kinds: tuple[str, ...]
-
-
 class Tile:
-    """The tile of a grid step."""
+    """The tile of a grid step.
 
-    def __init__(self, tiling: Tiling, k, c, lengths, limits, dtype):
+    Attributes:
+        kinds: How each potential varies.
+        back: Whether the last tile comes first; before it comes a step that has none, `c` beyond.
+        block: The block of columns, of which a tile is a part.
+        offset: Where this tile begins in it.
+    """
+
+    def __init__(self, tiling: Tiling, kinds, k, c, lengths, limits, dtype, back=False):
         self.tiling, self.spec, self.dtype = tiling, tiling.spec, dtype
+        self.kinds, self.back = kinds, back
         self.k, self.c = k, c
         self.first, self.begin = k * tiling.rows, c * tiling.times
+        self.block = tiling.block(c)
+        self.offset = self.begin - self.block * tiling.span
         self.limits = limits
         self.shape = tiling.rows, LANES
         self.lengths_ref = lengths
 
+    def _alive(self, begin):
+        limits = self.limits
+        return (
+            (self.first + begin <= limits(LAST_END))
+            & (self.first <= limits(MOST_ROWS))
+            & (begin - (self.tiling.rows - 1) <= limits(MOST_COLUMNS))
+        )
+
     @property
     def active(self):
         """Whether some example has nodes here that its paths may pass."""
-        limits = self.limits
-        return (
-            (self.first + self.begin <= limits(LAST_END))
-            & (self.first <= limits(MOST_ROWS))
-            & (self.begin - (self.tiling.rows - 1) <= limits(MOST_COLUMNS))
-        )
+        return self._alive(self.begin)
+
+    def reaches(self, block):
+        """Whether a tile of this strip in a block of columns is active."""
+        return self._alive(block * self.tiling.span)
+
+    @property
+    def enters(self):
+        """Whether this tile is the first one, in its order, in its block of columns."""
+        place = self.c & (self.tiling.in_span - 1)
+        if not self.back:
+            return place == 0
+        return (self.c >= self.tiling.tiles - 1) | (place == self.tiling.in_span - 1)
+
+    @property
+    def leaves(self):
+        """Whether it is the last one; going back."""
+        return self.c & (self.tiling.in_span - 1) == 0
 
     @property
     def may_end(self):
@@ -78,19 +100,6 @@ class Tile:
 
     def zeros(self):
         return jnp.zeros(self.shape, self.dtype)
-
-    def scores(self, scores, t):
-        """Every potential at a time, to be broadcast to (R, LANES)."""
-        found = []
-        for ref, kind in zip(scores.refs, scores.kinds, strict=True):
-            if kind == "full":
-                found.append(ref[t])
-            elif kind == "column":
-                start = self.tiling.all_times - 1 - (self.begin + t)
-                found.append(ref[pl.ds(start, self.tiling.rows), :])
-            else:
-                found.append(ref[...])
-        return found
 
     # Nodes where paths start or end ---------------------------------------------------------------
 
@@ -222,7 +231,7 @@ class Tile:
 
         def step(t):
             self.rows_above(messages, heads, t, t)
-            thetas = self.scores(scores, t)
+            thetas = scores.at(t)
             use(t, *self.advance(messages, thetas, t, op), thetas)
 
         @pl.when(self.has_origin)
@@ -355,9 +364,9 @@ def fill_pairs(ref, high):
     lax.fori_loop(0, ref.shape[1] // SUBLANES, write, None)
 
 
-def tile_of(tiling, limits, lengths, dtype, back=False):
-    """The tile of this grid step; `back` where the last one comes first."""
+def tile_of(tiling, kinds, limits, lengths, dtype, back):
+    """The tile of this grid step."""
     k, c = pl.program_id(1), pl.program_id(2)
     if back:
-        k, c = tiling.strips - 1 - k, tiling.tiles - 1 - c
-    return Tile(tiling, k, c, lengths, lambda column: limits[0, column], dtype)
+        k, c = tiling.strips - 1 - k, tiling.tiles - c
+    return Tile(tiling, kinds, k, c, lengths, lambda column: limits[0, column], dtype, back)

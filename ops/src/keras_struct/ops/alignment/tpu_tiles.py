@@ -5,12 +5,14 @@ t = j + (row in the strip), so that its rows advance together and a move of lag 
 rows of an earlier time. A tile is `times` times of a strip. Kernels run over a grid of (blocks of
 examples, strips, tiles) and see one tile at once, so no sequence is too long for VMEM.
 
-A potential arrives as it varies: "full" (blocks, strips, T, rows, LANES), by time already; "row"
-(blocks, strips, rows, LANES); "column" (blocks, Q, LANES), from the last column to the first, so
-that rows of growing number read growing places; "scalar" (blocks, 1, LANES).
+A potential arrives as it varies: "full" (blocks, L1, examples, L2), of which a kernel sees blocks
+of `rows` rows and `span` columns (see `tpu_windows.py`); "row" (blocks, strips, rows, LANES);
+"column" (blocks, Q, LANES), from the last column to the first, so that rows of growing number read
+growing places; "scalar" (blocks, 1, LANES).
 """
 
 import dataclasses
+from typing import NamedTuple
 
 from keras_struct.ops.alignment.layout import edge, unedge
 from keras_struct.ops.alignment.spec import START, Spec
@@ -30,7 +32,8 @@ class Tiling:
         spec: The structure.
         height, width: L1 and L2.
         rows: Rows of nodes in a strip, a multiple of 8.
-        times: Times in a tile, a multiple of 8.
+        times: Times in a tile, a power of two of at least 8.
+        span: Columns in a block, at least as many as rows: a power of two times `times`.
     """
 
     spec: Spec
@@ -38,21 +41,23 @@ class Tiling:
     width: int
     rows: int
     times: int
+    span: int
 
     @classmethod
     def of(cls, spec, shapes, sizes):
-        """The first of the sizes (rows, times) whose tiles fit into VMEM, or None.
+        """The first of the sizes whose tiles fit into VMEM, or None.
 
         Args:
             spec: The structure.
             shapes: Of the canonical potentials.
-            sizes: Pairs of rows and times, which are cut down to the lattice.
+            sizes: Triples of rows, times and span; the first two are cut down to the lattice.
         """
         height, width = shapes[0][1:]
-        for rows, times in sizes:
+        for rows, times, span in sizes:
             rows = min(rows, rounded(height + 1, SUBLANES))
-            times = min(times, rounded(width + rows, SUBLANES))
-            tiling = cls(spec, height, width, rows, times)
+            while times // 2 >= rounded(width + rows, SUBLANES):
+                times //= 2
+            tiling = cls(spec, height, width, rows, times, span)
             if tiling.memory(shapes) <= MEMORY:
                 return tiling
         return None
@@ -60,18 +65,21 @@ class Tiling:
     def memory(self, shapes):
         """Bytes of VMEM that the kernel of the curvature and that of the forward sweep take at
         most; blocks of arrays lie there twice."""
-        states, tile = self.spec.states, self.times * self.rows
-        plane = (self.past + self.times) * (FRONT + self.rows)
+        states, rows, span = self.spec.states, self.rows, self.span
+        plane = (self.past + self.times) * (FRONT + rows)
         kinds = self.kinds(shapes)
         full, column = (sum(kind == x for kind in kinds) for x in ("full", "column"))
-        line = self.all_times + self.rows
-        inputs = full * tile + column * line
-        edges = states * (self.halo * self.times + self.past * (FRONT + self.rows))
+        line = self.all_times + rows
+        columns = (self.last_block + 1) * span
+        edges = states * (self.halo * self.times + self.past * (FRONT + rows))
+        inputs = full * (2 * (rows + 1) * span + (rows + 1) * 2 * span) + 2 * column * line
+        outputs = (full + column) * (rows + 1) * (rows + span)
+        outputs += full * (2 * rows * span + columns) + 2 * column * columns
         curvature = (3 * states + 2 * len(self.stored)) * plane
         curvature += 2 * len(self.down) * self.halo * line
-        curvature += 2 * (2 * inputs + (full + column) * tile + 3 * edges)
+        curvature += 2 * inputs + outputs + 2 * 3 * edges
         ends = 0 if self.spec.end == "corner" else 2 * self.diagonals
-        forward = 2 * states * (plane + self.halo * line) + 2 * (inputs + 2 * edges + ends)
+        forward = 2 * states * (plane + self.halo * line) + inputs + 2 * (2 * edges + ends)
         return 4 * LANES * max(curvature, forward)
 
     @property
@@ -81,6 +89,20 @@ class Tiling:
     @property
     def tiles(self):
         return -(-(self.width + self.rows) // self.times)
+
+    @property
+    def in_span(self):
+        """Tiles in a block of columns."""
+        return self.span // self.times
+
+    @property
+    def last_block(self):
+        """The block of columns of the last tile."""
+        return (self.tiles - 1) // self.in_span
+
+    def tail(self, back):
+        """Columns before a block that a window has."""
+        return self.span if back else self.rows
 
     @property
     def all_times(self):
@@ -128,38 +150,71 @@ class Tiling:
 
     # In ------------------------------------------------------------------------------------------
 
-    def inputs(self, potentials, batch, fill=FORBIDDEN):
-        """Triples for `PallasTPU.call` of canonical potentials; there is `fill` outside."""
-        made = []
+    def given(self, potentials, batch, dtype, back, fill=FORBIDDEN):
+        """`Given` of canonical potentials, or of their tangents; there is `fill` outside."""
+        triples, windows = [], []
         for kind, x in zip(self.spec.kinds, potentials, strict=True):
             varies = self.varies(kind, x.shape)
-            made.append(self.triple(getattr(self, f"_{varies}")(kind, x, fill, batch), varies))
-        return made
+            if varies == "full":
+                x = _in_blocks(x, batch)
+                triples += [self._cells(x, back), self._cells_above(x, back)]
+                places = (self.rows + 1) * (self.tail(back) + self.span)
+                windows.append(_plane(places, dtype))
+            else:
+                x = getattr(self, f"_{varies}")(kind, x, fill, batch)
+                triples.append(self.triple(x, varies))
+        return Given(triples, windows, dtype, fill)
 
     def triple(self, x, varies):
-        rows, blocks = self.rows, {"column": x.shape[1:], "scalar": x.shape[1:]}
-        if varies == "full":
-            block = (None, None, self.times, rows, LANES)
-            return x, block, lambda n, k, c: (n, k, c, 0, 0)
         if varies == "row":
-            return x, (None, None, rows, LANES), lambda n, k, c: (n, k, 0, 0)
-        return x, (None, *blocks[varies]), lambda n, k, c: (n, 0, 0)
+            return x, (None, None, self.rows, LANES), lambda n, k, c: (n, k, 0, 0)
+        return x, (None, *x.shape[1:]), lambda n, k, c: (n, 0, 0)
 
-    def _full(self, kind, x, fill, batch):
+    def _cells(self, x, back):
+        block = None, self.rows, x.shape[2], self.span
+        return x, block, lambda n, k, c: (n, self._rows_of(k), 0, self._load(c, back))
+
+    def _cells_above(self, x, back):
+        """The row above the strip; of the first strip, any."""
         from jax import numpy as jnp
 
-        x = (
-            jnp.pad(x, [(0, 0), (1, 0), (1, 0)], constant_values=fill)
-            if kind == "cell"
-            else edge(edge(x, 1), 2)
-        )
-        rows, times = self.rows, self.all_times
-        below = self.strips * rows - x.shape[1]
-        widths = [(0, 0), (0, below), (0, times + 1 - x.shape[2])]
-        x = jnp.pad(x, widths, constant_values=fill)
-        x = x.reshape(x.shape[0], self.strips, rows * (times + 1))[..., : rows * times]
-        x = x.reshape(x.shape[0], self.strips, rows, times)
-        return on_lanes(x.swapaxes(2, 3), batch)
+        def index(n, k, c):
+            return n, jnp.maximum(k * self.rows - 1, 0), 0, self._load(c, back)
+
+        return x, (None, None, x.shape[2], self.span), index
+
+    def _rows_of(self, k):
+        """The block of rows of a strip; there may be none for the last strip."""
+        from jax import numpy as jnp
+
+        return jnp.minimum(k, (self.height - 1) // self.rows)
+
+    def _columns_of(self, block):
+        from jax import numpy as jnp
+
+        return jnp.clip(block, 0, (self.width - 1) // self.span)
+
+    def _block(self, c):
+        from jax import lax
+        from jax import numpy as jnp
+
+        return lax.shift_right_logical(jnp.int32(c), jnp.int32(self.in_span.bit_length() - 1))
+
+    def tile(self, c):
+        """Of a grid step, which may be the one behind the last tile."""
+        from jax import numpy as jnp
+
+        return jnp.minimum(c, self.tiles - 1)
+
+    def block(self, c):
+        """The block of columns of a tile; one more than the last of all for the tile behind it."""
+        from jax import numpy as jnp
+
+        return jnp.where(c == self.tiles, self.last_block + 1, self._block(c))
+
+    def _load(self, c, back):
+        """The block of columns that is fetched for a tile: going back, the one before."""
+        return self._columns_of(self.block(c) - (1 if back else 0))
 
     def _row(self, kind, x, fill, batch):
         from jax import numpy as jnp
@@ -181,37 +236,84 @@ class Tiling:
 
     # Out -----------------------------------------------------------------------------------------
 
-    def output(self, varies, dtype, batch):
-        """Triple of a marginal, before `collected`; per column it is full."""
+    def made(self, kinds, dtype, batch):
+        """`Given` of the marginals, before `collected`."""
         import jax
 
-        blocks = blocks_of(batch)
+        blocks, triples, scratch = blocks_of(batch), [], []
+        columns = (self.last_block + 1) * self.span
         shapes = {
-            "full": (blocks, self.strips, self.all_times, self.rows, LANES),
+            "full": (blocks, self.height, examples_of(batch), self.width),
+            "column": (blocks, columns, LANES),
             "row": (blocks, self.strips, self.rows, LANES),
             "scalar": (blocks, self.rows, LANES),
         }
-        if varies == "column":
-            varies = "full"
-        return self.triple(jax.ShapeDtypeStruct(shapes[varies], dtype), varies)
+        for varies in kinds:
+            x = jax.ShapeDtypeStruct(shapes[varies], dtype)
+            triples.append(self._cells_out(x) if varies == "full" else self.triple(x, varies))
+            if varies in ("full", "column"):
+                scratch.append(_plane((self.rows + 1) * (self.rows + self.span), dtype))
+            if varies == "full":
+                scratch.append(_plane(columns, dtype))
+        return Given(triples, scratch, dtype)
 
-    def collected(self, kind, varies, x, batch):
+    def _cells_out(self, x):
+        def index(n, k, c):
+            block = self.block(self.tile(c))
+            return n, self._rows_of(k), 0, self._columns_of(block)
+
+        return x, (None, self.rows, x.shape[2], self.span), index
+
+    def collected(self, varies, x, batch):
         """A marginal in the shape of its canonical potential."""
-        from jax import numpy as jnp
-
+        if varies == "full":
+            x = x.swapaxes(1, 2)
+            return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[:batch]
         x = off_lanes(x, batch)
         if varies == "scalar":
             return x.sum(1)[:, None, None]
-        if varies == "row":
-            x = x.reshape(batch, -1)[:, : self.height + 1, None]
-            return unedge(x, 1)
-        rows, times = self.rows, self.all_times
-        x = x.swapaxes(2, 3).reshape(batch, self.strips, rows * times)
-        x = jnp.pad(x, [(0, 0), (0, 0), (0, rows)])
-        x = x.reshape(batch, self.strips * rows, times + 1)
-        x = x[:, : self.height + 1, : self.width + 1]
-        if kind == "cell":
-            return x[:, 1:, 1:]
         if varies == "column":
-            return unedge(x.sum(1, keepdims=True), 2)
-        return unedge(unedge(x, 1), 2)
+            return x[:, None, : self.width]
+        return unedge(x.reshape(batch, -1)[:, : self.height + 1, None], 1)
+
+
+class Given(NamedTuple):
+    """Potentials or marginals of a kernel.
+
+    Attributes:
+        triples: For `PallasTPU.call`; of a "full" potential two.
+        scratch: What `tpu_windows.py` needs for them, (places, LANES).
+        dtype: Of the arrays.
+        fill: What is outside of them.
+    """
+
+    triples: list
+    scratch: list
+    dtype: str
+    fill: float = 0.0
+
+
+def examples_of(batch):
+    """Examples that a block has room for in the layout of the potentials."""
+    small = isinstance(batch, int) and batch < LANES
+    return rounded(batch, SUBLANES) if small else LANES
+
+
+def _in_blocks(x, batch):
+    """(B, L1, L2) to (blocks, L1, examples, L2); one example for all stays alone.
+
+    XLA does this where it prepares the scores, in the same pass over them.
+    """
+    from jax import numpy as jnp
+
+    blocks, examples = blocks_of(batch), examples_of(batch)
+    if x.shape[0] == 1:
+        return x.swapaxes(0, 1)[None]
+    x = jnp.pad(x, [(0, blocks * examples - batch), (0, 0), (0, 0)])
+    return x.reshape(blocks, examples, *x.shape[1:]).swapaxes(1, 2)
+
+
+def _plane(places, dtype):
+    import jax
+
+    return jax.ShapeDtypeStruct((places, LANES), dtype)
