@@ -53,12 +53,23 @@ def compile_one(program, chip):
     module = importlib.import_module(f"keras_struct.ops.{program.module}")
     kernel = getattr(module, program.kernel)
     signature = {**program.signature, **dict.fromkeys(program.constants, "constexpr")}
-    arrays = [n for n, kind in enumerate(signature.values()) if str(kind).startswith("*")]
-    facts = {(n,): [["tt.divisibility", 16]] for n in arrays if program.aligned}
-    source = ASTSource(kernel, signature, constexprs=program.constants, attrs=facts)
+    places = aligned(program.signature) if program.aligned else {}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=program.constants, attrs=places)
     target = GPUTarget("cuda", CHIPS[chip], 32)
-    compiled = triton.compile(source, target=target, options=options(program.warps))
+    compiled = triton.compile(source, target=target, options=options(program.warps, program.stages))
     return figures(compiled.asm["cubin"], compiled.metadata.shared, program, chip)
+
+
+def aligned(signature, place=()):
+    """That all pointers are to whole 16 bytes, as Triton wants to know it."""
+    found: dict[tuple, list] = {}
+    types = signature.values() if isinstance(signature, dict) else signature
+    for i, x in enumerate(types):
+        if isinstance(x, tuple):
+            found |= aligned(x, (*place, i))
+        elif x.startswith("*"):
+            found[(*place, i)] = [["tt.divisibility", 16]]
+    return found
 
 
 def figures(cubin, shared, program, chip):
@@ -82,6 +93,7 @@ def figures(cubin, shared, program, chip):
         "instructions": round(sum(count.values()) / program.cells, 1),
         "by unit": {unit: round(n / program.cells, 2) for unit, n in sorted(count.items())},
         "bytes": program.bytes,
+        **({"products": products} if (products := getattr(program, "products", 0)) else {}),
     }
 
 

@@ -12,6 +12,8 @@ from keras_struct.ops.chart.nussinov import PAIRINGS
 from keras_struct.ops.chart.triton_gpu import MOST_CUTS, ChartTriton
 from keras_struct.ops.chart.triton_plan import Plan as ChartPlan
 from keras_struct.ops.gpu import power, warps_for
+from keras_struct.ops.transport.triton_gpu import PARTS, tile_for
+from keras_struct.ops.transport.triton_gpu import Plan as TransportPlan
 
 NUMBERS = "*fp32"
 
@@ -31,7 +33,9 @@ class Program:
             loop.
         bytes: Bytes that a cell must read and write in the GPU's memory.
         chips: Where it is compiled.
-        aligned: Whether arrays begin at multiples of 16 bytes, as those that PyTorch makes.
+        products: Multiplications on tensor cores for each cell, in units of those of float16.
+        stages: See `TritonGPU.launch`.
+        aligned: Whether Triton is told that arrays begin at whole 16 bytes, as it is on a GPU.
     """
 
     name: str
@@ -43,11 +47,13 @@ class Program:
     cells: float
     bytes: float
     chips: tuple[str, ...] = ("sm_90",)
+    products: float = 0.0
+    stages: int = 1
     aligned: bool = False
 
 
 def programs():
-    return [*_alignments(), *_chains(), *_charts()]
+    return [*_alignments(), *_chains(), *_charts(), *_transport()]
 
 
 def _charts():
@@ -108,6 +114,60 @@ def _chart(name, spec, kernel, chips=("sm_90",), n=63):
         cells,
         round(moved[kernel] / of_span, 3),
         chips,
+        aligned=True,
+    )
+
+
+def _transport():
+    every = ("sm_80", "sm_90", "sm_100")
+    for numbers in ("bfloat16", "float32"):
+        yield _pass(numbers, "log_sums", every)
+        yield _pass(numbers, "log_sums", band=True)
+        yield _pass(numbers, "weighted_sums")
+        yield _pass(numbers, "products", every)
+        yield _pass(numbers, "modulated")
+
+
+def _pass(numbers, kernel, chips=("sm_90",), band=False):
+    """A pass over a plan of 64 features and values; a pair is what is counted as a cell."""
+    wide, number, depth = numbers == "float64", "*fp64" if numbers == "float64" else NUMBERS, 64
+    tile = tile_for(numbers, depth, kernel in ("products", "modulated"), kernel == "modulated")
+    facts: dict[str, Any] = {"banded": band, "approximate": not wide}
+    parts = {
+        "bfloat16": (("*bf16", "*bf16"), ("*bf16",)),
+        "float32": ((NUMBERS, "*fp16", "*fp16"),) * 2,
+        "float64": (("*fp64",),) * 2,
+    }[numbers]
+    factors = (("*bf16",) * PARTS[numbers][0],) * (kernel == "modulated")
+    values = ("*bf16",) * PARTS[numbers][1]
+    inputs: dict[str, Any] = {
+        "log_sums": {"g": number, "expected": number},
+        "weighted_sums": dict.fromkeys(("f", "g", "weights"), number),
+        "products": {"f": number, "g": number, "left": factors, "right": factors, "values": values},
+    }
+    entry = "products" if kernel == "modulated" else kernel
+    if entry == "products":
+        facts |= {"values": depth, "factors": (depth,) * len(factors)}
+    signature = {"x": parts[0], "y": parts[1], **inputs[entry]}
+    signature |= dict.fromkeys(("ours", "theirs"), "*i32") | {"out": number}
+    signature |= dict.fromkeys(("size", "other", "tiles", "band"), "i32")
+    plan = TransportPlan.of(numbers, tile, depth, **facts)
+    constants = {"PLAN": plan} | ({"NEAR": True} if entry == "log_sums" else {})
+    # Of features, of factors, of values; TF32 takes twice the time of float16.
+    features, factor, value = {"bfloat16": (2, 3, 1), "float32": (4, 6, 6)}.get(numbers, (0, 0, 0))
+    count = features + (entry == "products") * value + (kernel == "modulated") * factor
+    return Program(
+        f"sinkhorn_tail {numbers}{', band' * band}: {kernel}",
+        "transport.triton_tiles",
+        entry,
+        signature,
+        constants,
+        tile.warps,
+        tile.rows * tile.columns / (32 * tile.warps),
+        0.125,
+        chips,
+        depth * count,
+        tile.stages,
         aligned=True,
     )
 

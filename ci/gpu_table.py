@@ -4,8 +4,9 @@
 
 The figures are those that `ci/gpu_compile.py --update` has read from the machine code. What limits
 a kernel is the slowest of: its instructions, four of which a multiprocessor issues in a cycle, for
-32 threads each; those of its special function unit, which gives 16 results in a cycle; and the
-bytes that must come from memory and go back, at what the chip's memory can do.
+32 threads each; those of its special function unit, which gives 16 results in a cycle; products on
+tensor cores, where they were counted; and the bytes that must come from memory and go back, at what
+the chip's memory can do.
 """
 
 import json
@@ -22,6 +23,8 @@ CHIPS = {
     "sm_90": (132, 1.76e9, 3.35e12),
     "sm_100": (148, 1.85e9, 8.0e12),
 }
+# Products of float16 with sums in float32, of a multiprocessor in a cycle (TF32 takes two of them).
+PRODUCTS = {"sm_80": 1024, "sm_90": 2048, "sm_100": 4096}
 LANES, ISSUES, SPECIAL = 32, 4, 16  # special: results of a multiprocessor in a cycle
 UNITS = ("float", "integer", "special", "tensor", "memory", "shuffle", "barrier", "control")
 
@@ -36,6 +39,8 @@ def limits(figures: dict[str, Any], chip: str) -> dict[str, float]:
     }
     if special := figures["by unit"].get("special"):
         found["exponentials"] = SPECIAL * cycles / special
+    if products := figures.get("products"):
+        found["tensor cores"] = PRODUCTS[chip] * cycles / products
     return found
 
 

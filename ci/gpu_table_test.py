@@ -34,6 +34,8 @@ def test_what_limits_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row in text and "| instructions | 465 |" in text
     text = table({"chips": {"sm_90": {"a": {**kernel, "bytes": 12}}}, "versions": {}})
     assert "| 12 | bytes | 279 |" in text
+    text = table({"chips": {"sm_90": {"a": {**kernel, "products": 4096}}}, "versions": {}})
+    assert "| 1 | tensor cores | 116 |" in text
 
 
 def test_what_is_read_from_machine_code(monkeypatch: pytest.MonkeyPatch) -> None:

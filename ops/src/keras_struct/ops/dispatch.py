@@ -51,6 +51,7 @@ class Call:
         traced: Whether the values are unknown at this time (jit, graph, vmap).
         opaque: Whether the program being traced holds each sweep as one operator, which will see
             concrete values (`torch.compile`).
+        mapped: Whether `torch.func` alone hides the values, whose rules give them to sweeps.
         exporting: Whether the program is on its way to a file that another process will run.
         xla: Whether XLA compiles the call, so that no shape may depend on a value.
     """
@@ -66,6 +67,7 @@ class Call:
     options: tuple[tuple[str, object], ...] = ()
     traced: bool = False
     opaque: bool = False
+    mapped: bool = False
     exporting: bool = False
     xla: bool = False
 
@@ -89,6 +91,7 @@ def call_of(op, family, arrays, spec=None, options=()):
         options=tuple(sorted(dict(options).items())),
         traced=array.traced(first),
         opaque=array.opaque(first),
+        mapped=array.mapped(first),
         exporting=array.exporting(),
         xla=array.in_xla(),
     )

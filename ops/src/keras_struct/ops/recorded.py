@@ -61,6 +61,20 @@ def _readout(call, readout, args, kwargs):
     return tuple(result) if readout == "topk" else result
 
 
+def result(op, kind, args, kwargs):
+    """What a public function returns, a tensor or a named tuple of this kind."""
+    args = tuple(_as_tensor(x) for x in args)
+    found = _result(op, args, {name: _as_tensor(x) for name, x in kwargs.items()})
+    return found if isinstance(found, torch.Tensor) else kind(*found)
+
+
+@torch._dynamo.nonstrict_trace
+def _result(op, args, kwargs):
+    function = getattr(importlib.import_module("keras_struct.ops"), op)
+    found = function(*_as_given(args), **_as_given(kwargs))
+    return found if isinstance(found, torch.Tensor) else tuple(found)
+
+
 def _as_tensor(x):
     """What a graph can hold."""
     if x is None:

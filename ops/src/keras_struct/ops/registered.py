@@ -53,6 +53,7 @@ from keras_struct.ops.transport.pallas_gpu import TransportGPU
 from keras_struct.ops.transport.pallas_tpu import TransportTPU
 from keras_struct.ops.transport.stored import Stored
 from keras_struct.ops.transport.tiled import Tiled
+from keras_struct.ops.transport.triton_gpu import TransportTriton
 
 FAMILIES = {
     "chain": ("categorical", "linear_chain", "semi_markov", "ctc", "subset"),
@@ -140,6 +141,7 @@ register_implementation("alignment", "reference", AlignmentReference())
 
 register_implementation("transport", "pallas_tpu", TransportTPU())
 register_implementation("transport", "pallas_gpu", TransportGPU())
+register_implementation("transport", "triton_gpu", TransportTriton())
 register_implementation("transport", "stored", Stored)
 register_implementation("transport", "tiled", Tiled)
 register_implementation("pcfg", "native_cpu", PCFGNative())

@@ -28,6 +28,25 @@ def public(function):
     return wrapper
 
 
+def whole(kind=None):
+    """Decorate a public function of arrays, which compilers need not read.
+
+    Args:
+        kind: Class of the named tuple that it returns; None where it is an array.
+    """
+
+    def decorated(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            if array.records():
+                return result(function.__name__, kind, args, kwargs)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    return decorated
+
+
 class SymbolicDistribution:
     """What a public function returns for `keras.KerasTensor` arguments.
 
@@ -76,4 +95,4 @@ class Readout(keras.Operation):
 
 
 if keras.backend.backend() == "torch":
-    from keras_struct.ops.recorded import Recorded
+    from keras_struct.ops.recorded import Recorded, result

@@ -4,7 +4,8 @@ A kernel file (`triton_*.py` of an engine) imports Triton and is imported where 
 Triton compiles a kernel; `interpreted` is the same kernel for tests on CPU tensors.
 
 Under `torch.compile` a sweep is one operator (see `autodiff/torch_operator.py`), whose results are
-allocated as ever where tensors have no values, and only the launches are left out.
+allocated as ever where tensors have no values, and only the launches are left out. Under
+`torch.func` a sweep is a function with a rule, which folds a mapped axis into the batch.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ KERNELS = (
     "keras_struct.ops.chart.triton_chart",
     "keras_struct.ops.chart.triton_sweeps",
     "keras_struct.ops.chart.triton_paths",
+    "keras_struct.ops.transport.triton_tiles",
 )
 
 
@@ -38,9 +40,12 @@ class TritonGPU(Implementation):
 
     Attributes:
         interpreter: Whether Triton's interpreter runs the kernels, on CPU tensors.
+        free_axes: First axes whose sizes need not be known.
     """
 
     interpreter = False
+    free_axes = 1
+    traceable = False
 
     def rejects(self, call):
         if call.backend != "torch":
@@ -49,10 +54,10 @@ class TritonGPU(Implementation):
             return f"it runs on a GPU, and the scores are on the {call.platform}"
         if not _installed():
             return "Triton is not installed (pip install triton)"
-        if call.exporting or (call.traced and not call.opaque):
-            return "it needs tensors with values (no vmap, torch.func, torch.export, torch.jit)"
-        if any(size is None for shape in call.shapes for size in shape[1:]):
-            return "it needs shapes that are known, but for the batch"
+        if call.exporting or (call.traced and not (call.opaque or call.mapped)):
+            return "it needs tensors with values (no torch.export, torch.jit)"
+        if any(size is None for shape in call.shapes for size in shape[self.free_axes :]):
+            return "it needs shapes that are known" + ", but for the batch" * (self.free_axes == 1)
         return None
 
     def interpreted(self, **attributes):
@@ -67,7 +72,7 @@ class TritonGPU(Implementation):
             setattr(other, name, value)
         return other
 
-    def launch(self, module, name, grid, *arguments, warps=4, **constants):
+    def launch(self, module, name, grid, *arguments, warps=4, stages=1, **constants):
         """Run a kernel on the device of its first tensor.
 
         Args:
@@ -76,6 +81,7 @@ class TritonGPU(Implementation):
             grid: Numbers of programs.
             *arguments: Its tensors (or tuples of them) and numbers.
             warps: Warps of a program.
+            stages: How many turns of its loops are fetched ahead; 1 where loops store anything.
             **constants: What it is compiled for.
         """
         import torch
@@ -87,13 +93,13 @@ class TritonGPU(Implementation):
         kernel = getattr(kernels(f"keras_struct.ops.{module}", self.interpreter), name)
         device = torch.cuda.device(first.device) if first.is_cuda else contextlib.nullcontext()
         with device:
-            kernel[grid](*arguments, **constants, **options(warps))
+            kernel[grid](*arguments, **constants, **options(warps, stages))
 
 
-def options(warps):
-    """How kernels are compiled: nothing is read before what an earlier turn of a loop has stored;
-    sums of products may be fused, since no exact sum has a product."""
-    return {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
+def options(warps, stages=1):
+    """How kernels are compiled: with one stage nothing is read before what an earlier turn of a
+    loop has stored; sums of products may be fused, since no exact sum has a product."""
+    return {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
 
 
 def keys_of(draws, like, count):

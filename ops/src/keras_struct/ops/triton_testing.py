@@ -49,9 +49,9 @@ def compiled(family, **attributes):
 
     names = []
 
-    def launch(module, name, grid, *arguments, warps=4, **constants):
+    def launch(module, name, grid, *arguments, warps=4, stages=1, **constants):
         kernel = getattr(kernels(f"keras_struct.ops.{module}"), name)
-        binary = kernel.warmup(*arguments, grid=grid, **constants, **options(warps))
+        binary = kernel.warmup(*arguments, grid=grid, **constants, **options(warps, stages))
         assert binary.asm["cubin"]
         names.append(name)
 

@@ -32,7 +32,8 @@ Every framework module defines the same names:
   the program (jit, branch, loop, graph) that is traced now, or with gradients off
 - `opaque(x)`: whether the program being traced holds each sweep as one operator, which will see
   concrete values (`torch.compile`), and `records()`: whether a compiler reads the Python code of
-  the caller now, so that a distribution is to be a `Recorded` one
+  the caller now, so that a distribution is to be a `Recorded` one; `mapped(x)`: whether
+  `torch.func` hides the value, which an operator with a rule for it sees
 - `in_xla()`: whether XLA compiles what runs now, so that no shape may depend on a value
 - `device(x)`: where a tensor is, or the program being traced will run as far as can be known:
   "cpu", "gpu" or "tpu", and the kind of device or None; `platform(x)` is the first of it

@@ -37,6 +37,7 @@ __all__ = [
     "log",
     "logsumexp",
     "map_samples",
+    "mapped",
     "matmul",
     "max",
     "maximum",
@@ -182,6 +183,12 @@ def scope(arrays):
 
 def opaque(x):
     return isinstance(x, (FakeTensor, FunctionalTensor)) and not exporting()
+
+
+def mapped(x):
+    return torch._C._functorch.is_functorch_wrapped_tensor(x) and not (
+        torch.jit.is_tracing() or exporting()
+    )
 
 
 def records():

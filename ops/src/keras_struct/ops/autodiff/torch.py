@@ -299,7 +299,14 @@ def _smooth_curvature(sweeps, problem, tangents):
 
 
 def compiled(sweep, name, *args):
-    return getattr(sweep, name)(*args)
+    with _exact(args):
+        return getattr(sweep, name)(*args)
+
+
+def _exact(args):
+    """Without `torch.autocast`, which would take half of the digits from products of matrices."""
+    first = next(x for x in keras.tree.flatten(args) if isinstance(x, torch.Tensor))
+    return torch.autocast(first.device.type, enabled=False)
 
 
 def explicit(sweep, inputs, context):
@@ -307,9 +314,12 @@ def explicit(sweep, inputs, context):
 
 
 class _Explicit(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(sweep, count, *tensors):
-        return sweep.output(tensors[:count], tensors[count:])
+        with _exact(tensors):
+            return sweep.output(tensors[:count], tensors[count:])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -319,7 +329,8 @@ class _Explicit(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         tensors = ctx.saved_tensors
-        grads = ctx.sweep.vjp(tensors[: ctx.count], tensors[ctx.count :], g)
+        with _exact(tensors):
+            grads = ctx.sweep.vjp(tensors[: ctx.count], tensors[ctx.count :], g)
         return (None, None, *grads, *([None] * (len(tensors) - ctx.count)))
 
 

@@ -19,10 +19,12 @@ from keras_struct.ops.problem import Problem
 
 
 def sweep(sweeps, name, args, static=()):
-    """`sweeps.name(*args, *static)`: while `torch.compile` traces, by the operator."""
+    """`sweeps.name(*args, *static)`: while `torch.compile` traces, by the operator, and under
+    `torch.func.vmap` where sweeps need values."""
     tensors: list[torch.Tensor] = []
     tree = _flatten(args, tensors)
-    if not any(map(array.opaque, tensors)):
+    hidden = not getattr(sweeps, "traceable", True) and any(map(array.mapped, tensors))
+    if not hidden and not any(map(array.opaque, tensors)):
         return getattr(sweeps, name)(*args, *static)
     key = _key(_Call(sweeps, name, static, tree))
     outputs = torch.ops.keras_struct.sweep(key, tensors)
@@ -107,6 +109,17 @@ def _fake(key, tensors):
             _results[facts] = [(tuple(x.shape), x.dtype, x.device) for x in outputs], tree
     shapes, _structures[key] = _results[facts]
     return [torch.empty(shape, dtype=dtype, device=at) for shape, dtype, at in shapes]
+
+
+@_operator.register_vmap
+def _mapped(info, in_dims, key, tensors):
+    """What has no derivative, such as the best path, is done for one after the other."""
+    rows = []
+    for i in range(info.batch_size):
+        each = zip(tensors, in_dims[1], strict=True)
+        rows.append(_operator(key, [x if d is None else x.select(d, i) for x, d in each]))
+    found = [torch.stack(column) for column in zip(*rows, strict=True)]
+    return found, [0] * len(found)
 
 
 _NODES = (Problem, Noise)

@@ -10,11 +10,10 @@ from keras_struct.ops.gpu import power
 from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas import rounded
 from keras_struct.ops.transport import gpu_tiles, passes
+from keras_struct.ops.transport.gpu_plan import LEAST_DEPTH, MOST_VALUES, divided, padded_depth
 from keras_struct.ops.transport.gpu_tiles import Tiling
 from keras_struct.ops.transport.passes import split
 
-LEAST_DEPTH = 16  # of a product on tensor cores
-MOST_VALUES = 64  # of one product
 # Parts of the features of the rows, which were divided by epsilon, and of the columns; of factors.
 ONE = ((0, 0),)
 FEATURES = {"bfloat16": ((0, 0), (1, 0)), "float32": ONE, "float64": ONE}
@@ -44,7 +43,7 @@ class Passes(passes.Passes):
         rows, columns = self.tile[:2]
         tiles = self.sizes[1 - side] // columns
         programs = self.raw[side].shape[0] * self.sizes[side] // rows
-        splits = 1 if self.band is not None else max(1, min(tiles, self.kernels.least // programs))
+        splits = 1 if self.band is not None else divided(tiles, programs, self.kernels.least)
         return Tiling(
             rows,
             columns,
@@ -126,8 +125,7 @@ class Passes(passes.Passes):
         found = []
         for side, x in enumerate(pair):
             size = x.shape[2]
-            most = self.tile.depth
-            wide = max(LEAST_DEPTH, power(size) if size <= most else rounded(size, most))
+            wide = padded_depth(size, self.tile.depth)
             x = self.padded(side, jnp.pad(x, ((0, 0), (0, 0), (0, wide - size))))
             parts = split(x, 1 + max(pair[side] for pair in chosen))
             found.append(jnp.stack(parts, 1).astype(self.narrow))

@@ -1,31 +1,8 @@
 """Transport on a GPU, by the Pallas kernels of `gpu_tiles.py`; JAX is imported where it runs."""
 
-from typing import NamedTuple
-
 from keras_struct.ops.pallas_gpu import PallasGPU
+from keras_struct.ops.transport.gpu_plan import PROGRAMS, Tile, stays_in_cache, too_deep
 from keras_struct.ops.transport.streamed import Streamed
-
-MOST_FEATURES = 512
-SMALL = 2**20  # pairs of a batch, 4 MB
-
-
-class Tile(NamedTuple):
-    """What a program works on at a time.
-
-    Attributes:
-        rows: Of a block.
-        columns: Of a tile.
-        depth: Features that are multiplied at a time.
-        warps: Of a program.
-        stages: How many tiles are fetched ahead.
-    """
-
-    rows: int
-    columns: int
-    depth: int
-    warps: int
-    stages: int
-
 
 # By what features are exactly: as large as registers, and the shared memory of any card, allow.
 SMALLER = Tile(64, 32, 32, 4, 1)
@@ -42,7 +19,7 @@ class TransportGPU(PallasGPU):
 
     sweeps = ()
     tile: Tile | None = None
-    least = 528  # four for each of 132 multiprocessors
+    least = PROGRAMS
 
     def __call__(self, support, half=False):
         return Streamed(support, half, self)
@@ -56,16 +33,7 @@ class TransportGPU(PallasGPU):
         return TILES[numbers] if self.tile is None else self.tile
 
     def rejects(self, call):
-        reason = super().rejects(call)
-        if reason is None and call.shapes[0][-1] > MOST_FEATURES:
-            return f"its tiles have at most {MOST_FEATURES:,} features"
-        return reason
+        return super().rejects(call) or too_deep(call)
 
     def avoids(self, call):
-        batch, rows, columns = call.shapes[0][0], call.shapes[0][1], call.shapes[1][1]
-        if call.option("band_width") is None and batch * rows * columns <= SMALL:
-            return (
-                f"plans of {batch} x {rows} x {columns} pairs stay in the cache, from where they "
-                "are read sooner than they are made again"
-            )
-        return None
+        return stays_in_cache(call)

@@ -81,7 +81,7 @@ def log_sums(sums, side, raw, offsets, extra):
         return tiles.log_sums(ALL, ours, theirs, offsets, lengths)
 
     if passes.spokes:
-        found = _with_spokes(spoke, jnp.logaddexp, found, side, raw, (offsets,), (), lengths)
+        found = tiles.with_spokes(spoke, jnp.logaddexp, found, side, raw, (offsets,), (), lengths)
     return jnp.where(found < INFEASIBLE, 0.0, found)
 
 
@@ -118,7 +118,7 @@ def times(sums, side, raw, potentials, values, lengths):
             return tiles.apply_plan(ALL, ours, theirs, (f, g), values, lengths)
 
         f, g = potentials[side], potentials[1 - side]
-        found = _with_spokes(spoke, jnp.add, found, side, raw, (g, values), (f,), lengths)
+        found = tiles.with_spokes(spoke, jnp.add, found, side, raw, (g, values), (f,), lengths)
     return found
 
 
@@ -151,7 +151,7 @@ def modulated(sums, side, raw, potentials, factors, lengths):
             return tiles.modulated_plan(ALL, ours, theirs, (f, g), left, right, theirs, lengths)
 
         mine, other = ((potentials[i], factors[i]) for i in (side, 1 - side))
-        found = _with_spokes(spoke, jnp.add, found, side, raw, other, mine, lengths)
+        found = tiles.with_spokes(spoke, jnp.add, found, side, raw, other, mine, lengths)
     return found
 
 
@@ -173,24 +173,3 @@ def _modulated_backward(sums, side, residuals, cotangent):
 
 
 modulated.defvjp(_modulated_forward, _modulated_backward)
-
-
-def _with_spokes(function, join, found, side, raw, theirs, ours, lengths):
-    """`found` of a band, with what the first row and the first column reach besides.
-
-    Args:
-        function: Of features of some of our places and some of theirs, arrays of ours and of theirs
-            and lengths.
-        join: Of two results for the same places.
-        found: (B, L, ...), without the first place of either side.
-        side: Which is ours.
-        raw: Features of both sides.
-        theirs: Arrays of the other side.
-        ours: Arrays of our side.
-        lengths: Of both sides.
-    """
-    one = jnp.ones_like(lengths[0])
-    x, y = raw[side], raw[1 - side]
-    first = function(x[:, :1], y, *(a[:, :1] for a in ours), *theirs, (one, lengths[1 - side]))
-    column = function(x, y[:, :1], *ours, *(a[:, :1] for a in theirs), (lengths[side], one))
-    return jnp.concatenate([first, join(found, column)[:, 1:]], 1)

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_struct.ops import autodiff
 from keras_struct.ops.structure import restore_batch
+from keras_struct.ops.symbolic import whole
 from keras_struct.ops.transport.problem import (
     Problem,
     check_count,
@@ -57,6 +58,7 @@ class Sinkhorn(NamedTuple):
     residual: Any
 
 
+@whole(Sinkhorn)
 def sinkhorn(
     query,
     key,
@@ -98,10 +100,10 @@ def sinkhorn(
         mask: Pair of booleans (..., L1) and (..., L2), each None for all True: a place that is
             False is not part of its sequence, wherever it stands. The result is that without it,
             so the band counts the places that are left.
-        implementation: `"pallas_tpu"` or `"pallas_gpu"` (kernels on JAX), `"stored"` (the plans of
-            the batch are kept and scaled: no band, at most 2**24 pairs) or `"tiled"`; with kernels
-            and with the last nothing of size L1 x L2 exists. By default the first that takes the
-            call.
+        implementation: `"pallas_tpu"`, `"pallas_gpu"` (kernels on JAX) or `"triton_gpu"` (on
+            PyTorch), `"stored"` (the plans of the batch are kept and scaled: no band, at most 2**24
+            pairs) or `"tiled"`; with kernels and with the last nothing of size L1 x L2 exists. By
+            default the first that takes the call.
 
     Returns:
         `Sinkhorn`; the potentials are 0 in the padding, and where nothing can be reached.
@@ -145,6 +147,7 @@ def sinkhorn(
     return Sinkhorn(problem.restore(0, f), problem.restore(1, g), residual)
 
 
+@whole()
 def sinkhorn_tail(
     query,
     key,

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+from keras import ops
+
 from keras_struct.ops.transport.solver import plain_steps
 from keras_struct.ops.transport.tiled import Tiled
 
@@ -12,7 +14,7 @@ class Side(NamedTuple):
 
     Attributes:
         raw: (B, L, D).
-        laid_out: As kernels take them, see `Passes.features`.
+        laid_out: As kernels take them, see `Streamed.laid_out`.
     """
 
     raw: Any
@@ -34,27 +36,35 @@ class Streamed(Tiled):
         """What the features are exactly, in float32 arithmetic."""
         return "bfloat16" if self.half else "float32"
 
+    @property
+    def functions(self):
+        """The module of the functions `log_sums`, `times` and `modulated`."""
+        from keras_struct.ops.transport import passes
+
+        return passes
+
     def passes(self, *arguments, **options):
         return self.kernels.passes(self, *arguments, **options)
 
-    def log_sums(self, side, features, offsets, lengths, near=None):
-        from keras_struct.ops.transport import passes
+    def laid_out(self, raw, lengths):
+        """The features of both sides as kernels take them."""
+        return self.passes(raw, lengths).features
 
+    def log_sums(self, side, features, offsets, lengths, near=None):
         laid_out = None
         if isinstance(features[0], Side):
             laid_out = tuple(x.laid_out for x in features)
             features = tuple(x.raw for x in features)
-        return passes.log_sums(self, side, tuple(features), offsets, (lengths, near, laid_out))
+        extra = lengths, near, laid_out
+        return self.functions.log_sums(self, side, tuple(features), offsets, extra)
 
     def plan(self, rows, columns, potentials, lengths):
         return StreamedPlan(self, (rows, columns), tuple(potentials), tuple(lengths))
 
     def steps(self, solver, sides, start, number):
         """Those of `solver`; the features are laid out once."""
-        from jax import lax
-
         raw = sides[:2]
-        laid_out = self.passes(lax.stop_gradient(raw), sides[3]).features
+        laid_out = self.laid_out(tuple(map(ops.stop_gradient, raw)), sides[3])
         features = tuple(Side(x, y) for x, y in zip(raw, laid_out, strict=True))
         return plain_steps(solver, (*features, *sides[2:]), start, number)
 
@@ -73,13 +83,10 @@ class StreamedPlan:
         return self._times(1, values)
 
     def modulated(self, left, right):
-        from keras_struct.ops.transport import passes
-
+        modulated = self.sums.functions.modulated
         arguments = self.features, self.potentials, (left, right), self.lengths
-        return tuple(passes.modulated(self.sums, side, *arguments) for side in (0, 1))
+        return tuple(modulated(self.sums, side, *arguments) for side in (0, 1))
 
     def _times(self, side, values):
-        from keras_struct.ops.transport import passes
-
         arguments = self.features, self.potentials, values, self.lengths
-        return passes.times(self.sums, side, *arguments)
+        return self.sums.functions.times(self.sums, side, *arguments)

@@ -108,6 +108,27 @@ def _forbidden(allowed, x):
     return array.where(allowed, x, ops.full_like(x, FORBIDDEN))
 
 
+def with_spokes(function, join, found, side, raw, theirs, ours, lengths):
+    """`found` of a band, with what the first row and the first column reach besides.
+
+    Args:
+        function: Of features of some of our places and some of theirs, arrays of ours and of theirs
+            and lengths.
+        join: Of two results for the same places.
+        found: (B, L, ...), without the first place of either side.
+        side: Which is ours.
+        raw: Features of both sides.
+        theirs: Arrays of the other side.
+        ours: Arrays of our side.
+        lengths: Of both sides.
+    """
+    one = ops.ones_like(lengths[0])
+    x, y = raw[side], raw[1 - side]
+    first = function(x[:, :1], y, *(a[:, :1] for a in ours), *theirs, (one, lengths[1 - side]))
+    column = function(x, y[:, :1], *ours, *(a[:, :1] for a in theirs), (lengths[side], one))
+    return array.concatenate([first, join(found, column)[:, 1:]], 1)
+
+
 def _pass(support, body, features, potentials, rows, columns, lengths, like, join=True):
     """`body(logits, row arrays, column arrays)` for all blocks of rows, put together.
 
