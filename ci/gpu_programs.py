@@ -151,7 +151,7 @@ def _pass(numbers, kernel, chips=("sm_90",), band=False):
     signature = {"x": parts[0], "y": parts[1], **inputs[entry]}
     signature |= dict.fromkeys(("ours", "theirs"), "*i32") | {"out": number}
     signature |= dict.fromkeys(("size", "other", "tiles", "band"), "i32")
-    plan = TransportPlan.of(numbers, tile, depth, **facts)
+    plan = TransportPlan.of(numbers, tile, depth, tuple(map(len, parts)), **facts)
     constants = {"PLAN": plan} | ({"NEAR": True} if entry == "log_sums" else {})
     # Of features, of factors, of values; TF32 takes twice the time of float16.
     features, factor, value = {"bfloat16": (2, 3, 1), "float32": (4, 6, 6)}.get(numbers, (0, 0, 0))

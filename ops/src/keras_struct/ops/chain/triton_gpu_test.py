@@ -144,3 +144,23 @@ def test_says_why_not():
     assert "which PyTorch has" in kernel.rejects(softmax)
     names = list(dispatch.candidates("chain"))
     assert names.index(NAME) < names.index("parallel")
+
+
+def test_vmap_equals_a_loop():
+    """Of readouts with and without a derivative, and of a gradient."""
+    unary = torch.tensor(np.random.default_rng(0).normal(size=(2, 2, 4, 3)))
+    transitions = torch.tensor(np.random.default_rng(1).normal(size=(3, 3)))
+
+    def readouts(unary):
+        d = ops.linear_chain(unary, transitions, implementation=NAME)
+        return d.value(), d.marginals(), d.argmax(), d.sample(1, 2), d.topk(2).scores
+
+    def loss(unary):
+        d = ops.linear_chain(unary, transitions, implementation=NAME)
+        return d.value().sum() + (d.marginals() ** 2).sum()
+
+    found = torch.func.vmap(readouts, 2)(unary.movedim(0, 2))
+    found += (torch.func.vmap(torch.func.grad(loss))(unary),)
+    rows = [(*readouts(x), torch.func.grad(loss)(x)) for x in unary]
+    for a, b in zip(found, zip(*rows, strict=True), strict=True):
+        np.testing.assert_allclose(array(a), array(torch.stack(b)), rtol=1e-9)

@@ -8,13 +8,12 @@ from keras_struct.ops.transport.gpu_plan import PROGRAMS, Tile, stays_in_cache, 
 from keras_struct.ops.transport.streamed import Side, Streamed, StreamedPlan
 from keras_struct.ops.triton import TritonGPU
 
-# Pairs of parts of the features of the rows, which were divided by epsilon, and of the columns (see
-# `triton_passes.laid_out`), with the digits of their product as Triton names them; and of factors.
+# Pairs of parts of features (see `triton_passes.laid_out`), with the digits of their product as
+# Triton names them, and of factors. Of features in bfloat16 they are all pairs.
 ONE = ((0, 0, "ieee"),)
 TWO = ((0, 0, "ieee"), (0, 1, "ieee"), (1, 0, "ieee"))
 THREE = (*TWO, (1, 1, "ieee"), (0, 2, "ieee"), (2, 0, "ieee"))
 FEATURES = {
-    "bfloat16": ((0, 0, "ieee"), (1, 0, "ieee")),
     "float32": ((0, 0, "tf32"), (1, 2, "ieee"), (2, 1, "ieee")),
     "float64": ONE,
 }
@@ -86,14 +85,15 @@ class Plan:
         return "Plan_" + hashlib.sha256(values.encode()).hexdigest()[:16]
 
     @classmethod
-    def of(cls, numbers, tile, width, **facts):
-        """Of features that are these `numbers` exactly, in tiles of a size."""
+    def of(cls, numbers, tile, width, parts, **facts):
+        """Of features that are these `numbers` exactly, so many parts of both sides, in tiles."""
+        pairs = tuple((i, j, "ieee") for i in range(parts[0]) for j in range(parts[1]))
         return cls(
             tile.rows,
             tile.columns,
             tile.depth,
             width,
-            FEATURES[numbers],
+            FEATURES.get(numbers, pairs),
             factor_pairs=FACTORS[numbers],
             **facts,
         )

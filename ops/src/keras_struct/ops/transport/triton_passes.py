@@ -185,6 +185,7 @@ class _Call:
                 self.numbers,
                 tile,
                 self.width,
+                tuple(map(len, self.laid)),
                 banded=self.band is not None,
                 first=self.first,
                 values=values,
@@ -336,8 +337,13 @@ def log_sums(sums, side, raw, offsets, extra):
         def spoke(ours, theirs, offsets, lengths):
             return tiles.log_sums(ALL, ours, theirs, offsets, lengths)
 
-        found = tiles.with_spokes(spoke, torch.logaddexp, found, side, raw, (offsets,), (), lengths)
+        found = tiles.with_spokes(spoke, _log_add, found, side, raw, (offsets,), (), lengths)
     return torch.where(found < INFEASIBLE, 0.0, found)
+
+
+def _log_add(a, b):
+    """`torch.logaddexp`, whose second derivative is NaN where one of both is far below."""
+    return torch.logsumexp(torch.stack([a, b]), 0)
 
 
 def times(sums, side, features, potentials, values, lengths):
