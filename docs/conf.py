@@ -42,6 +42,7 @@ myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = {name: name for name in ("ArrayLike", "Pair", "Tensor")}
 autodoc_inherit_docstrings = False  # what Keras says of its own methods is said there
 autodoc_default_options = {"members": True, "exclude-members": "decoder"}
 napoleon_google_docstring = True

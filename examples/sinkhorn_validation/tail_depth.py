@@ -50,7 +50,7 @@ def _rows_of_seed(problem, depths):
         )
         residual = largest(a - b for a, b in zip(omitted, (bias.query, bias.key), strict=True))
         size = largest(full)
-        certified = ""
+        certified: int | str = ""
         if tail_steps == depths[-1]:
             found = ops.certified_tail_steps(
                 query, key, value, cotangent, 1e-3 * size, max_tail_steps=12, **problem.options()

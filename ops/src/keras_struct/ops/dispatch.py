@@ -6,16 +6,19 @@ facts in a `Call`. The first of its family, in the order of registration, that n
 implementation or `NotImplementedError`: it may be one that would `avoid` the call.
 """
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_struct.ops import array
-from keras_struct.ops.implementation import Sweeps, provides
+from keras_struct.ops.implementation import Implementation, Sweeps, provides
 
 ENVIRONMENT = "KERAS_STRUCT_IMPLEMENTATION"
 FAMILIES = ("chain", "alignment", "chart", "pcfg", "spanning_tree", "transport")
@@ -134,7 +137,9 @@ class Choice:
         return Sweeps(self.implementation, _registry[self.call.family].get("portable"))
 
 
-def register_implementation(family, name, implementation, before=None):
+def register_implementation(
+    family: str, name: str, implementation: Implementation | type, before: str | None = None
+) -> None:
     """Add an implementation of a family of structures; ours are added by the same function.
 
     Args:
@@ -189,7 +194,7 @@ def candidates(family):
     return dict(_registry[family])
 
 
-def implementations(op):
+def implementations(op: Any) -> tuple[str, ...]:
     """Names of the implementations of a structure, in the order in which they are tried.
 
     Args:
@@ -205,7 +210,7 @@ def implementations(op):
 
 
 @contextlib.contextmanager
-def use(implementation, op=None):
+def use(implementation: str, op: Any = None) -> Iterator[None]:
     """Within this context, calls take the named implementation or raise `NotImplementedError`.
 
     Args:
@@ -234,7 +239,7 @@ def use(implementation, op=None):
 
 
 @contextlib.contextmanager
-def target(platform, device_kind=None):
+def target(platform: str, device_kind: str | None = None) -> Iterator[None]:
     """Within this context, calls are made for a platform, wherever their arrays are now.
 
     A function that is traced does not know where its program will run. On one host with one kind of
@@ -294,7 +299,7 @@ def _choose(call, implementation):
     raise NotImplementedError(f"No implementation of {call.op} takes this call: {rejected}")
 
 
-def explain(function, *args, **kwargs):
+def explain(function: Any, *args: Any, **kwargs: Any) -> Choice:
     """Print and return the choice of implementation that a call would make.
 
     Args:

@@ -6,6 +6,8 @@ The sweeps run at temperature 1 on `theta / T`; everything here is derived from 
 structure and framework.
 """
 
+from __future__ import annotations
+
 import functools
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ import keras
 from keras import ops
 
 from keras_struct.ops import array, autodiff, dispatch
+from keras_struct.ops.annotations import ArrayLike, Tensor
 from keras_struct.ops.exact_sum import cancelling_sum, halves
 from keras_struct.ops.information_readouts import InformationReadouts, log_share
 from keras_struct.ops.labels import with_labels
@@ -139,7 +142,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
 
     # Readouts --------------------------------------------------------------------------------
 
-    def value(self):
+    def value(self) -> Tensor:
         """Soft maximum `T log sum_Y exp(<theta, phi(Y)> / T)` (costs: soft minimum).
 
         Returns:
@@ -152,12 +155,12 @@ class Distribution(InformationReadouts, OptimumReadouts):
         value = self._finite(self._log_partition, self._times_temperature)
         return self._restore(-value if self.structure.costs else value)
 
-    def log_partition(self):
+    def log_partition(self) -> Tensor:
         """`log sum_Y exp(<theta, phi(Y)> / T)`, (...,)."""
         self._soft_only("log_partition")
         return self._restore(self._finite(self._log_partition))
 
-    def marginals(self, name=None):
+    def marginals(self, name: str | None = None) -> Any:
         """Expected use of every part, the gradient of `value`.
 
         Args:
@@ -169,7 +172,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
         """
         return self._chosen(autodiff.whole(self, "_all_as_given", self._marginals), name)
 
-    def jacobian(self, name, of=None):
+    def jacobian(self, name: str, of: str | None = None) -> Tensor:
         """Derivative of the marginals with respect to a parameter, as a map.
 
         For a parameter that is one number per example, such as a gap score, this is the map
@@ -216,11 +219,11 @@ class Distribution(InformationReadouts, OptimumReadouts):
             raise ValueError(f"Expected a potential among {list(named)}. Received: of={of!r}")
         return self._restore(named[of])
 
-    def argmax(self):
+    def argmax(self) -> Tensor:
         """The best structure, as an event (see the structure's docstring); one of them at ties."""
         return autodiff.whole(self, "_restored_event", self._best)
 
-    def sample(self, seed, n=None):
+    def sample(self, seed: Any, n: int | None = None) -> Tensor:
         """Exact, independent samples, the same from every implementation.
 
         Args:
@@ -247,7 +250,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
     def _drawn(self, high, events):
         return self._restored_event(_keep(high > INFEASIBLE, events, 1), 1)
 
-    def topk(self, k):
+    def topk(self, k: int) -> TopK:
         """The k best structures with their scores (differentiable).
 
         Args:
@@ -270,7 +273,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
             scores = -scores
         return self._restore(scores, prefix=1), self._restored_event(_keep(exists, events, 1), 1)
 
-    def score(self, event):
+    def score(self, event: ArrayLike) -> Tensor:
         """`<theta, phi(Y)>` of events: (...,) for (..., event axes), (n, ...) for (n, ...)."""
         return autodiff.whole(self, "_score_of", _as_event(event), keep=("_problem",))
 
@@ -280,7 +283,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
         score = -score if self.structure.costs else score
         return self._restore(score, prefix=0 if count is None else 1)
 
-    def log_prob(self, event):
+    def log_prob(self, event: ArrayLike) -> Tensor:
         """Log-probability of events.
 
         Args:
@@ -302,7 +305,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
         log_prob = log_share(exact, score, log_partition, possible)
         return self._restore(log_prob, prefix=0 if count is None else 1)
 
-    def parts(self, event=None):
+    def parts(self, event: ArrayLike | None = None) -> Any:
         """Indicator of an event: how often it uses each part, by name of potential.
 
         Args:
@@ -320,7 +323,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
 
     # Details ---------------------------------------------------------------------------------
 
-    def known(self, values):
+    def known(self, values: Any) -> Any:
         """This distribution, knowing some of its lazy attributes, by name."""
         for name, value in values.items():
             vars(Distribution)[name].keep(self, value)

@@ -1,10 +1,13 @@
 """The readouts of a distribution in nats: entropy, divergences, the share of what is allowed."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from keras import ops
 
 from keras_struct.ops import array, autodiff
+from keras_struct.ops.annotations import ArrayLike, Tensor
 from keras_struct.ops.exact_sum import cancelling_sum
 from keras_struct.ops.numerics import INFEASIBLE, per_example
 from keras_struct.ops.structure import size_of
@@ -13,7 +16,7 @@ from keras_struct.ops.structure import size_of
 class InformationReadouts:
     """What `Distribution` inherits; `self` is one."""
 
-    def log_prob_of(self: Any, allowed):
+    def log_prob_of(self: Any, allowed: ArrayLike) -> Tensor:
         """Log-probability that the structure is one of those that another distribution allows.
 
         With some potentials at minus infinity, `allowed` is what is known of a structure where not
@@ -42,7 +45,7 @@ class InformationReadouts:
         exact = cancelling_sum(ops.stack(terms, axis=1), 1)
         return self._restore(log_share(exact, some, everything, possible))
 
-    def entropy(self: Any):
+    def entropy(self: Any) -> Tensor:
         """Entropy in nats, (...,); 0 where there is one structure or none."""
         if self._hard:
             return self._restore(ops.zeros_like(self._log_partition))
@@ -52,7 +55,7 @@ class InformationReadouts:
     def _entropy(self: Any):
         return self._restore(self._log_loss(self._marginals))
 
-    def cross_entropy(self: Any, other):
+    def cross_entropy(self: Any, other: Any) -> Tensor:
         """`-E_self[log p_other(Y)]` in nats, (...,).
 
         Args:
@@ -71,7 +74,7 @@ class InformationReadouts:
         cross = array.where(impossible, float("inf"), other._log_loss(marginals))
         return self._restore(cross)
 
-    def kl_divergence(self: Any, other):
+    def kl_divergence(self: Any, other: Any) -> Tensor:
         """`KL(self || other)` in nats, (...,), at least 0; see `cross_entropy`."""
         difference = self.cross_entropy(other) - self.entropy()
         return array.where(difference < 0, difference - ops.stop_gradient(difference), difference)

@@ -1,17 +1,26 @@
 """The readouts of a distribution that its best structures make: sparse marginals, implicit MLE."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from keras import ops
 
 from keras_struct.ops import autodiff, sparsemap
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.implicit_mle import ImplicitMLE
 
 
 class OptimumReadouts:
     """What `Distribution` inherits; `self` is one."""
 
-    def sparse_marginals(self: Any, name=None, alpha=2, steps=None, return_gap=False):
+    def sparse_marginals(
+        self: Any,
+        name: str | None = None,
+        alpha: float = 2,
+        steps: int | None = None,
+        return_gap: bool = False,
+    ) -> Any:
         """Marginals of few structures (SparseMAP): most parts are exactly 0, many exactly 1.
 
         With mu the marginals of all potentials theta, costs with a minus, and u those of the
@@ -87,7 +96,7 @@ class OptimumReadouts:
     def _sparsemap(self: Any, solution):
         return self._placed_as_given(self._by_name(sparsemap.mixed(self, solution)))
 
-    def implicit_mle(self: Any, step=1.0, name=None):
+    def implicit_mle(self: Any, step: ArrayLike = 1.0, name: str | None = None) -> Any:
         """The parts of the best structure, with the gradients of implicit maximum likelihood.
 
         For a loss of these parts mu, the gradient of the potentials theta, over the temperature, is

@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import keras
 
@@ -13,8 +15,10 @@ READOUTS = (
     "entropy", "parts", "sparse_marginals", "implicit_mle",
 )  # fmt: skip
 
+Public = TypeVar("Public", bound=Callable[..., Any])
 
-def public(function):
+
+def public(function: Public) -> Public:
     """Decorate a public function: with symbolic arguments it returns symbolic readouts."""
 
     @functools.wraps(function)
@@ -25,7 +29,7 @@ def public(function):
             return function(*args, **kwargs)
         return SymbolicDistribution(function.__name__, args, kwargs)
 
-    return wrapper
+    return cast(Public, wrapper)
 
 
 def whole(kind=None):

@@ -6,9 +6,12 @@ until the device has caught up, so there is none, unless it is asked for by `wit
 or by `KERAS_STRUCT_VALIDATION=1` in the environment.
 """
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import os
+from collections.abc import Iterator
 
 import numpy as np
 from keras import ops
@@ -25,7 +28,7 @@ SYMBOLIC: contextvars.ContextVar[bool] = contextvars.ContextVar("symbolic", defa
 
 
 @contextlib.contextmanager
-def validation(on=True):
+def validation(on: bool = True) -> Iterator[None]:
     """Within this context, the values of tensors are checked, or are not.
 
     By default they are on the CPU and are not on an accelerator, where each call would wait for

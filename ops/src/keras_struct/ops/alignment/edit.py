@@ -1,10 +1,13 @@
 """Levenshtein, optimal string alignment, Damerau-Levenshtein, longest common subsequence."""
 
+from __future__ import annotations
+
 from keras import ops
 
 from keras_struct.ops import array
 from keras_struct.ops.alignment import events, spec
 from keras_struct.ops.alignment.lattice import Lattice
+from keras_struct.ops.annotations import ArrayLike, Pair, Tensor
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.masks import as_mask, places_of
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE, reduce_to
@@ -14,14 +17,14 @@ from keras_struct.ops.symbolic import public
 
 @public
 def levenshtein(
-    substitutions,
-    deletion=1.0,
-    insertion=1.0,
-    lengths=None,
-    temperature=1.0,
-    mask=None,
-    implementation=None,
-):
+    substitutions: ArrayLike,
+    deletion: ArrayLike = 1.0,
+    insertion: ArrayLike = 1.0,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the ways to edit the first sequence into the second.
 
     A path on the lattice of nodes (i, j) from (0, 0) to the lengths: a step (1, 1) substitutes
@@ -74,16 +77,16 @@ def levenshtein(
 
 @public
 def osa(
-    substitutions,
-    swaps,
-    deletion=1.0,
-    insertion=1.0,
-    transposition=1.0,
-    lengths=None,
-    temperature=1.0,
-    mask=None,
-    implementation=None,
-):
+    substitutions: ArrayLike,
+    swaps: ArrayLike,
+    deletion: ArrayLike = 1.0,
+    insertion: ArrayLike = 1.0,
+    transposition: ArrayLike = 1.0,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Optimal string alignment: `levenshtein` plus swaps of two neighbours, never edited again.
 
     Args:
@@ -153,16 +156,16 @@ def _as_wide(x, given):
 
 @public
 def damerau(
-    substitutions,
-    sources,
-    deletion=1.0,
-    insertion=1.0,
-    transposition=1.0,
-    lengths=None,
-    temperature=1.0,
-    mask=None,
-    implementation=None,
-):
+    substitutions: ArrayLike,
+    sources: ArrayLike,
+    deletion: ArrayLike = 1.0,
+    insertion: ArrayLike = 1.0,
+    transposition: ArrayLike = 1.0,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Damerau-Levenshtein distance: `levenshtein` plus swaps with edits in between.
 
     A transposition consumes symbols k ... i of the first and l ... j of the second sequence, where
@@ -272,7 +275,13 @@ class Damerau(Lattice):
 
 
 @public
-def lcs(scores, lengths=None, temperature=1.0, mask=None, implementation=None):
+def lcs(
+    scores: ArrayLike,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Longest common subsequence: the matches of a path score, skips are free.
 
     Args:
@@ -305,7 +314,7 @@ def lcs(scores, lengths=None, temperature=1.0, mask=None, implementation=None):
     return Distribution(structure, temperature, implementation)
 
 
-def adjacent_swaps(first, second, mask=None):
+def adjacent_swaps(first: ArrayLike, second: ArrayLike, mask: ArrayLike | None = None) -> Tensor:
     """Where two neighbouring symbols of one sequence are two of the other, swapped; for `osa`.
 
     Args:
@@ -332,7 +341,7 @@ def adjacent_swaps(first, second, mask=None):
     return ops.reshape(ops.cast(swapped, "bool"), (*batch_shape, *ops.shape(swapped)[1:]))
 
 
-def transposition_sources(first, second, mask=None):
+def transposition_sources(first: ArrayLike, second: ArrayLike, mask: Pair = None) -> Tensor:
     """For every pair (i, j), the symbols that a transposition ending there swaps; for `damerau`.
 
     Args:

@@ -1,9 +1,12 @@
 """Alignments with gaps: global, overlap and local, linear and affine."""
 
+from __future__ import annotations
+
 import dataclasses
 
 from keras_struct.ops.alignment import spec
 from keras_struct.ops.alignment.lattice import Lattice
+from keras_struct.ops.annotations import ArrayLike, Pair
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.symbolic import public
 
@@ -12,15 +15,15 @@ ADJACENT_GAPS = ("any", "none", "ordered")
 
 @public
 def needleman_wunsch(
-    scores,
-    gap_open,
-    gap_extend=None,
-    lengths=None,
-    temperature=1.0,
-    adjacent_gaps="any",
-    mask=None,
-    implementation=None,
-):
+    scores: ArrayLike,
+    gap_open: ArrayLike,
+    gap_extend: ArrayLike | None = None,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    adjacent_gaps: str = "any",
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the global alignments of two sequences.
 
     An alignment is a path on the lattice of nodes (i, j), "i symbols of the first sequence and j of
@@ -84,15 +87,15 @@ def needleman_wunsch(
 
 @public
 def overlap(
-    scores,
-    gap_open,
-    gap_extend=None,
-    lengths=None,
-    temperature=1.0,
-    adjacent_gaps="any",
-    mask=None,
-    implementation=None,
-):
+    scores: ArrayLike,
+    gap_open: ArrayLike,
+    gap_extend: ArrayLike | None = None,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    adjacent_gaps: str = "any",
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the alignments with free end gaps (semi-global, all four ends free).
 
     As `needleman_wunsch`, but a path starts at any node of the first row or column of the lattice,
@@ -139,15 +142,15 @@ def overlap(
 
 @public
 def smith_waterman(
-    scores,
-    gap_open,
-    gap_extend=None,
-    lengths=None,
-    temperature=1.0,
-    adjacent_gaps="any",
-    mask=None,
-    implementation=None,
-):
+    scores: ArrayLike,
+    gap_open: ArrayLike,
+    gap_extend: ArrayLike | None = None,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    adjacent_gaps: str = "any",
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the local alignments of two sequences.
 
     As `needleman_wunsch`, but a path starts and ends anywhere, its first and its last step being a
@@ -197,14 +200,14 @@ def smith_waterman(
 
 @public
 def saigo_vert(
-    scores,
-    gap_open,
-    gap_extend=None,
-    lengths=None,
-    temperature=1.0,
-    mask=None,
-    implementation=None,
-):
+    scores: ArrayLike,
+    gap_open: ArrayLike,
+    gap_extend: ArrayLike | None = None,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution of the local alignment kernel: every set of matched pairs once.
 
     As `smith_waterman` with `adjacent_gaps="ordered"`, plus one empty alignment of score 0, so that

@@ -1,18 +1,28 @@
 """Dynamic time warping and monotonic alignment."""
 
+from __future__ import annotations
+
 import functools
 
 from keras import ops
 
 from keras_struct.ops.alignment import spec
 from keras_struct.ops.alignment.lattice import Lattice
+from keras_struct.ops.annotations import ArrayLike, Pair
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.structure import as_lengths
 from keras_struct.ops.symbolic import public
 
 
 @public
-def dtw(costs, band=None, lengths=None, temperature=1.0, mask=None, implementation=None):
+def dtw(
+    costs: ArrayLike,
+    band: ArrayLike | None = None,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the warping paths between two series (soft dynamic time warping).
 
     A path runs from the first cell to the last in steps (1, 0), (0, 1) and (1, 1); its cost is the
@@ -66,7 +76,13 @@ def _inside_band(band, structure):
 
 
 @public
-def monotonic_alignment(scores, lengths=None, temperature=1.0, mask=None, implementation=None):
+def monotonic_alignment(
+    scores: ArrayLike,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the monotonic alignments of frames to tokens (MAS).
 
     Every frame takes one token, in order, and every token has at least one frame; the score is the

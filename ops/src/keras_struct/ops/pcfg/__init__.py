@@ -1,11 +1,14 @@
 """Weighted context-free grammars (labelled inside-outside)."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.chart.bracketing import Bracketing, split, starting_after
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.numerics import all_over, compute_dtype
@@ -23,7 +26,15 @@ from keras_struct.ops.validation import Checks
 
 
 @public
-def pcfg(rules, terms, roots, lengths=None, temperature=1.0, mask=None, implementation=None):
+def pcfg(
+    rules: ArrayLike,
+    terms: ArrayLike,
+    roots: ArrayLike,
+    lengths: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the parse trees of a sentence under a grammar in Chomsky normal form.
 
     A tree has a preterminal over each word and a nonterminal over each longer span, which is cut

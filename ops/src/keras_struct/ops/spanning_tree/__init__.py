@@ -1,7 +1,10 @@
 """Non-projective dependency trees (Matrix-Tree)."""
 
+from __future__ import annotations
+
 import dataclasses
 
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.dependency_tree import DependencyTree
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.symbolic import public
@@ -9,14 +12,14 @@ from keras_struct.ops.symbolic import public
 
 @public
 def spanning_tree(
-    arcs,
-    labels=None,
-    lengths=None,
-    single_root=True,
-    temperature=1.0,
-    mask=None,
-    implementation=None,
-):
+    arcs: ArrayLike,
+    labels: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    single_root: bool = True,
+    temperature: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the spanning trees of a sentence (non-projective dependency trees).
 
     Every word has one head, another word or the root, and no word is its own ancestor. The score

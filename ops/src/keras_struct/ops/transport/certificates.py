@@ -1,14 +1,19 @@
 """What the tail's gradient omits, how fast the steps contract, and the orbit of their plans."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
 from keras_struct.ops import array, autodiff
+from keras_struct.ops.annotations import ArrayLike, Pair, Tensor
 from keras_struct.ops.structure import as_potential, time_mask
 from keras_struct.ops.transport.problem import Problem, check_count, values_for_keys
 from keras_struct.ops.transport.reference import support_of
+from keras_struct.ops.transport.sinkhorn import Dustbin
 from keras_struct.ops.transport.solver import Solver
 from keras_struct.ops.transport.tail import Tail
 from keras_struct.ops.validation import concrete
@@ -70,21 +75,21 @@ class SinkhornOrbit(NamedTuple):
 
 
 def sinkhorn_tail_bias(
-    query,
-    key,
-    value,
-    cotangent,
-    lengths=None,
-    epsilon=1.0,
-    band_width=None,
-    base_steps=20,
-    tail_steps=2,
-    masses=None,
-    kl_weights=(None, None),
-    dustbin=None,
-    mask=None,
-    implementation=None,
-):
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    cotangent: ArrayLike | Callable[[Tensor], ArrayLike],
+    lengths: Pair = None,
+    epsilon: ArrayLike = 1.0,
+    band_width: int | None = None,
+    base_steps: int = 20,
+    tail_steps: int = 2,
+    masses: ArrayLike | None = None,
+    kl_weights: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    dustbin: Dustbin | None = None,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> TailBias:
     """The part of a gradient that `sinkhorn_tail` omits, exactly: the bias of its stopped base.
 
     The reverse pass of the tail ends with the cotangents of the stopped potentials. One
@@ -164,7 +169,15 @@ def sinkhorn_tail_bias(
     return TailBias(*(problem.restore(i % 2, x) for i, x in enumerate(found)))
 
 
-def certified_tail_steps(query, key, value, cotangent, tolerance, max_tail_steps=8, **options):
+def certified_tail_steps(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    cotangent: ArrayLike | Callable[[Tensor], ArrayLike],
+    tolerance: float,
+    max_tail_steps: int = 8,
+    **options: Any,
+) -> CertifiedTail:
     """The least depth of the tail whose gradient is within a tolerance of that of all steps.
 
     Args:
@@ -211,16 +224,16 @@ def _largest(x):
 
 
 def sinkhorn_contraction(
-    query,
-    key,
-    lengths=None,
-    epsilon=1.0,
-    band_width=None,
-    block_rows=None,
-    kl_weights=(None, None),
-    dustbin=None,
-    mask=None,
-):
+    query: ArrayLike,
+    key: ArrayLike,
+    lengths: Pair = None,
+    epsilon: ArrayLike = 1.0,
+    band_width: int | None = None,
+    block_rows: int | None = None,
+    kl_weights: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    dustbin: Dustbin | None = None,
+    mask: Pair = None,
+) -> Contraction:
     """How fast the steps converge, block by block: a certificate after Birkhoff and Hopf.
 
     Two half-steps shrink the oscillation of an error of g by `tanh(D / 4)^2` at least, where D, the
@@ -311,18 +324,18 @@ def _concrete(x):
 
 
 def sinkhorn_orbit(
-    query,
-    key,
-    lengths=None,
-    epsilon=1.0,
-    band_width=None,
-    steps=20,
-    masses=None,
-    kl_weights=(None, None),
-    dustbin=None,
-    mask=None,
-    implementation=None,
-):
+    query: ArrayLike,
+    key: ArrayLike,
+    lengths: Pair = None,
+    epsilon: ArrayLike = 1.0,
+    band_width: int | None = None,
+    steps: int = 20,
+    masses: ArrayLike | None = None,
+    kl_weights: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    dustbin: Dustbin | None = None,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> SinkhornOrbit:
     """Potentials of every half-step of `sinkhorn` (without a schedule), for `rescaled_plan`.
 
     Args:
@@ -387,7 +400,7 @@ def sinkhorn_orbit(
     return SinkhornOrbit(*(ops.swapaxes(x, -1, -2) for x in found))
 
 
-def rescaled_plan(plan, potentials, others):
+def rescaled_plan(plan: ArrayLike, potentials: Any, others: Any) -> Tensor:
     """The plan of other potentials, from a plan of the same scores: `P_ij exp(df_i + dg_j)`.
 
     Args:

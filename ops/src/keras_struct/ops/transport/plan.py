@@ -1,11 +1,14 @@
 """The plan itself, from scores that are stored: for maps that somebody looks at, and any mask."""
 
+from __future__ import annotations
+
 import warnings
 from typing import Any, NamedTuple
 
 from keras import ops
 
 from keras_struct.ops import array, autodiff
+from keras_struct.ops.annotations import ArrayLike, Pair
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE, clean, compute_dtype
 from keras_struct.ops.structure import (
     as_potential,
@@ -37,15 +40,15 @@ class SinkhornPlan(NamedTuple):
 
 
 def sinkhorn_plan(
-    scores,
-    lengths=None,
-    temperature=1.0,
-    base_steps=None,
-    tail_steps=2,
-    kl_weights=(None, None),
-    mask=None,
-    return_residual=False,
-):
+    scores: ArrayLike,
+    lengths: Pair = None,
+    temperature: ArrayLike = 1.0,
+    base_steps: int | None = None,
+    tail_steps: int = 2,
+    kl_weights: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    mask: Pair = None,
+    return_residual: bool = False,
+) -> Any:
     """The transport plan of stored scores, each row and column of mass 1: an attention map.
 
     `sinkhorn_tail` for scores of any origin and any mask, with the plan as output: a base under a

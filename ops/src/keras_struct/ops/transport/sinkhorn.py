@@ -1,12 +1,16 @@
 """Entropic transport between queries and keys: its potentials, and attention with its plan."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from keras_struct.ops import autodiff
+from keras_struct.ops.annotations import ArrayLike, Pair, Tensor
 from keras_struct.ops.structure import restore_batch
 from keras_struct.ops.symbolic import whole
 from keras_struct.ops.transport.problem import (
@@ -60,19 +64,19 @@ class Sinkhorn(NamedTuple):
 
 @whole(Sinkhorn)
 def sinkhorn(
-    query,
-    key,
-    lengths=None,
-    epsilon=1.0,
-    band_width=None,
-    steps=100,
-    schedule=(),
-    masses=None,
-    kl_weights=(None, None),
-    dustbin=None,
-    mask=None,
-    implementation=None,
-):
+    query: ArrayLike,
+    key: ArrayLike,
+    lengths: Pair = None,
+    epsilon: ArrayLike = 1.0,
+    band_width: int | None = None,
+    steps: int = 100,
+    schedule: Sequence[tuple[float, int]] = (),
+    masses: ArrayLike | None = None,
+    kl_weights: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    dustbin: Dustbin | None = None,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Sinkhorn:
     """Potentials of entropic transport between queries and keys, each of mass 1.
 
     The score of a pair is `s_ij = query_i . key_j / (epsilon sqrt(D))`, on all pairs or on the band
@@ -149,22 +153,22 @@ def sinkhorn(
 
 @whole()
 def sinkhorn_tail(
-    query,
-    key,
-    value,
-    lengths=None,
-    epsilon=1.0,
-    band_width=None,
-    base_steps=20,
-    tail_steps=2,
-    gradient="tail",
-    schedule=(),
-    masses=None,
-    kl_weights=(None, None),
-    dustbin=None,
-    mask=None,
-    implementation=None,
-):
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    lengths: Pair = None,
+    epsilon: ArrayLike = 1.0,
+    band_width: int | None = None,
+    base_steps: int = 20,
+    tail_steps: int = 2,
+    gradient: str = "tail",
+    schedule: Sequence[tuple[float, int]] = (),
+    masses: ArrayLike | None = None,
+    kl_weights: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    dustbin: Dustbin | None = None,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Tensor:
     """Attention with a transport plan: `sum_j P_ij value_j`, and a gradient of fixed depth.
 
     `base_steps` steps of `sinkhorn` are taken under a stopped gradient, then `tail_steps` more from
@@ -230,7 +234,7 @@ def sinkhorn_tail(
     check_count("tail_steps", tail_steps, 0)
     if gradient not in MODES:
         raise ValueError(f"Expected a gradient among {MODES}. Received: gradient={gradient!r}")
-    schedule = checked_schedule(schedule)
+    checked = checked_schedule(schedule)
     problem = Problem(
         "sinkhorn_tail",
         query,
@@ -248,7 +252,7 @@ def sinkhorn_tail(
     value = values_for_keys(value, key)
     rows, columns, masses, lengths = problem.sides
     inputs = rows, columns, problem.values(value)
-    solver = Solver(problem.half, base_steps, schedule)
+    solver = Solver(problem.half, base_steps, checked)
     adjoint_steps = max(1, base_steps) if gradient == "implicit" else None
     tail = Tail(problem.half, tail_steps, adjoint_steps)
     if gradient == "unrolled":

@@ -1,11 +1,14 @@
 """One of N items: the softmax."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.chain.categorical.entmax import entmax15, sparsemax
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE, compute_dtype, scale_rows
@@ -23,7 +26,13 @@ from keras_struct.ops.validation import Checks
 
 
 @public
-def categorical(scores, lengths=None, temperature=1.0, mask=None, implementation=None):
+def categorical(
+    scores: ArrayLike,
+    lengths: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over one of N items; its marginals are the softmax.
 
     Args:

@@ -1,5 +1,7 @@
 """Connectionist temporal classification."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 
@@ -7,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.annotations import ArrayLike, Pair
 from keras_struct.ops.chain import shift
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.numerics import FORBIDDEN, any_over, compute_dtype
@@ -26,7 +29,15 @@ from keras_struct.ops.validation import Checks
 
 
 @public
-def ctc(log_probs, labels, lengths=None, blank=0, temperature=1.0, mask=None, implementation=None):
+def ctc(
+    log_probs: ArrayLike,
+    labels: ArrayLike,
+    lengths: Pair = None,
+    blank: int = 0,
+    temperature: ArrayLike = 1.0,
+    mask: Pair = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the alignments of T frames with a label sequence (CTC).
 
     An alignment emits one symbol per frame; without repetitions and blanks it reads `labels`. Its

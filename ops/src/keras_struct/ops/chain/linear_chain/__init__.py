@@ -1,11 +1,14 @@
 """Linear-chain conditional random field."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.numerics import compute_dtype
 from keras_struct.ops.structure import (
@@ -25,15 +28,15 @@ from keras_struct.ops.validation import Checks
 
 @public
 def linear_chain(
-    unary,
-    transitions,
-    start=None,
-    end=None,
-    lengths=None,
-    temperature=1.0,
-    mask=None,
-    implementation=None,
-):
+    unary: ArrayLike,
+    transitions: ArrayLike,
+    start: ArrayLike | None = None,
+    end: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the tag sequences of a linear chain (CRF).
 
     The score of tags `y` is `sum_t unary[t, y_t] + sum_t transitions[y_t, y_{t+1}]`, plus

@@ -1,11 +1,14 @@
 """Semi-Markov conditional random field: labelled segmentations."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
 from keras_struct.ops.structure import (
@@ -25,15 +28,15 @@ from keras_struct.ops.validation import Checks
 
 @public
 def semi_markov(
-    segments,
-    transitions,
-    start=None,
-    end=None,
-    lengths=None,
-    temperature=1.0,
-    mask=None,
-    implementation=None,
-):
+    segments: ArrayLike,
+    transitions: ArrayLike,
+    start: ArrayLike | None = None,
+    end: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the labelled segmentations of a sequence (semi-Markov CRF).
 
     A segmentation covers the positions by adjacent segments of 1 to D positions, each with a

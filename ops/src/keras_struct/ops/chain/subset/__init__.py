@@ -1,11 +1,14 @@
 """Exactly k of N items."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 from keras import ops
 
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.chain import shift
 from keras_struct.ops.distribution import Distribution
 from keras_struct.ops.numerics import FORBIDDEN, compute_dtype
@@ -25,7 +28,14 @@ from keras_struct.ops.validation import Checks, concrete
 
 
 @public
-def subset(scores, k, lengths=None, temperature=1.0, mask=None, implementation=None):
+def subset(
+    scores: ArrayLike,
+    k: ArrayLike,
+    lengths: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the subsets of exactly k out of N items.
 
     The score of a subset is the sum of the scores of its items; the marginals sum to k.

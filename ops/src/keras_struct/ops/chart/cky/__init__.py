@@ -1,5 +1,7 @@
 """Binary bracketings (CKY)."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
@@ -7,6 +9,7 @@ from typing import ClassVar
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.chart import layout
 from keras_struct.ops.chart.bracketing import Bracketing, check_square, split
 from keras_struct.ops.chart.spec import Item, Product, Spec
@@ -27,14 +30,14 @@ from keras_struct.ops.validation import Checks
 
 @public
 def cky(
-    spans,
-    labels=None,
-    splits=None,
-    lengths=None,
-    temperature=1.0,
-    mask=None,
-    implementation=None,
-):
+    spans: ArrayLike,
+    labels: ArrayLike | None = None,
+    splits: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the binary bracketings of a sentence.
 
     A bracketing has 2N - 1 spans: the sentence, its words, and every span of two words or more is

@@ -1,5 +1,7 @@
 """Projective dependency trees (Eisner)."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from typing import ClassVar
@@ -8,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.chart import layout
 from keras_struct.ops.chart.spec import Item, Product, Spec
 from keras_struct.ops.dependency_tree import DependencyTree
@@ -19,14 +22,14 @@ from keras_struct.ops.symbolic import public
 
 @public
 def eisner(
-    arcs,
-    labels=None,
-    lengths=None,
-    single_root=True,
-    temperature=1.0,
-    mask=None,
-    implementation=None,
-):
+    arcs: ArrayLike,
+    labels: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    single_root: bool = True,
+    temperature: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the projective dependency trees of a sentence.
 
     Every word has one head, another word or the root, no word is its own ancestor, and no arc

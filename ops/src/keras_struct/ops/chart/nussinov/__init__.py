@@ -1,5 +1,7 @@
 """Nested pairs: RNA secondary structures without pseudoknots (Nussinov)."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
@@ -7,6 +9,7 @@ from typing import ClassVar
 from keras import ops
 
 from keras_struct.ops import array
+from keras_struct.ops.annotations import ArrayLike
 from keras_struct.ops.chart import layout
 from keras_struct.ops.chart.bracketing import check_square
 from keras_struct.ops.chart.spec import Item, Product, Spec
@@ -27,7 +30,14 @@ from keras_struct.ops.validation import Checks
 
 
 @public
-def nussinov(pairs, min_loop=0, lengths=None, temperature=1.0, mask=None, implementation=None):
+def nussinov(
+    pairs: ArrayLike,
+    min_loop: int = 0,
+    lengths: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+    implementation: str | None = None,
+) -> Distribution:
     """Distribution over the nested pairings of a sequence (RNA secondary structures).
 
     Every position stands alone or is paired with one other, and no pair crosses another. The score
