@@ -69,8 +69,10 @@ def _charts():
 def _chart(name, spec, kernel, chips=("sm_90",), n=63):
     """A sweep of charts of n words; a cut is what is counted as a cell."""
     starts, cuts = ChartTriton.sizes
-    plan = ChartPlan(spec, starts, cuts, ChartPlan.stride_of(n, cuts), approximate=True)
     walks = kernel in ("walk", "best")
+    warps = 1 if walks else 4
+    stride = ChartPlan.stride_of(n, cuts)
+    plan = ChartPlan(spec, starts * warps, cuts, stride, approximate=True)
     sweeps = {
         "forward": ("tables", "products", "whole", "scores", "lengths"),
         "tangent": ("tables", "products", "tscores", "lengths", "rates", "drates"),
@@ -90,7 +92,7 @@ def _chart(name, spec, kernel, chips=("sm_90",), n=63):
         constants["RATE"] = kernel == "curvature"
     if walks:
         constants |= {"NOISY": kernel == "walk", "BLOCK": min(MOST_CUTS, power(n + 1))}
-    cells = constants["BLOCK"] / 32 if walks else starts * plan.turn / (32 * ChartTriton.warps)
+    cells = constants["BLOCK"] / 32 if walks else starts * 2 * cuts / 32
     # For each span, of which every table and every product has one number.
     tables, products, of_span = plan.table_count, plan.product_count, plan.product_count * n / 3
     moved = {
@@ -110,7 +112,7 @@ def _chart(name, spec, kernel, chips=("sm_90",), n=63):
             "n": "i32",
         },
         constants,
-        1 if walks else ChartTriton.warps,
+        warps,
         cells,
         round(moved[kernel] / of_span, 3),
         chips,

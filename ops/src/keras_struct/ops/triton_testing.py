@@ -16,6 +16,7 @@ import dataclasses
 import importlib.util
 import os
 
+import numpy as np
 import pytest
 
 from keras_struct import ops
@@ -63,6 +64,41 @@ def compiled(family, **attributes):
             yield names
     finally:
         driver._active = active
+
+
+@contextlib.contextmanager
+def bounded(family, **attributes):
+    """As `interpreted`; no kernel may read or write beside its arrays."""
+    import torch
+    from triton.runtime.interpreter import interpreter_builder as builder
+
+    kernel = dispatch.candidates(family)[NAME].interpreted(**attributes)
+    ranges: list[tuple[int, int]] = []
+
+    def launch(module, name, grid, *arguments, **more):
+        flat = [x for y in arguments for x in (y if isinstance(y, tuple) else (y,))]
+        arrays = [x for x in flat if isinstance(x, torch.Tensor)]
+        ranges[:] = [(x.data_ptr(), x.data_ptr() + x.nbytes) for x in arrays]
+        kernel.launch(module, name, grid, *arguments, **more)
+
+    def checked(function):
+        def run(pointers, *rest):
+            mask = rest[0 if function == builder_load else 1]
+            places = pointers.data[mask.data]
+            within = [(places >= first) & (places < end) for first, end in ranges]
+            assert np.all(np.any(within, 0)), "an access beside all arrays"
+            return function(pointers, *rest)
+
+        return run
+
+    builder_load, builder_store = builder.create_masked_load, builder.create_masked_store
+    builder.create_masked_load = checked(builder_load)
+    builder.create_masked_store = checked(builder_store)
+    try:
+        with interpreted(family, launch=launch, **attributes):
+            yield
+    finally:
+        builder.create_masked_load, builder.create_masked_store = builder_load, builder_store
 
 
 class _Driver:

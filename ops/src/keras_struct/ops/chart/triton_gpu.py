@@ -5,7 +5,7 @@ import functools
 from typing import Any, NamedTuple
 
 from keras_struct.ops import scaled
-from keras_struct.ops.chart.triton_plan import Plan
+from keras_struct.ops.chart.triton_plan import Plan, warps_for
 from keras_struct.ops.gpu import power
 from keras_struct.ops.implementation import Drawing
 from keras_struct.ops.numerics import INFEASIBLE
@@ -19,7 +19,7 @@ class Tape(NamedTuple):
     """What the forward sweep leaves behind (see `triton_chart.py`), and the lengths.
 
     Attributes:
-        tables: (B, T, N + 1, 2 stride).
+        tables: (B, N + 1, T, 2 stride).
         products: (B, K, 2, N + 1, N + 1).
         lengths: (B,), 0 where nothing exists.
     """
@@ -33,12 +33,12 @@ class ChartTriton(Drawing, TritonGPU):
     """Sweeps over whole charts.
 
     Attributes:
-        sizes: How many starts and how many cuts are worked on at a time.
-        warps: Of a program.
+        sizes: How many starts for each warp, and how many cuts, are worked on at a time.
+        warps: Of a program; None for a number that fills the device.
     """
 
-    sizes: tuple[int, int] = (32, 16)
-    warps: int = 4
+    sizes: tuple[int, int] = (8, 16)
+    warps: int | None = None
 
     def rejects(self, call):
         reason = super().rejects(call)
@@ -74,9 +74,12 @@ class _Sweep:
         self.batch, self.n = lengths.shape[0], like.shape[1]
         wide = like.dtype == torch.float64
         starts, cuts = kernels.sizes
+        self.warps = kernels.warps
+        if self.warps is None:
+            self.warps = warps_for(self.batch, self.n) if isinstance(self.batch, int) else 1
         self.plan = Plan(
             problem.spec.chart,
-            starts,
+            starts * self.warps,
             cuts,
             Plan.stride_of(self.n, cuts),
             shared=bool(like.shape[0] != self.batch),
@@ -88,11 +91,9 @@ class _Sweep:
         self.lengths = lengths.clamp(0, self.n).to(torch.int32).contiguous()
 
     def launch(self, module, name, grid, *arguments, warps=None, **constants):
-        warps = self.kernels.warps if warps is None else warps
-        name_of = f"chart.triton_{module}"
-        self.kernels.launch(
-            name_of, name, grid, *arguments, self.n, warps=warps, **constants, PLAN=self.plan
-        )
+        constants |= {"warps": self.warps if warps is None else warps, "PLAN": self.plan}
+        module = f"chart.triton_{module}"
+        self.kernels.launch(module, name, grid, *arguments, self.n, **constants)
 
     def by_width(self, potentials):
         """(B, items, widths, starts) of scored items."""
@@ -109,7 +110,7 @@ class _Sweep:
         import torch
 
         plan, places = self.plan, self.n + 1
-        tables = self.new((self.batch, plan.table_count, places, plan.row_size))
+        tables = self.new((self.batch, places, plan.table_count, plan.row_size))
         products = self.zeros((self.batch, plan.product_count, 2, places, places))
         whole = self.new((self.batch, 2))
         scores = self.by_width(self.problem.potentials)
@@ -125,8 +126,8 @@ class _Sweep:
     def down(self, tape, tangents=None):
         """Marginals, or with tangents those of the marginals."""
         plan, places, rate = self.plan, self.n + 1, tangents is not None
-        rows = self.batch, plan.table_count, places
-        ratios = self.batch, 2 * plan.product_count, places
+        rows = self.batch, places, plan.table_count
+        ratios = self.batch, places, plan.ratio_count
         rates = drates = dratios = tape.tables
         if rate:
             rates, dratios = self.zeros((*rows, plan.stride)), self.zeros((*ratios, plan.stride))

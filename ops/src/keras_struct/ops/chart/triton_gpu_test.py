@@ -25,12 +25,12 @@ from keras_struct.ops.chart.eisner.cases import CASES as EISNER
 from keras_struct.ops.chart.nussinov.cases import CASES as NUSSINOV
 from keras_struct.ops.chart.pallas_tpu_test import ACROSS_BLOCKS, _case
 from keras_struct.ops.chart.triton_gpu import ChartTriton
-from keras_struct.ops.chart.triton_plan import Plan
+from keras_struct.ops.chart.triton_plan import Plan, warps_for
 from keras_struct.ops.laws import StructureLaws
 from keras_struct.ops.testing import array, float64
 from keras_struct.ops.triton_testing import ALL, NAME, check_readouts, interpreted, laws_of
 
-interpreter = triton_testing.interpreter("chart", sizes=(8, 4))
+interpreter = triton_testing.interpreter("chart", sizes=(8, 4), warps=1)
 CASES = {"cky": CKY, "eisner": EISNER, "nussinov": NUSSINOV}
 
 if ALL:
@@ -64,7 +64,7 @@ def test_readouts_equal_portable(name):
 @pytest.mark.skipif(not ALL, reason="a minute in the interpreter; with GPU_TESTS=all")
 @pytest.mark.parametrize("name", ACROSS_BLOCKS)
 def test_across_blocks_of_starts_and_cuts(name):
-    with interpreted("chart", sizes=(4, 4)):
+    with interpreted("chart", sizes=(4, 4), warps=1):
         check_readouts(ACROSS_BLOCKS[name])
 
 
@@ -124,16 +124,19 @@ def test_opcheck(sweep):
     torch.library.opcheck(torch.ops.keras_struct.sweep, (key, tensors))
 
 
+def _every_sweep(d):
+    d.marginals("all"), d.argmax(), d.sample(1, 3)
+    d._sweeps.curvature(d._problem, d._soft[1], tuple(map(torch.ones_like, d._marginals)))
+
+
 @pytest.mark.skipif(not ALL, reason="compiles for half a minute each; with GPU_TESTS=all")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_launch_compiles_for_a_gpu(name, dtype):
-    sizes = ChartTriton.sizes
-    with triton_testing.compiled("chart", sizes=sizes) as kernels:
+    with triton_testing.compiled("chart") as kernels:
         scores = torch.zeros(2, 40, 40, dtype=getattr(torch, dtype))
         d = getattr(ops, name)(scores, implementation=NAME)
-        d.marginals("all"), d.argmax(), d.sample(1, 3)
-        d._sweeps.curvature(d._problem, d._soft[1], tuple(map(torch.ones_like, d._marginals)))
+        _every_sweep(d)
     assert set(kernels) == {"forward", "tangent", "down", "walk"}
 
 
@@ -157,6 +160,23 @@ def test_chosen_on_a_gpu_and_says_why_not():
     ):
         assert reason in kernel.rejects(dataclasses.replace(call, **facts))
     assert dispatch.choose(call).name == NAME
+
+
+@pytest.mark.parametrize("name", CASES if ALL else ["cky"])
+def test_reads_and_writes_only_its_arrays(name):
+    scores = torch.tensor(np.random.default_rng(0).normal(size=(1, 16, 16)))
+    with float64(), triton_testing.bounded("chart", sizes=(32, 4), warps=1):
+        d = getattr(ops, name)(scores, implementation=NAME)
+        d.marginals("all")
+        if ALL:
+            _every_sweep(d)
+
+
+@pytest.mark.parametrize(
+    ("batch", "n", "warps"), [(4096, 64, 1), (256, 64, 4), (8, 20, 1), (8, 512, 16), (512, 512, 4)]
+)
+def test_warps_fill_a_device_and_have_work(batch, n, warps):
+    assert warps_for(batch, n) == warps
 
 
 def test_equal_tables_are_one():

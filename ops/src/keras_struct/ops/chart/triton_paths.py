@@ -99,8 +99,9 @@ def parts(
 ):
     """The parts of a product at the best cut, or one that is drawn; -1 where a part has width 0."""
     gap: tl.constexpr = PLAN.gap(PRODUCT)
-    left = tables + (PLAN.left(PRODUCT, False) * (n + 1) + start) * PLAN.row_size
-    right = tables + (PLAN.right(PRODUCT, True) * (n + 1) + start + w) * PLAN.row_size
+    size: tl.constexpr = PLAN.table_count * PLAN.row_size
+    left = tables + start * size + PLAN.left(PRODUCT, False) * PLAN.row_size
+    right = tables + (start + w) * size + PLAN.right(PRODUCT, True) * PLAN.row_size
     whole = tl.load(of_product(products, PRODUCT, 1, w, start, n))
     lane = tl.arange(0, BLOCK)
     best = tl.full((BLOCK,), -1.0, whole.dtype)

@@ -19,7 +19,16 @@ from typing import NamedTuple
 from keras_struct.ops.chart.spec import Spec
 
 GROUP = 4  # numbers of 16 bytes, which a thread loads at a time
-UNROLL = 2  # turns of a loop over cuts that are written out
+FULL = 1 << 11  # warps that are enough for a device
+MOST_WARPS = 16
+
+
+def warps_for(batch, n):
+    """Warps of a sentence: one if there are enough sentences, else as many as a width can use."""
+    warps = 1
+    while warps < min(MOST_WARPS, n // 16) and warps * batch < FULL:
+        warps *= 2
+    return warps
 
 
 class Table(NamedTuple):
@@ -63,7 +72,7 @@ class Plan:
     @staticmethod
     def stride_of(n, cuts):
         """Room for the places 0..n and for what the last turn of a loop reads beyond them."""
-        return -(-(n + 1 + UNROLL * cuts) // 16) * 16
+        return -(-(n + GROUP + cuts) // 16) * 16
 
     def __repr__(self):
         """A name of few letters, by which Triton tells compiled kernels apart."""
@@ -73,15 +82,6 @@ class Plan:
     def _name(self):
         values = repr(dataclasses.astuple(self))
         return "Plan_" + hashlib.sha256(values.encode()).hexdigest()[:16]
-
-    @property
-    def turn(self):
-        """Columns of a turn of a loop over cuts."""
-        return UNROLL * self.cuts
-
-    @property
-    def unroll(self):
-        return UNROLL
 
     @property
     def row_size(self):
@@ -96,6 +96,11 @@ class Plan:
     @property
     def product_count(self):
         return len(self.spec.products)
+
+    @property
+    def ratio_count(self):
+        """Tables of products: each by start and by end."""
+        return 2 * self.product_count
 
     @property
     def step_count(self):

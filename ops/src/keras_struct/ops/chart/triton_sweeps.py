@@ -3,11 +3,11 @@
 Beside the arrays of `triton_chart.py`, which the forward sweep leaves:
 
     whole     (2,)                   m and e of the goal
-    rates     (T, N + 1, stride)     tangents of the logarithms of items, in the same tables
+    rates     (N + 1, T, stride)     tangents of the logarithms of items, in the same tables
     drates    (K, N + 1, N + 1)      those of products, at (width, start)
     tscores   (scored items, N, N)   tangents of the scores
-    ratios    (2 K, N + 1, 2 stride) of each product by start and by end: probability over m, -e
-    dratios   (2 K, N + 1, stride)   tangents of these
+    ratios    (N + 1, 2 K, 2 stride) of each product by start and by end: probability over m, -e
+    dratios   (N + 1, 2 K, stride)   tangents of these
     wrapped   (2, N + 1, N + 1)      what spans that wrap another one get, and its tangent
     out       (scored items, N, N)   what scored spans get
 
@@ -29,13 +29,13 @@ from keras_struct.ops.chart.triton_chart import (
     number,
     of_product,
     over,
+    parts_of,
     plain_row,
     product,
-    rate,
+    rate_at,
     row,
     score,
     some_columns,
-    turns_of,
 )
 from keras_struct.ops.triton_math import exp2, static, sum_over
 
@@ -58,7 +58,7 @@ def forward(tables, products, whole, scores, lengths, n, HARD: tl.constexpr, PLA
         start = first + lane
         for k in tl.static_range(static(PLAN.item_count)):
             if PLAN.unit(k) == 0:
-                keep(tables, k, 0, start, start <= limit, zero + 1.0, zero, n, PLAN)
+                keep(tables, k, 0, start, start <= limit, zero + 1.0, zero, PLAN)
     tl.debug_barrier()
     for before in range(0, limit):
         w = before + 1
@@ -103,7 +103,7 @@ def make_item(
 ):
     there = start + w <= limit
     m, e = item(scores, tables, ITEM, w, start, there, made, n, PLAN)
-    keep(tables, ITEM, w, start, there, m, e, n, PLAN)
+    keep(tables, ITEM, w, start, there, m, e, PLAN)
     if PLAN.is_goal(ITEM):
         goal = (start == 0) & (start + w == limit)
         tl.store(whole + 0 * start, m, mask=goal)
@@ -151,14 +151,14 @@ def tangent(tables, products, tscores, lengths, rates, drates, n, PLAN: tl.const
 def rate_of_item(tscores, rates, ITEM: tl.constexpr, w, start, there, made, n, PLAN: tl.constexpr):
     if PLAN.wraps(ITEM):
         begin, end = inner(start, w, n)
-        d = rate(rates, PLAN.home(PLAN.wrapped(ITEM)), begin, end, n, PLAN)
+        d = tl.load(rate_at(rates, PLAN.home(PLAN.wrapped(ITEM)), begin, end, PLAN))
     else:
         d = made[PLAN.made_at(ITEM)]
     if PLAN.unit(ITEM) == 1:
         d = tl.where(start * 0 + w == 1, 0.0, d)
     if PLAN.score(ITEM) >= 0:
         d = d + score(tscores, PLAN.score(ITEM), w, start, there, n, 0.0)
-    keep_rate(rates, ITEM, w, start, there, d, n, PLAN)
+    keep_rate(rates, ITEM, w, start, there, d, PLAN)
 
 
 @triton.jit
@@ -167,31 +167,47 @@ def rate_of(
 ):
     """Tangents of the logarithms of a product, which are stored, too."""
     shape: tl.constexpr = (PLAN.starts, PLAN.cuts)
-    i = tl.minimum(start, n)
-    j = tl.minimum(start + w, n)
+    i = tl.minimum(start, n - w)
+    j = i + w
     begin = i // 4 * 4
-    left = row(tables, PLAN.left(PRODUCT, False), i, begin, n, PLAN)
-    right = row(tables, PLAN.right(PRODUCT, True), j, begin, n, PLAN)
-    dleft = plain_row(rates, PLAN.left(PRODUCT, False), i, begin, n, PLAN)
-    dright = plain_row(rates, PLAN.right(PRODUCT, True), j, begin, n, PLAN)
+    places = tl.arange(0, PLAN.cuts)[None, :]
+    left = row(tables, PLAN.left(PRODUCT, False), PLAN.table_count, i, begin, PLAN) + some_columns(
+        PLAN
+    )
+    right = row(tables, PLAN.right(PRODUCT, True), PLAN.table_count, j, begin, PLAN) + some_columns(
+        PLAN
+    )
+    dleft = plain_row(rates, PLAN.left(PRODUCT, False), PLAN.table_count, i, begin, PLAN) + places
+    dright = plain_row(rates, PLAN.right(PRODUCT, True), PLAN.table_count, j, begin, PLAN) + places
     m = tl.load(of_product(products, PRODUCT, 0, w, start, n), mask=there, other=0.0)
     peak = tl.load(of_product(products, PRODUCT, 1, w, start, n), mask=there, other=-EMPTY)
     peak = tl.where(m > 0, peak, -EMPTY)
     sums = tl.full(shape, 0.0, m.dtype)
-    places = tl.arange(0, PLAN.cuts)[None, :]
-    for _ in range(0, turns_of(w + 1 - PLAN.gap(PRODUCT), PLAN)):
-        for part in tl.static_range(static(PLAN.unroll)):
-            share, e = cut(left, right, some_columns(PLAN) + 2 * part * PLAN.cuts)
-            share = share * exp2(e - peak[:, None], PLAN.approximate)
-            at = places + part * PLAN.cuts
-            sums += share * (tl.load(dleft + at) + tl.load(dright + at))
-        left += 2 * PLAN.turn
-        right += 2 * PLAN.turn
-        dleft += PLAN.turn
-        dright += PLAN.turn
+    parts = parts_of(w + 1 - PLAN.gap(PRODUCT), PLAN)
+    if parts % 2 == 1:
+        sums = with_rates(sums, left, right, dleft, dright, peak, 0, PLAN)
+        left += 2 * PLAN.cuts
+        right += 2 * PLAN.cuts
+        dleft += PLAN.cuts
+        dright += PLAN.cuts
+    for _ in range(0, parts // 2):
+        for part in tl.static_range(2):
+            sums = with_rates(sums, left, right, dleft, dright, peak, part, PLAN)
+        left += 4 * PLAN.cuts
+        right += 4 * PLAN.cuts
+        dleft += 2 * PLAN.cuts
+        dright += 2 * PLAN.cuts
     d = over(sum_over(sums, 1), m)
     tl.store(drates + (PRODUCT * (n + 1) + w) * (n + 1) + start, d, mask=there)
     return d
+
+
+@triton.jit
+def with_rates(sums, left, right, dleft, dright, peak, PART: tl.constexpr, PLAN: tl.constexpr):
+    share, e = cut(left, right, PART, PLAN)
+    at = PART * PLAN.cuts
+    rates = tl.load(dleft + at) + tl.load(dright + at)
+    return sums + share * exp2(e - peak[:, None], PLAN.approximate) * rates
 
 
 @triton.jit
@@ -216,15 +232,15 @@ def down(
     spans = (n + 1) * (n + 1)
     tables += b * PLAN.table_count * (n + 1) * PLAN.row_size
     products += b * PLAN.product_count * 2 * spans
-    ratios += b * 2 * PLAN.product_count * (n + 1) * PLAN.row_size
+    ratios += b * PLAN.ratio_count * (n + 1) * PLAN.row_size
     wrapped += b * (2 if RATE else 1) * spans
     out += b * PLAN.score_count * n * n
     if RATE:
         rates += b * PLAN.table_count * (n + 1) * PLAN.stride
         drates += b * PLAN.product_count * spans
-        dratios += b * 2 * PLAN.product_count * (n + 1) * PLAN.stride
+        dratios += b * PLAN.ratio_count * (n + 1) * PLAN.stride
     lane = tl.arange(0, PLAN.starts)
-    cleared(ratios, 2 * PLAN.product_count, n, PLAN)
+    cleared(ratios, PLAN.ratio_count, n, PLAN)
     tl.debug_barrier()
     for narrower in range(0, limit):
         w = limit - narrower
@@ -333,8 +349,8 @@ def divide(
     e = tl.load(of_product(products, PRODUCT, 1, w, start, n), mask=there, other=0.0)
     minus = tl.where(m > 0, -e, EMPTY)
     q = over(p, m)
-    by_start = 2 * PRODUCT * (n + 1) + start
-    by_end = (2 * PRODUCT + 1) * (n + 1) + start + w
+    by_start = start * PLAN.ratio_count + 2 * PRODUCT
+    by_end = (start + w) * PLAN.ratio_count + 2 * PRODUCT + 1
     one = ratios + by_start * PLAN.row_size + column(start + w)
     other = ratios + by_end * PLAN.row_size + column(start)
     tl.store(one, q, mask=there)
@@ -365,18 +381,18 @@ def gathered(
     """What an item gets as part of products: its probability, and with RATE its tangent."""
     shape: tl.constexpr = (PLAN.starts, PLAN.cuts)
     start = first + tl.arange(0, PLAN.starts)
-    i = tl.minimum(start, n)
-    j = tl.minimum(start + w, n)
-    m, e = number(tables, PLAN.home(ITEM), i, j, n, PLAN)
+    i = tl.minimum(start, n - w)
+    j = i + w
+    m, e = number(tables, PLAN.home(ITEM), i, j, PLAN)
     sums = tl.full(shape, 0.0, m.dtype)
     dsums = tl.full(shape, 0.0, m.dtype)
     for k in tl.static_range(static(PLAN.product_count)):
         if PLAN.is_left(ITEM, k):
-            # The other part begins at its end; columns are the ends of both.
+            # The other part begins at its end; columns are the ends of both, from the first on.
             alive = e
             if PLAN.closed(k):
                 alive = tl.where(start > 0, e, EMPTY)
-            turns = turns_of(limit - (w + first) + 1, PLAN)
+            parts = parts_of(limit - (w + first) + 1, PLAN)
             sums, dsums = shares(
                 tables,
                 rates,
@@ -387,8 +403,8 @@ def gathered(
                 alive,
                 j,
                 i,
-                j // 4 * 4,
-                turns,
+                (w + first) // 4 * 4 + 0 * i,
+                parts,
                 sums,
                 dsums,
                 n,
@@ -400,7 +416,7 @@ def gathered(
             place = i - PLAN.gap(k)
             alive = tl.where(place >= 0, e, EMPTY)
             last = tl.minimum(first + PLAN.starts - 1, limit - w)
-            turns = turns_of(last - PLAN.gap(k) + 1, PLAN)
+            parts = parts_of(last - PLAN.gap(k) + 1, PLAN)
             sums, dsums = shares(
                 tables,
                 rates,
@@ -412,7 +428,7 @@ def gathered(
                 tl.maximum(place, 0),
                 j,
                 0 * i,
-                turns,
+                parts,
                 sums,
                 dsums,
                 n,
@@ -422,7 +438,7 @@ def gathered(
     p = sum_over(sums, 1)
     dp = p
     if RATE:
-        d = rate(rates, PLAN.home(ITEM), i, j, n, PLAN)
+        d = tl.load(rate_at(rates, PLAN.home(ITEM), i, j, PLAN))
         dp = (sum_over(dsums, 1) + p * d) * m
     return p * m, dp
 
@@ -439,7 +455,7 @@ def shares(
     place,
     whole,
     begin,
-    turns,
+    parts,
     sums,
     dsums,
     n,
@@ -454,25 +470,47 @@ def shares(
         e: Exponents of the spans.
         begin: First columns.
     """
-    other = row(tables, TABLE, place, begin, n, PLAN)
-    ratio = row(ratios, RATIO, whole, begin, n, PLAN)
     places = tl.arange(0, PLAN.cuts)[None, :]
+    other = row(tables, TABLE, PLAN.table_count, place, begin, PLAN) + some_columns(PLAN)
+    ratio = row(ratios, RATIO, PLAN.ratio_count, whole, begin, PLAN) + some_columns(PLAN)
+    drow, dratio = other, ratio
     if RATE:
-        drow = plain_row(rates, TABLE, place, begin, n, PLAN)
-        dratio = plain_row(dratios, RATIO, whole, begin, n, PLAN)
-    for _ in range(0, turns):
-        for part in tl.static_range(static(PLAN.unroll)):
-            at = some_columns(PLAN) + 2 * part * PLAN.cuts
-            q = tl.load(ratio + at)
-            power = (e[:, None] + tl.load(other + at + 4)) + tl.load(ratio + at + 4)
-            share = tl.load(other + at) * exp2(power, PLAN.approximate)
-            sums += share * q
-            if RATE:
-                where = places + part * PLAN.cuts
-                dsums += share * (tl.load(dratio + where) + q * tl.load(drow + where))
-        other += 2 * PLAN.turn
-        ratio += 2 * PLAN.turn
-        if RATE:
-            drow += PLAN.turn
-            dratio += PLAN.turn
+        drow = plain_row(rates, TABLE, PLAN.table_count, place, begin, PLAN) + places
+        dratio = plain_row(dratios, RATIO, PLAN.ratio_count, whole, begin, PLAN) + places
+    if parts % 2 == 1:
+        sums, dsums = with_shares(sums, dsums, other, ratio, drow, dratio, e, 0, RATE, PLAN)
+        other += 2 * PLAN.cuts
+        ratio += 2 * PLAN.cuts
+        drow += PLAN.cuts
+        dratio += PLAN.cuts
+    for _ in range(0, parts // 2):
+        for part in tl.static_range(2):
+            sums, dsums = with_shares(sums, dsums, other, ratio, drow, dratio, e, part, RATE, PLAN)
+        other += 4 * PLAN.cuts
+        ratio += 4 * PLAN.cuts
+        drow += 2 * PLAN.cuts
+        dratio += 2 * PLAN.cuts
     return sums, dsums
+
+
+@triton.jit
+def with_shares(
+    sums,
+    dsums,
+    other,
+    ratio,
+    drow,
+    dratio,
+    e,
+    PART: tl.constexpr,
+    RATE: tl.constexpr,
+    PLAN: tl.constexpr,
+):
+    at = 2 * PART * PLAN.cuts
+    q = tl.load(ratio + at)
+    power = (e[:, None] + tl.load(other + at + 4)) + tl.load(ratio + at + 4)
+    share = tl.load(other + at) * exp2(power, PLAN.approximate)
+    if RATE:
+        at = PART * PLAN.cuts
+        dsums += share * (tl.load(dratio + at) + q * tl.load(drow + at))
+    return sums + share * q, dsums
