@@ -22,6 +22,7 @@ TIMES = 128  # nodes of a time that a program looks at at once
 WARPS = 1000  # pairs from which on a warp does one
 PROGRAMS = 64  # pairs up to which long ones are cut into tiles
 LONG = 1024  # rows of nodes of a long pair
+MOST_ROWS = 8  # in a lane, of one state and moves from the row above: more do not fit in registers
 
 
 class Sizes(NamedTuple):
@@ -42,7 +43,7 @@ class Sizes(NamedTuple):
     def of(cls, spec, batch, rows, columns):
         """For a batch of lattices of so many rows and columns of cells."""
         nodes, halo = rows + 1, max(move.di for move in spec.moves)
-        most = max(halo, 8 // spec.states)
+        most = max(halo, MOST_ROWS // (spec.states * halo))
         lanes, times = 32, None
         if batch < WARPS:
             while lanes < 256 and lanes * 2 < nodes:
