@@ -113,6 +113,18 @@ def test_compiled_for_batches_of_any_size():
             np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
 
 
+@pytest.mark.skipif(not ALL, reason="seconds in the interpreter; with GPU_TESTS=all")
+def test_vmap_equals_a_loop():
+    def loss(spans):
+        return (ops.cky(spans, implementation=NAME).marginals() ** 2).sum()
+
+    spans = torch.tensor(np.random.default_rng(0).normal(size=(2, 1, 4, 4)))
+    with float64():
+        found = torch.func.vmap(torch.func.grad(loss))(spans)
+        wanted = torch.stack([torch.func.grad(loss)(x) for x in spans])
+    np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+
+
 @pytest.mark.parametrize("sweep", ["forward", *["backward"] * ALL])
 def test_opcheck(sweep):
     d = ops.cky(np.zeros((2, 2, 2), "float32"), implementation=NAME)
