@@ -70,6 +70,12 @@ ACROSS_TILES = {
     "linear_chain_each": _case(
         ops.linear_chain, {"unary": (4, 9, 17), "transitions": (4, 17, 17)}, lengths=LENGTHS
     ),
+    "linear_chain_of_many_tags": _case(
+        ops.linear_chain,
+        {"unary": (3, 9, 40), "transitions": (40, 40)},
+        scales=(1, 300, 1),
+        lengths=LENGTHS[:3],
+    ),
     "linear_chain_over_time": _case(
         ops.linear_chain, {"unary": (4, 9, 3), "transitions": (4, 8, 3, 3)}, lengths=LENGTHS
     ),
@@ -99,8 +105,8 @@ def test_across_tiles(name):
         check_readouts(ACROSS_TILES[name])
 
 
-@pytest.mark.skipif(not ALL, reason="three programs; with TPU_TESTS=all")
-@pytest.mark.parametrize("name", ["linear_chain", "linear_chain_each"])
+@pytest.mark.skipif(not ALL, reason="six programs; with TPU_TESTS=all")
+@pytest.mark.parametrize("name", ["linear_chain", "linear_chain_each", "linear_chain_of_many_tags"])
 @pytest.mark.parametrize("attributes", [{"mxu_from": 1}, {"turned_to": 0}], ids=str)
 def test_of_many_tags(name, attributes):
     """As matrix products, and where links by column do not fit."""

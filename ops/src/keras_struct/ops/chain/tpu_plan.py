@@ -14,6 +14,7 @@ from keras_struct.ops.pallas_tpu import LANES, MEGABYTE, SUBLANES, blocks_of, of
 
 MOST_VMEM = 56 * MEGABYTE
 MOST_TIMES = 64
+MOST_AT_ONCE = 128  # rows of ways into states
 # Numbers of states.
 MXU_FROM = 33
 TURNED_TO = 64
@@ -60,8 +61,14 @@ class Plan(Form):
 
     @property
     def chunk(self):
-        """Rows that are worked on at once."""
-        return next(n for n in (32, 24, 16, 8) if self.rows % n == 0)
+        """Rows whose ways in are worked on at once, so that registers hold them."""
+        fits = [n for n in (32, 24, 16) if self.rows % n == 0 and n * self.terms <= MOST_AT_ONCE]
+        return max(fits, default=SUBLANES)
+
+    @property
+    def linked(self):
+        """Rows whose links are worked on at once."""
+        return min(self.rows, 32)
 
     @property
     def tiles(self):

@@ -34,22 +34,26 @@ BEST, HIGH, LOW, COUNT = range(4)
 def prepare(tile):
     """`into` and E, once for a block of examples."""
     x, rows = tile.x, tile.plan.rows
-    links, e = Cells(x.links, rows), Cells(x.e, rows)
 
     @pl.when(tile.first_call)
     def _():
-        count = tile.plan.states
-        into = over(
-            count, lambda i, peak: jnp.maximum(peak, links[i]), links[0], size=at_once(rows)
-        )
-        x.into[...] = into
+        def chunk(start, size, _):
+            here, out = (Cells(ref, rows, start, size) for ref in (x.links, x.e))
 
-        def weights(i, _):
-            high, low = two_sum(links[i], -into)
-            weight = jnp.exp(high)
-            e[i] = weight + weight * low
+            def larger(i, peak):
+                return jnp.maximum(peak, here[i])
 
-        over(rows, weights, size=at_once(rows))
+            into = over(tile.plan.states, larger, here[0], size=at_once(size))
+            x.into[pl.ds(start, size), :] = into
+
+            def weights(i, _):
+                high, low = two_sum(here[i], -into)
+                weight = jnp.exp(high)
+                out[i] = weight + weight * low
+
+            over(rows, weights, size=at_once(size))
+
+        tile.linked(chunk)
         tile.turn("e")
 
 
@@ -63,16 +67,12 @@ def run(tile):
         x.a[t] = jnp.exp((high - best) + low)
         x.offsets[t, pl.ds(BEST, 1), :] = best
 
-    over(plan.times, lambda t, _: centre(t), size=at_once(plan.rows))
-    high, low = (x.g[n, 0] for n in range(2))
-    high, error = two_sum(high, tile.score(x.scores, 0, 0))
-    best = jnp.max(high, 0, keepdims=True)
-    rest = (high - best) + (error + low)
-    top = jnp.max(rest, 0, keepdims=True)
-    x.a[0] = jnp.exp(rest - top)
+    few = FEW if plan.rows <= 32 else 1
+    over(plan.times, lambda t, _: centre(t), unrolled=few, size=min(few, at_once(plan.rows)))
+    best, top = _start(tile)
     x.offsets[0, pl.ds(HIGH, 1), :], x.offsets[0, pl.ds(LOW, 1), :] = join(best, top)
     x.offsets[0, pl.ds(COUNT, 1), :] = jnp.zeros_like(best)
-    x.least[...] = jnp.ones_like(high)
+    x.least[...] = jnp.ones_like(x.least)
 
     def step(t):
         a = x.a[t]
@@ -86,10 +86,45 @@ def run(tile):
         for n, value in ((HIGH, high), (LOW, low + error), (COUNT, count + exponent)):
             x.offsets[t + 1, pl.ds(n, 1), :] = value
 
-    x.a[plan.times] = jnp.ones_like(high)
+    x.a[plan.times] = jnp.ones_like(x.least)
     x.offsets[plan.times] = jnp.zeros(x.offsets.shape[1:], x.offsets.dtype)
     over(plan.times, lambda t, _: step(t), unrolled=2, size=2 if plan.rows <= 16 else 1)
     return jnp.min(x.least[...]) >= LOWEST
+
+
+def _start(tile):
+    """a[0], and the two numbers whose sum is its offset."""
+    x = tile.x
+
+    def high_and_rest(start=0, size=1):
+        high, low = (x.g[n, 0, pl.ds(start, size), :] for n in range(2))
+        high, error = two_sum(high, tile.score(x.scores, 0, 0, start, size))
+        return high, error + low
+
+    def larger(start, size, best):
+        return jnp.maximum(best, _top(high_and_rest(start, size)[0]))
+
+    best = tile.linked(larger, high_and_rest()[0])
+
+    def rest(start, size, top):
+        high, low = high_and_rest(start, size)
+        found = (high - best) + low
+        x.a[0, pl.ds(start, size), :] = found
+        return jnp.maximum(top, _top(found))
+
+    high, low = high_and_rest()
+    top = tile.linked(rest, (high - best) + low)
+
+    def power(start, size, _):
+        at = pl.ds(start, size)
+        x.a[0, at, :] = jnp.exp(x.a[0, at, :] - top)
+
+    tile.linked(power)
+    return best, top
+
+
+def _top(x):
+    return jnp.max(x, 0, keepdims=True)
 
 
 def _power_of_two(x):
@@ -154,11 +189,16 @@ def unpack(tile, t):
 def _before(tile, t):
     """g at a step from 1 on."""
     x = tile.x
-    high, low, count = (x.offsets[t - 1, pl.ds(n, 1), :] for n in (HIGH, LOW, COUNT))
-    high, error = two_sum(high, x.into[...])
-    low = low + error + count * LN2[0]
-    low = low + (count * LN2[1] + jnp.log(x.s[t - 1]))
-    x.g[0, t], x.g[1, t] = join(high, low)
+    offset, offset_low, count = (x.offsets[t - 1, pl.ds(n, 1), :] for n in (HIGH, LOW, COUNT))
+
+    def chunk(start, size, _):
+        at = pl.ds(start, size)
+        high, error = two_sum(offset, x.into[at, :])
+        low = offset_low + error + count * LN2[0]
+        low = low + (count * LN2[1] + jnp.log(x.s[t - 1, at, :]))
+        x.g[0, t, at, :], x.g[1, t, at, :] = join(high, low)
+
+    tile.linked(chunk)
 
 
 def finish(tile):
@@ -179,55 +219,73 @@ def backward(tile):
 
     tile.loop(step, back=True)
 
-    def gather(j, sums):
-        return sums[0] * tile.column("e", j)
+    def gather(j, sums, start, size):
+        return sums[0] * tile.column("e", j, 0, start, size)
 
     outer(tile, [(x.a, x.s, 0)], gather, x.dlinks)
 
 
 def outer(tile, factors, gather, into):
-    """Adds `gather(j, sums)` to the links to j, where `sums[n]` is the sum over time of left[t]
-    times row j of right[t], of all factors (left, right, n)."""
+    """Adds `gather(j, sums, start, size)` to the links from some states to j.
+
+    `sums[n]` is the sum over time of left[t] times row j of right[t], of all factors (left, right,
+    n).
+    """
     plan = tile.plan
-    count, out = 1 + max(n for _, _, n in factors), Cells(into, plan.rows)
-    few = plan.rows <= 32  # registers for several steps at once
-    room = (1 if few else 2) * ACCUMULATORS * SUBLANES // (count * plan.rows)
-    size = next(n for n in (8, 4, 2, 1) if n <= max(room, 1))  # divides the rows
+    count = 1 + max(n for _, _, n in factors)
+    room = ACCUMULATORS * SUBLANES // (count * plan.linked)
+    width = next(n for n in (8, 4, 2, 1) if n <= max(room, 1))  # divides the rows
+    steps = 4 if count * plan.rows <= 32 else 2
 
-    def group(m, _):
-        js = [m * size + k for k in range(size)]
+    def chunk(start, size, _):
+        out = Cells(into, plan.rows, start, size)
 
-        def add(t, sums):
-            sums = [list(x) for x in sums]
-            for left, right, n in factors:
-                plane = left[t]
-                for k, j in enumerate(js):
-                    x = plane * right[t, pl.ds(j, 1), :]
-                    sums[n][k] = x if sums[n][k] is None else sums[n][k] + x
-            return tuple(tuple(x) for x in sums)
+        def group(m, _):
+            js = [m * width + k for k in range(width)]
 
-        sums = add(0, [[None] * size] * count)
-        steps = plan.times - 1
-        sums = over(steps, lambda t, x: add(t + 1, x), sums, unrolled=2, size=4 if few else 1)
-        for k, j in enumerate(js):
-            out[j] = out[j] + gather(j, [x[k] for x in sums])
+            def add(t, sums):
+                sums = [list(x) for x in sums]
+                for left, right, n in factors:
+                    plane = left[t, pl.ds(start, size), :]
+                    for k, j in enumerate(js):
+                        x = plane * right[t, pl.ds(j, 1), :]
+                        sums[n][k] = x if sums[n][k] is None else sums[n][k] + x
+                return tuple(tuple(x) for x in sums)
 
-    lax.fori_loop(0, plan.rows // size, group, None)
+            def several(t, sums):
+                return add(t + 1, sums)
+
+            sums = add(0, [[None] * width] * count)
+            sums = over(plan.times - 1, several, sums, unrolled=2, size=steps)
+            for k, j in enumerate(js):
+                out[j] = out[j] + gather(j, [x[k] for x in sums], start, size)
+
+        lax.fori_loop(0, plan.rows // width, group, None)
+
+    tile.linked(chunk)
 
 
 def tangent(tile):
     """Tangents of the messages of a tile that is in range, from those before it."""
     x, plan = tile.x, tile.plan
-    e, tlinks = Cells(x.e, plan.rows), Cells(x.tlinks, plan.rows)
 
     def step(t):
-        x.df[t] = x.dg[t] + tile.score(x.tscores, t, 0)
+        def enter(start, size, _):
+            at = pl.ds(start, size)
+            x.df[t, at, :] = x.dg[t, at, :] + tile.score(x.tscores, t, 0, start, size)
 
-        def term(i):
-            row = pl.ds(i, 1)
-            return (e[i] * x.a[t, row, :]) * (x.df[t, row, :] + tlinks[i])
+        def chunk(start, size, _):
+            e, tlinks = (Cells(ref, plan.rows, start, size) for ref in (x.e, x.tlinks))
 
-        x.dg[t + 1] = total(plan.states, term, FEW) / x.s[t]
+            def term(i):
+                row = pl.ds(i, 1)
+                return (e[i] * x.a[t, row, :]) * (x.df[t, row, :] + tlinks[i])
+
+            at = pl.ds(start, size)
+            x.dg[t + 1, at, :] = total(plan.states, term, FEW) / x.s[t, at, :]
+
+        tile.linked(enter)
+        tile.linked(chunk)
 
     tile.loop(step)
 
@@ -237,35 +295,51 @@ def curvature(tile):
     x = tile.x
 
     def step(t):
-        # s becomes the ratio, dg[t + 1] its tangent.
-        inverse = 1.0 / x.s[t]
-        x.s[t] = x.q[t + 1] * inverse
-        x.dg[t + 1] = (x.dq[t + 1] - x.q[t + 1] * x.dg[t + 1]) * inverse
+        def ratios(start, size, _):
+            """s becomes the ratio, dg[t + 1] its tangent."""
+            at = pl.ds(start, size)
+            inverse, q = 1.0 / x.s[t, at, :], x.q[t + 1, at, :]
+            x.s[t, at, :] = q * inverse
+            x.dg[t + 1, at, :] = (x.dq[t + 1, at, :] - q * x.dg[t + 1, at, :]) * inverse
 
-        back, dback = _products(tile, t)
-        a, df = x.a[t], x.df[t]
-        x.q[t] = tile.ended(t, x.final[...]) + a * back
-        dp = tile.ended(t, x.dfinal[...]) + a * (dback + df * back)
-        x.dq[t] = dp
-        x.dscores[t, 0] = dp
-        x.df[t] = a * df
+        def leave(start, size, _):
+            at = pl.ds(start, size)
+            back, dback, a, df = (ref[t, at, :] for ref in (x.q, x.dq, x.a, x.df))
+            x.q[t, at, :] = tile.ended(t, x.final[at, :]) + a * back
+            dp = tile.ended(t, x.dfinal[at, :]) + a * (dback + df * back)
+            x.dq[t, at, :] = dp
+            x.dscores[t, 0, at, :] = dp
+            x.df[t, at, :] = a * df
+
+        tile.linked(ratios)
+        _products(tile, t)
+        tile.linked(leave)
 
     tile.loop(step, back=True)
 
-    def gather(j, sums):
-        return tile.column("e", j) * (sums[0] + tile.column("tlinks", j) * sums[1])
+    def gather(j, sums, start, size):
+        weight, rate = (tile.column(name, j, 0, start, size) for name in ("e", "tlinks"))
+        return weight * (sums[0] + rate * sums[1])
 
     factors = [(x.a, _Later(x.dg), 0), (x.df, x.s, 0), (x.a, x.s, 1)]
     outer(tile, factors, gather, x.dlinks)
 
 
 def _products(tile, t):
-    """Sums over j of E times the ratios, and of E times their tangents and those of the links."""
+    """Into q and dq: sums over j of E times the ratios, and of E times their tangents and those of
+    the links."""
     x, plan = tile.x, tile.plan
     if not plan.turned:
         e, tlinks = Cells(x.e, plan.rows), Cells(x.tlinks, plan.rows)
-        back, dback = product(tile, x.s, t, column=True), product(tile, x.dg, t + 1, column=True)
-        return back, dback + row_sums(tile, lambda i: e[i] * tlinks[i] * x.s[t])
+        x.q[t] = product(tile, x.s, t, column=True)
+        x.dq[t] = product(tile, x.dg, t + 1, column=True)
+        row_sums(tile, lambda i: e[i] * tlinks[i] * x.s[t])
+
+        def plus(start, size, _):
+            x.dq[t, pl.ds(start, size), :] += x.sums[pl.ds(start, size), :]
+
+        tile.linked(plus)
+        return
 
     def columns(j):
         row = pl.ds(j, 1)
@@ -275,7 +349,7 @@ def _products(tile, t):
     def add(n, sums):
         return tuple(a + b for a, b in zip(sums, columns(n + 1), strict=True))
 
-    return over(plan.states - 1, add, columns(0), size=at_once(2 * plan.rows))
+    x.q[t], x.dq[t] = over(plan.states - 1, add, columns(0), size=at_once(2 * plan.rows))
 
 
 class _Later:

@@ -141,16 +141,7 @@ def backward(plan, op, x):
         clear(tile, x.q)
 
         def log():
-            back = Back(tile)
-
-            def step(t):
-                p = back.leave(t)
-                if plan.moves:
-                    back.moves(t)
-                else:
-                    back.segments(t, p)
-
-            tile.loop(step, back=True)
+            tile.loop(Back(tile).step, back=True)
 
         run(tile, lambda: tpu_scaled.backward(tile), log, keep=True)
         tile.move_back(x.q)
@@ -163,79 +154,88 @@ class Back:
         self.tile, self.plan, self.x = tile, tile.plan, tile.x
         self.tangents = tangents
 
-    def weights(self, t, j):
-        """Posterior weights of the links into j, times what `q` has there."""
+    def step(self, t):
+        if self.plan.moves:
+            self.moves(t)
+            return
+        leave = self.leave_tangents if self.tangents else self.leave
+        self.tile.linked(
+            lambda start, size, _: self.segments(t, start, size, *leave(t, start, size))
+        )
+
+    def weights(self, t, j, start, size):
+        """Posterior weights of the links into j from some states, times what `q` has there."""
         x, row = self.x, pl.ds(j, 1)
-        high, low = self.tile.f(t)
-        high, error = two_sum(high, self.tile.column("links", j, t))
+        high, low = self.tile.f(t, pl.ds(start, size))
+        high, error = two_sum(high, self.tile.column("links", j, t, start, size))
         peak, top, inverse = (x.planes[n, t, row, :] for n in range(3))
         logits = (high - peak) + (error + low)
         return jnp.exp(logits - top) * inverse
 
-    def leave(self, t):
-        """Probabilities of the states of a step, through the links to the next one."""
+    def leave(self, t, start, size):
+        """Probabilities of some states of a step, through the links to the next one."""
         x, plan = self.x, self.plan
-        if plan.moves:
-            return None
-        out = Cells(self.tile.links(x.dlinks, t), plan.rows)
+        out = self._links_out(t, start, size)
         following = plan.past + t
 
         def add(j, p):
-            pair = self.weights(t, j) * x.q[following, pl.ds(j, 1), :]
+            pair = self.weights(t, j, start, size) * x.q[following, pl.ds(j, 1), :]
             self._put(out, j, pair)
             return p + pair
 
-        if plan.links == "over_time" and plan.rows > plan.states:
-            self._clear(out)
-        return over(plan.states, add, self.tile.ended(t, x.final[...]), size=at_once(plan.rows))
+        end = self.tile.ended(t, x.final[pl.ds(start, size), :])
+        return (over(plan.states, add, end, size=at_once(size)),)
+
+    def _links_out(self, t, start, size):
+        """The cells of `dlinks`; over time, those of no state hold zeros."""
+        x, plan = self.x, self.plan
+        out = Cells(self.tile.links(x.dlinks, t), plan.rows, start, size)
+        if plan.links == "over_time":
+            for j in range(plan.states, plan.rows):
+                out[j] = jnp.zeros((size, LANES), x.dlinks.dtype)
+        return out
 
     def _put(self, out, j, pair):
         out[j] = pair if self.plan.links == "over_time" else out[j] + pair
 
-    def _clear(self, out):
-        for j in range(self.plan.states, self.plan.rows):
-            out[j] = jnp.zeros((self.plan.rows, LANES), self.x.dlinks.dtype)
-
-    def leave_tangents(self, t):
+    def leave_tangents(self, t, start, size):
         """The same, and their tangents."""
-        x, plan = self.x, self.plan
-        out = Cells(self.tile.links(x.dlinks, t), plan.rows)
+        x, plan, at = self.x, self.plan, pl.ds(start, size)
+        out = self._links_out(t, start, size)
         following = plan.past + t
 
         def add(j, sums):
             p, dp = sums
             row = pl.ds(j, 1)
-            weights, q = self.weights(t, j), x.q[following, row, :]
-            rate = x.df[t] + self.tile.column("tlinks", j, t) - x.dg[following, row, :]
-            dpair = weights * (x.dq[following, row, :] + q * rate)
+            weights, q = self.weights(t, j, start, size), x.q[following, row, :]
+            rate = x.df[t, at, :] + self.tile.column("tlinks", j, t, start, size)
+            dpair = weights * (x.dq[following, row, :] + q * (rate - x.dg[following, row, :]))
             self._put(out, j, dpair)
             return p + weights * q, dp + dpair
 
-        if plan.links == "over_time" and plan.rows > plan.states:
-            self._clear(out)
-        ends = self.tile.ended(t, x.final[...]), self.tile.ended(t, x.dfinal[...])
-        return over(plan.states, add, ends, size=at_once(2 * plan.rows))
+        ends = self.tile.ended(t, x.final[at, :]), self.tile.ended(t, x.dfinal[at, :])
+        return over(plan.states, add, ends, size=at_once(2 * size))
 
-    def segments(self, t, p, dp=None):
+    def segments(self, t, start, size, p, dp=None):
         """To the nodes where the segments that end at a step begin, and to the marginals."""
-        x, plan = self.x, self.plan
+        x, plan, at = self.x, self.plan, pl.ds(start, size)
         if plan.terms == 1:
-            x.q[t] = p
-            x.dscores[t, 0] = p if dp is None else dp
+            x.q[t, at, :] = p
+            x.dscores[t, 0, at, :] = p if dp is None else dp
             if dp is not None:
-                x.dq[t] = dp
+                x.dq[t, at, :] = dp
             return
 
         def use(n, _):
-            weight, begin = x.shares[t, n], plan.past - 1 + t - n
+            weight, begin = x.shares[t, n, at, :], plan.past - 1 + t - n
             used = weight * p
-            x.q[begin] += used
+            x.q[begin, at, :] += used
             if dp is None:
-                x.dscores[t, n] = used
+                x.dscores[t, n, at, :] = used
                 return
-            dused = weight * dp + used * self.rate(t, n)
-            x.dq[begin] += dused
-            x.dscores[t, n] = dused
+            dused = weight * dp + used * self.rate(t, n, start, size)
+            x.dq[begin, at, :] += dused
+            x.dscores[t, n, at, :] = dused
 
         over(plan.terms, use)
 
@@ -305,7 +305,12 @@ class Tangents:
     def enter(self, t):
         tile, plan, x = self.tile, self.plan, self.x
         if plan.terms == 1:
-            x.df[t] = x.dg[t] + tile.score(x.tscores, t, 0)
+
+            def add(start, size, _):
+                at = pl.ds(start, size)
+                x.df[t, at, :] = x.dg[t, at, :] + tile.score(x.tscores, t, 0, start, size)
+
+            tile.linked(add)
             return
 
         def chunk(start, size, _):
@@ -328,13 +333,19 @@ class Tangents:
         tile, plan, x = self.tile, self.plan, self.x
         if plan.moves:
             return
-        tlinks, cells = Cells(tile.links(x.tlinks, t), plan.rows), Cells(x.cells, plan.rows)
 
-        def way(i):
-            return cells[i] * (x.df[t, pl.ds(i, 1), :] + tlinks[i])
+        def chunk(start, size, _):
+            at = pl.ds(start, size)
+            tlinks = Cells(tile.links(x.tlinks, t), plan.rows, start, size)
+            cells = Cells(x.cells, plan.rows, start, size)
 
-        found = over(plan.states - 1, lambda n, x: x + way(n + 1), way(0), size=at_once(plan.rows))
-        x.dg[plan.past + t] = found * x.planes[2, t]
+            def way(i):
+                return cells[i] * (x.df[t, pl.ds(i, 1), :] + tlinks[i])
+
+            found = over(plan.states - 1, lambda n, x: x + way(n + 1), way(0), size=at_once(size))
+            x.dg[plan.past + t, at, :] = found * x.planes[2, t, at, :]
+
+        tile.linked(chunk)
 
 
 def steps_with_tangents(tile):
@@ -416,15 +427,7 @@ def curvature(plan, op, x):
         clear(tile, x.dq)
 
         def log():
-            back = Back(tile, tangents=True)
-
-            def step(t):
-                if plan.moves:
-                    back.moves(t)
-                else:
-                    back.segments(t, *back.leave_tangents(t))
-
-            tile.loop(step, back=True)
+            tile.loop(Back(tile, tangents=True).step, back=True)
 
         run_with_tangents(tile, lambda: tpu_scaled.curvature(tile), log)
         tile.move_back(x.q)

@@ -107,14 +107,16 @@ def _plain(term):
 
 
 class Cells:
-    """Planes of a reference that are `size` sublanes each."""
+    """Planes of a reference that are `size` sublanes each, or `count` of these from `start` on."""
 
-    def __init__(self, ref, size):
-        self.ref, self.size = ref, size
+    def __init__(self, ref, size, start=0, count=None):
+        self.ref, self.size, self.start, self.count = ref, size, start, count or size
 
     def _at(self, n):
-        start = n * self.size
-        return pl.ds(start if isinstance(n, int) else pl.multiple_of(start, SUBLANES), self.size)
+        start = n * self.size + self.start
+        return pl.ds(
+            start if isinstance(start, int) else pl.multiple_of(start, SUBLANES), self.count
+        )
 
     def __getitem__(self, n):
         return self.ref[self._at(n), :]
@@ -200,17 +202,11 @@ class Tile:
         def _():
             self._clear_front()
 
-    def f(self, t):
-        """High and low of the messages of a step."""
-        return tuple(self._f(n)[self._time_of_f(t)] for n in range(2))
-
-    def _f(self, n):
-        return self.x.g.at[n] if self.plan.moves else self.x.f.at[n]
-
-    def _time_of_f(self, t):
+    def f(self, t, at=slice(None)):
+        """High and low of the messages of a step; of some rows, of links only."""
         if self.plan.moves:
-            return self.plan.past + t, self.rows
-        return t, slice(None)
+            return tuple(self.x.g[n, self.plan.past + t, self.rows, :] for n in range(2))
+        return tuple(self.x.f[n, t, at, :] for n in range(2))
 
     def score(self, ref, t, n, start=0, size=None):
         """A score of a step, to be broadcast to (rows, LANES), or from `start` on."""
@@ -226,9 +222,9 @@ class Tile:
             return plane[t, pl.ds(plan.front + start - n, size), :]
         return plane[plan.past - 1 + t - n, pl.ds(start, size), :]
 
-    def chunks(self, step, carry=None):
+    def chunks(self, step, carry=None, size=None):
         """`carry = step(start, size, carry)` over all rows."""
-        size = self.plan.chunk
+        size = size or self.plan.chunk
 
         def at(n, carry):
             return step(pl.multiple_of(n * size, SUBLANES), size, carry)
@@ -236,6 +232,10 @@ class Tile:
         if self.plan.rows == size:
             return step(0, size, carry)
         return lax.fori_loop(0, self.plan.rows // size, at, carry)
+
+    def linked(self, step, carry=None):
+        """The same, by as many rows as links are worked on at once."""
+        return self.chunks(step, carry, self.plan.linked)
 
     def enter(self, t, keep=False):
         """Messages of a step from those before it; `keep` the weights of the ways."""
@@ -248,9 +248,14 @@ class Tile:
             return high, low, score
 
         if plan.terms == 1:
-            high, low, score = term(0)
-            high, error = two_sum(high, score)
-            x.f[0, t], x.f[1, t] = join(high, error + low)
+
+            def add(start, size, _):
+                high, low, score = term(0, start, size)
+                high, error = two_sum(high, score)
+                at = pl.ds(start, size)
+                x.f[0, t, at, :], x.f[1, t, at, :] = join(high, error + low)
+
+            self.linked(add)
             return
 
         def chunk(start, size, _):
@@ -278,29 +283,36 @@ class Tile:
         plan, x = self.plan, self.x
         if plan.moves:
             return
-        links = Cells(self.links(x.links, t), plan.rows)
 
-        def term(n):
-            return x.f[0, t, pl.ds(n, 1), :], x.f[1, t, pl.ds(n, 1), :], links[n]
+        def chunk(start, size, _):
+            links = Cells(self.links(x.links, t), plan.rows, start, size)
 
-        cells = None if self.op == "max" else Cells(x.cells, plan.rows)
-        pair, sums = summed(plan.states, term, cells, self.op)
-        x.g[0, plan.past + t], x.g[1, plan.past + t] = pair
-        if keep:
-            for n, plane in enumerate(sums):
-                x.planes[n, t] = plane
+            def term(n):
+                return x.f[0, t, pl.ds(n, 1), :], x.f[1, t, pl.ds(n, 1), :], links[n]
+
+            cells = None if self.op == "max" else Cells(x.cells, plan.rows, start, size)
+            pair, sums = summed(plan.states, term, cells, self.op)
+            at = pl.ds(start, size)
+            x.g[0, plan.past + t, at, :], x.g[1, plan.past + t, at, :] = pair
+            if keep:
+                for n, plane in enumerate(sums):
+                    x.planes[n, t, at, :] = plane
+
+        self.linked(chunk)
 
     def links(self, ref, t):
         return ref.at[t] if self.plan.links == "over_time" else ref
 
-    def column(self, name, j, t=0):
-        """Links from all states (on the sublanes) to state j, of x.<name>."""
+    def column(self, name, j, t=0, start=0, size=None):
+        """Links from all states (on the sublanes), or some, to state j, of x.<name>."""
+        rows = self.plan.rows
+        size = size or rows
         turned = getattr(self.x, f"{name}_turned", None)
         if turned is not None:
-            return Cells(turned, self.plan.rows)[j]
+            return Cells(turned, rows, start, size)[j]
         ref = getattr(self.x, name)
         ref = self.links(ref, t) if name != "e" else ref
-        return ref[pl.ds(j, self.plan.rows, stride=self.plan.rows), :]
+        return ref[pl.ds(start * rows + j, size, stride=rows), :]
 
     def turn(self, name):
         """Links by column, which are read faster than strided rows, if there is room for them."""

@@ -56,7 +56,7 @@ class PCFGTPU(Drawing, PallasTPU):
         sizes: How much is worked on at a time, see `Plan`.
     """
 
-    sizes: tuple[int, int, int] = (8, 4, 32)
+    sizes: tuple[int, int, int] = (8, 4, 16)
 
     def rejects(self, call):
         reason = super().rejects(call)

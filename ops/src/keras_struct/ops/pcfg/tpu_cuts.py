@@ -10,6 +10,7 @@ from jax.experimental import pallas as pl
 from keras_struct.ops.chart.tpu_sweeps import tree
 from keras_struct.ops.pallas import power_of_two
 from keras_struct.ops.pallas_tpu import SUBLANES
+from keras_struct.ops.scaled import EMPTY
 
 
 class Cuts:
@@ -97,9 +98,9 @@ class Cuts:
         lax.fori_loop(0, kind.tiles, tile, None)
 
     @staticmethod
-    def symbols(ref, part, first, count):
+    def symbols(ref, part, first, some):
         """The rows of some symbols of a part, each to be read beside all rows of another part."""
-        return [ref[pl.ds(part.start + first + j, 1), :] for j in range(count)]
+        return [ref[pl.ds(part.start + first + j, 1), :] for j in some]
 
     def make_pairs(self, w, i):
         """Sums over cuts of all pairs of symbols; with rates, their tangents."""
@@ -109,48 +110,57 @@ class Cuts:
         x, many = self.x, not isinstance(count, int)
         plus = jnp.maximum if self.op == "max" else jnp.add
 
-        def over_cuts(term, function, first):
+        every, half = range(kind.tile), (kind.tile + 1) // 2
+        halves = [some for some in (every[:half], every[half:]) if some]  # to fit in registers
+
+        def over_cuts(term, function, parts, fill=0.0):
+            """Over the cuts, of the symbols of one part after the other."""
             if not many:
-                return first
-            return lax.fori_loop(
-                1,
-                count,
-                lambda n, carry: [function(*y) for y in zip(carry, term(n), strict=True)],
-                first,
-            )
+                return term(0, every)
+            start = jnp.concatenate([x.zeros[...] + fill] * (kind.rows // SUBLANES))
+            found = []
+            for some in parts:
 
-        def some(first, places):
-            def exponents(n):
+                def add(n, carry, some=some):
+                    return [function(*y) for y in zip(carry, term(n, some), strict=True)]
+
+                found += lax.fori_loop(0, count, add, [start] * len(some))
+            return found
+
+        def tile(first, places):
+            def exponents(n, some):
                 e = x.e[right(n), :]
-                return [y + e for y in self.symbols(x.e, left(n), first, kind.tile)]
+                return [y + e for y in self.symbols(x.e, left(n), first, some)]
 
-            def terms(n):
+            def terms(n, some):
                 m = x.m[right(n), :]
-                ms = [y * m for y in self.symbols(x.m, left(n), first, kind.tile)]
+                ms = [y * m for y in self.symbols(x.m, left(n), first, some)]
                 if not many:
                     return ms
-                es = zip(exponents(n), peaks, strict=True)
-                return [m * self.power(e - peak) for m, (e, peak) in zip(ms, es, strict=True)]
+                es = zip(some, exponents(n, some), strict=True)
+                powers = [self.power(e - peaks[j]) for j, e in es]
+                return [m * power for m, power in zip(ms, powers, strict=True)]
 
-            def rates(n):
+            def rates(n, some):
                 d = x.d[right(n), :]
-                return [y + d for y in self.symbols(x.d, left(n), first, kind.tile)]
+                return [y + d for y in self.symbols(x.d, left(n), first, some)]
 
-            def changes(n):
-                return [rate * term for rate, term in zip(rates(n), terms(n), strict=True)]
+            def changes(n, some):
+                both = zip(rates(n, some), terms(n, some), strict=True)
+                return [rate * term for rate, term in both]
 
-            peaks = over_cuts(exponents, jnp.maximum, exponents(0))
-            sums = over_cuts(terms, plus, terms(0))
+            peaks = over_cuts(exponents, jnp.maximum, [every], 2 * EMPTY)
+            sums = over_cuts(terms, plus, halves if self.op == "max" else [every])
             for at, m, e in zip(places, sums, peaks, strict=True):
                 x.pm[at, :], x.pe[at, :] = m, e
             if self.rates and many:
-                for at, d in zip(places, over_cuts(changes, jnp.add, changes(0)), strict=True):
+                for at, d in zip(places, over_cuts(changes, jnp.add, halves), strict=True):
                     x.pd[at, :] = over_weight(d, x.pm[at, :])
             elif self.rates:
-                for at, m, d in zip(places, sums, rates(0), strict=True):
+                for at, m, d in zip(places, sums, rates(0, every), strict=True):
                     x.pd[at, :] = jnp.where(m > 0, d, 0.0)
 
-        self.tiles(kind, some)
+        self.tiles(kind, tile)
 
     def share_cuts(self, w, i):
         """Hands what pairs get, over their m, to the parts of all cuts."""
@@ -165,8 +175,9 @@ class Cuts:
             d = x.d[r, :] if rates else None
 
             def some(first, places):
-                ms, es = (self.symbols(ref, l, first, kind.tile) for ref in (x.m, x.e))
-                ds = self.symbols(x.d, l, first, kind.tile) if rates else [None] * kind.tile
+                every = range(kind.tile)
+                ms, es = (self.symbols(ref, l, first, every) for ref in (x.m, x.e))
+                ds = self.symbols(x.d, l, first, every) if rates else [None] * kind.tile
                 rights, changes = [], []
                 for j, (at, m_left, e_left, d_left) in enumerate(
                     zip(places, ms, es, ds, strict=True)

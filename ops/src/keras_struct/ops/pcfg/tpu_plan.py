@@ -70,7 +70,7 @@ class Plan:
     p: int
     registers: int = 8
     parents: int = 4
-    sums: int = 32
+    sums: int = 16
 
     @property
     def chunk(self):
