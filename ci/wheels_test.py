@@ -153,7 +153,8 @@ def test_shared_metadata_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("folder", DISTRIBUTIONS, ids=lambda folder: folder.name)
 def test_wheels_without_weights_are_small(folder: Path, wheels: dict[Path, Path]) -> None:
-    assert folder.name.endswith("-models") or wheels[folder].stat().st_size < 1e6
+    limit = 3e6 if folder.name == "ops" else 1e6  # kernels in C++ for each kind of processor
+    assert folder.name.endswith("-models") or wheels[folder].stat().st_size < limit
 
 
 def test_umbrella_has_an_extra_for_each_backend(wheels: dict[Path, Path]) -> None:

@@ -15,6 +15,7 @@ from ci.bench.problem import (
     Peer,
     Problem,
 )
+from ci.floor.compiled import NEEDLEMAN_WUNSCH
 
 
 def autodiff_value(problem: Problem, inputs: dict[str, Any]) -> Any:
@@ -135,7 +136,7 @@ class NeedlemanWunsch(DTW):
         "From scores and gap scores to their gradients. torch-struct's alignment needs genbmm, "
         "which the package index does not have, so the peer is autodiff of our own forward loop."
     )
-    peers: ClassVar[Mapping[str, Peer]] = AUTODIFF
+    peers: ClassVar[Mapping[str, Peer]] = {**AUTODIFF, **NEEDLEMAN_WUNSCH}
 
     def inputs(self) -> Inputs:
         b, n = self.sizes["B"], self.sizes["L"]
@@ -150,6 +151,7 @@ class NeedlemanWunsch(DTW):
 
 class AffineNeedlemanWunsch(NeedlemanWunsch):
     family = "needleman_wunsch affine"
+    peers: ClassVar[Mapping[str, Peer]] = AUTODIFF
     potentials = ("scores", "gap_open", "gap_extend")
     shared = ("gap_open", "gap_extend")
 

@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from ci.bench import ours, report
+from ci.bench.alignment import NeedlemanWunsch
 from ci.bench.linear_chain import LinearChain
-from ci.bench.problem import CURVATURE, DECODE, GRADIENT, Inputs, Job, Peer, Problem
+from ci.bench.problem import CURVATURE, DECODE, FLOOR, GRADIENT, Inputs, Job, Peer, Problem
 from ci.bench.runner import FAILED, Options, Result, Runner
 
 OPTIONS = Options(backends=("numpy",), quick=True, seconds=0.1, rounds=2, limit=5.0, memory=2**30)
@@ -153,3 +154,19 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     report.write_whole(path, "× new")
     assert path.read_text("utf-8") == "× new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(FLOOR not in NeedlemanWunsch.peers, reason="there is no C++ compiler")
+def test_the_floor_is_right_and_no_peer() -> None:
+    problem = NeedlemanWunsch(B=2, L=128)
+    inputs = problem.inputs()
+    job = problem.peers[FLOOR].jobs[GRADIENT](problem, inputs)
+    found, d = job.read(job.run()), problem.distribution(**inputs, implementation="portable")
+    np.testing.assert_allclose(found["value"], np.asarray(d.value()), rtol=1e-6)
+    for name, x in d.marginals("all").items():
+        expected = np.asarray(x).sum(0) if name == "gap_open" else np.asarray(x)
+        np.testing.assert_allclose(found[f"gradient of {name}"], expected, rtol=1e-5, atol=1e-6)
+    results = {"jax": Result("ok", [3.0]), FLOOR: Result("ok", [2.0])}
+    row = report.Row(problem, GRADIENT, results)
+    assert row.ratio("jax") is None
+    assert "×1.5" in report.tables([row])

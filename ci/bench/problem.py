@@ -25,6 +25,8 @@ GRADIENT = "value+gradient"
 DECODE = "decode"
 CURVATURE = "curvature"
 
+FLOOR = "floor (C++)"  # a column that is no peer, see `ci.floor`
+
 Inputs = dict[str, np.ndarray]
 
 

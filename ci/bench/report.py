@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ci.bench.problem import BACKENDS, VALUE, Problem
+from ci.bench.problem import BACKENDS, FLOOR, VALUE, Problem
 from ci.bench.runner import FAILED, Options, Result
 
 PACKAGES = ("keras-struct-ops", "keras", "numpy", "jax", "tensorflow-cpu", "tensorflow", "torch")
@@ -33,7 +33,7 @@ class Row(NamedTuple):
         times = [
             result.seconds
             for name, result in self.results.items()
-            if name not in BACKENDS and name not in elsewhere
+            if name not in (*BACKENDS, FLOOR) and name not in elsewhere
         ]
         return min((t for t in times if t is not None), default=None)
 
@@ -78,6 +78,11 @@ def tables(rows: list[Row]) -> str:
         if any(row.problem.cells for row in group):
             parts.append("Nanoseconds per cell")
             parts.append(_table(group, columns, _cell_cell))
+        if FLOOR in columns:
+            parts.append(
+                "Times the floor: C++ for this recurrence alone, without lengths or a range"
+            )
+            parts.append(_table(group, [x for x in columns if x in BACKENDS], _floor_cell))
         values = _values_of(rows, family)
         if values and task != VALUE:
             parts.append("Times the value alone")
@@ -188,6 +193,13 @@ def _cost_cell(values: dict[str, Row], row: Row, name: str) -> str:
         return ""
     whole, part = row.results[name].seconds, value.results[name].seconds
     return "" if whole is None or part is None else f"×{_digits(whole / part)}"
+
+
+def _floor_cell(row: Row, name: str) -> str:
+    floor, own = row.results.get(FLOOR), row.results.get(name)
+    if floor is None or own is None or floor.seconds is None or own.seconds is None:
+        return ""
+    return f"×{_digits(own.seconds / floor.seconds)}"
 
 
 def _memory_cell(row: Row, name: str) -> str:

@@ -1,25 +1,40 @@
-"""The sweeps of `cpp/lattice.h` for the structures that it knows; the strips do all others.
+"""The sweeps of `cpp/` for the structures that it knows; the strips do all others.
 
 Messages are numbers with an exponent of 32 bits. An example whose scores could leave their range
 (some ten million over all moves of a path) is left to the strips, one by one.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
 import numpy as np
+from keras import ops
 
 from keras_struct.ops import cpp, native
+from keras_struct.ops.alignment import events
+from keras_struct.ops.alignment.layout import Layout
 from keras_struct.ops.alignment.native_cpu import Strips
-from keras_struct.ops.alignment.spec import DTW, alignment
+from keras_struct.ops.alignment.spec import DTW, MONOTONIC, START, alignment
 
-# Structures of `with_structure` in `cpp/lattice.cpp`, whose slots are the channels here.
+# Moves of the structures of `with_structure` in `cpp/lattice.cpp`, whose slots are the channels
+# here. The last one has slots of its own for a gap that follows one in the other sequence.
+PAIRS = True, True
+_CROSSING = {(2, 1): 5, (1, 2): 6}
 KERNELS = (
-    alignment("global", False, "any", (True, True)),
-    DTW,
-    alignment("local", False, "any", (True, True)),
+    alignment("global", False, "any", PAIRS).moves,
+    DTW.moves,
+    MONOTONIC.moves,
+    alignment("local", False, "any", PAIRS).moves,
+    tuple(
+        dataclasses.replace(m, channel=_CROSSING.get((m.source, m.target), m.channel))
+        for m in alignment("local", True, "any", PAIRS).moves
+    ),
 )
-FORWARD, BACKWARD = 0, 1
+WHERE = "corner", "border", "anywhere"
+FORBIDDEN = -1  # in place of a channel: no path may use the moves of a slot
+FORWARD, BACKWARD, CURVATURE = 0, 1, 2
+TRACE = 1  # of best paths
 
 
 class Tape(NamedTuple):
@@ -37,11 +52,27 @@ class Tape(NamedTuple):
     outside: Any
 
 
+class BestTape(NamedTuple):
+    """What the sweep for best paths leaves behind.
+
+    Attributes:
+        heads: Scores of the best paths to the last row of every strip but the last,
+            (B, K - 1, S, L2 + 1), in float64.
+        last: Row, column and state where the best path ends, (B, 3), int32; -1 for none.
+    """
+
+    heads: Any
+    last: Any
+
+
 class AlignmentNative(Strips):
     def forward(self, problem, op):
-        kernel = kernel_of(problem) if op == "logsumexp" else None
+        kernel = kernel_of(problem)
         if kernel is None:
             return super().forward(problem, op)
+        return self._best(problem, kernel) if op == "max" else self._sums(problem, kernel)
+
+    def _sums(self, problem, kernel):
         batch, dtype = problem.context[0].shape[0], native.dtype_of(problem.potentials[0])
         rows, columns = problem.potentials[0].shape[1:]
         heads = (batch, kernel.strips(rows, dtype) - 1, kernel.states, 2, columns + 1)
@@ -60,7 +91,30 @@ class AlignmentNative(Strips):
         return self.parts("_backward_cpp", problem, *tape)
 
     def curvature(self, problem, tape, tangents):
-        return super().curvature(problem, self._strips(problem, tape), tangents)
+        if not isinstance(tape, Tape):
+            return super().curvature(problem, tape, tangents)
+        return self.parts("_curvature_cpp", problem, *tape, *tangents)
+
+    def _best(self, problem, kernel):
+        batch, dtype = problem.context[0].shape[0], native.dtype_of(problem.potentials[0])
+        rows, columns = problem.potentials[0].shape[1:]
+        heads = (batch, kernel.strips(rows, dtype, best=True) - 1, kernel.states, columns + 1)
+        results = [(heads, "float64"), ((batch, 3), "int32"), *[((batch,), dtype)] * 2]
+        arrays = (*problem.potentials, *problem.context)
+        *tape, high, low = native.call(
+            self, "_forward_best", results, *arrays, static=(problem.spec,)
+        )
+        return (high, low), BestTape(*tape)
+
+    def trace(self, problem, tape, draws=None):
+        if not isinstance(tape, BestTape):
+            return super().trace(problem, tape, draws)
+        arrays = (*problem.potentials, *problem.context, *tape)
+        rows, columns = problem.potentials[0].shape[1:]
+        layout = Layout(rows, columns, problem.spec.by_rows)
+        results = [((problem.context[0].shape[0], layout.steps + 1), "int32")]
+        (places,) = native.call(self, "_trace_best", results, *arrays, static=(problem.spec,))
+        return events.encode(problem.spec, layout, ops.transpose(places))
 
     def sample(self, problem, tape, noise):
         return super().sample(problem, self._strips(problem, tape), noise)
@@ -89,12 +143,41 @@ class AlignmentNative(Strips):
             for whole, found in zip(marginals, exact, strict=True):
                 whole[example] = found[0]
 
+    def _curvature_cpp(self, spec, *arrays):
+        sweep = _Sweep(spec, arrays)
+        heads, values, outside, *rest = sweep.rest
+        tangents, products = rest[: len(spec.kinds)], rest[len(spec.kinds) :]
+        sweep.run(CURVATURE, heads, values, outside, products, tangents)
+        for example in np.flatnonzero(outside):
+            one = [x[example : example + 1] for x in tangents]
+            exact = sweep.strips(example, functools.partial(self._exact_products, one))
+            for whole, found in zip(products, exact, strict=True):
+                whole[example] = found[0]
+
+    def _forward_best(self, spec, *arrays):
+        sweep = _Sweep(spec, arrays)
+        heads, last, high, low = sweep.rest
+        values = np.empty(len(high))
+        sweep.run_best(FORWARD, heads, last, values=values)
+        high[:] = values
+        low[:] = values - high
+
+    def _trace_best(self, spec, *arrays):
+        sweep = _Sweep(spec, arrays)
+        heads, last, places = sweep.rest
+        sweep.run_best(TRACE, heads, last, places=places)
+
     def _exact_value(self, spec, *arrays):
         return self._exact_tape(spec, *arrays)[2][0]
 
     def _exact_marginals(self, spec, *arrays):
         found = [np.empty((1, *x.shape[1:]), x.dtype) for x in arrays[: len(spec.kinds)]]
         self._backward(spec, *arrays, *self._exact_tape(spec, *arrays), *found)
+        return found
+
+    def _exact_products(self, tangents, spec, *arrays):
+        found = [np.empty((1, *x.shape[1:]), x.dtype) for x in arrays[: len(spec.kinds)]]
+        self._curvature(spec, *arrays, *self._exact_tape(spec, *arrays), *tangents, *found)
         return found
 
     def _exact_tape(self, spec, *arrays):
@@ -109,7 +192,7 @@ class Kernel(NamedTuple):
 
     Attributes:
         number: Its place in `KERNELS`.
-        slots: The canonical potential of each of its slots, None for a score of 0.
+        slots: The canonical potential of each of its slots, None for a score of 0, or `FORBIDDEN`.
     """
 
     number: int
@@ -117,10 +200,11 @@ class Kernel(NamedTuple):
 
     @property
     def states(self):
-        return KERNELS[self.number].states
+        return 1 + max(move.target for move in KERNELS[self.number])
 
-    def strips(self, rows, dtype):
-        return rows // cpp.library().lattice_rows(self.number, dtype == "float64") + 1
+    def strips(self, rows, dtype, best=False):
+        count = cpp.library().best_rows if best else cpp.library().lattice_rows
+        return rows // count(self.number, dtype == "float64") + 1
 
 
 def kernel_of(problem):
@@ -147,27 +231,23 @@ def _kernel(spec):
 
 
 def _slots(known, spec):
-    """The channel of `spec` for every channel of a known structure, or None for another one."""
-
-    def facts(x):
-        return x.start, x.end, x.empty, x.jumps, x.by_rows, x.states, len(x.moves)
-
-    if facts(known) != facts(spec):
+    """The channel of `spec` for every slot of known moves, or None if they cannot be its moves."""
+    if spec.jumps or spec.states != 1 + max(move.target for move in known):
         return None
+    channels = {(m.source, m.target, m.di, m.dj): m.channel for m in spec.moves}
     slots: dict[int, int | None] = {}
-    for ours, theirs in zip(known.moves, spec.moves, strict=True):
-        same = (ours.source, ours.target, ours.di, ours.dj) == (
-            theirs.source,
-            theirs.target,
-            theirs.di,
-            theirs.dj,
-        )
-        if not same or slots.setdefault(ours.channel, theirs.channel) != theirs.channel:
+    for m in known:
+        channel = channels.pop((m.source, m.target, m.di, m.dj), FORBIDDEN)
+        if m.source == START and spec.start != "anywhere":
+            continue
+        if slots.setdefault(m.channel, channel) != channel:
             return None
-    for slot, channel in slots.items():
-        if known.kinds[slot] != ("gap" if channel is None else spec.kinds[channel]):
-            return None
-    return tuple(slots[slot] for slot in range(len(known.kinds)))
+    kinds = [
+        "gap" if slots[k] in (None, FORBIDDEN) else spec.kinds[slots[k]] for k in sorted(slots)
+    ]
+    if channels or kinds != ["cell"] + ["gap"] * (len(slots) - 1):
+        return None
+    return tuple(slots[k] for k in sorted(slots))
 
 
 class _Sweep:
@@ -181,31 +261,54 @@ class _Sweep:
         self.rest = arrays[count + 2 :]
         lengths = np.stack(self.context, axis=1)
         self.lengths = np.clip(lengths, 0, self.potentials[0].shape[1:]).astype("int32")
+        self.wide = self.potentials[0].dtype == np.float64
+        self.used = []
 
-    def run(self, sweep, heads, values, outside, marginals=None):
+    def run(self, sweep, heads, values, outside, results=None, tangents=None):
         """One sweep over all examples within range; `heads`, `values` and `outside` are read, or
         filled by the forward sweep."""
+        call = self._call(sweep, results, tangents, heads=heads, values=values, outside=outside)
+        cpp.library().lattice(cpp.byref(call), self.kernel.number, self.wide)
+
+    def run_best(self, sweep, heads, last, values=None, places=None):
+        """The best paths: `heads`, `last` and `values`, or their `places` (B, times)."""
+        call = self._call(sweep, heads=heads, last=last, values=values, places=places)
+        call.by_rows = self.spec.by_rows
+        call.times = 0 if places is None else places.shape[1]
+        cpp.library().best(cpp.byref(call), self.kernel.number, self.wide)
+
+    def _call(self, sweep, results=None, tangents=None, **arrays):
         cells, batch = self.potentials[0], len(self.lengths)
         rows, columns = cells.shape[1:]
-        wide = cells.dtype == np.float64
         small = batch * rows * columns <= 4 * native.SMALL
-        arguments = cpp.Call(batch, rows, columns, 1 if small else cpp.threads())
-        arguments.strips, arguments.sweep = self.kernel.strips(rows, cells.dtype), sweep
-        tape = [np.require(x, requirements=["C"]) for x in (self.lengths, heads, values, outside)]
-        names = "lengths", "heads", "values", "outside"
-        for name, x in zip(names, tape, strict=True):
-            setattr(arguments, name, x.ctypes.data)
+        call = cpp.Call(batch, rows, columns, 1 if small else cpp.threads())
+        call.strips = self.kernel.strips(rows, cells.dtype, best="last" in arrays)
+        call.sweep = sweep
+        call.start, call.end = WHERE.index(self.spec.start), WHERE.index(self.spec.end)
+        call.empty = self.spec.empty
+        for name, x in {"lengths": self.lengths, **arrays}.items():
+            if x is not None:
+                setattr(call, name, self._address(x))
         for slot, channel in enumerate(self.kernel.slots):
-            if channel is None:
+            if channel == FORBIDDEN:
+                call.forbidden |= 1 << slot
+            if channel in (None, FORBIDDEN):
                 continue
             x = self.potentials[channel]
-            arguments.data[slot] = x.ctypes.data
-            arguments.strides[slot][0] = x[0].size if len(x) > 1 else 0
-            arguments.strides[slot][1] = x.shape[2] if x.shape[1] > 1 else 0
-            if marginals is not None:
-                arguments.results[slot] = marginals[channel].ctypes.data
-                arguments.result_strides[slot] = marginals[channel][0].size
-        cpp.library().lattice(cpp.byref(arguments), self.kernel.number, wide)
+            call.data[slot] = self._address(x)
+            call.strides[slot][0] = x[0].size if len(x) > 1 else 0
+            call.strides[slot][1] = x.shape[2] if x.shape[1] > 1 else 0
+            if results is not None:
+                call.results[slot] = self._address(results[channel])
+                call.result_strides[slot] = x[0].size
+            if tangents is not None:
+                call.tangents[slot] = self._address(np.asarray(tangents[channel], x.dtype))
+        return call
+
+    def _address(self, x):
+        """Of a contiguous array, which lives as long as the sweep."""
+        self.used.append(np.require(x, requirements=["C"]))
+        return self.used[-1].ctypes.data
 
     def strips(self, example, function):
         """`function(spec, *arrays)` for one example."""

@@ -15,21 +15,27 @@ byref = ctypes.byref
 
 
 class Call(ctypes.Structure):
-    """The arguments of a sweep over the lattice, as `lattice.cpp` declares them."""
+    """The arguments of a sweep over the lattice, as `structures.h` declares them."""
 
     SLOTS = 8
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("batch", "rows", "columns")),
         *((name, ctypes.c_int64) for name in ("threads", "strips", "sweep")),
+        *((name, ctypes.c_int64) for name in ("start", "end", "empty", "forbidden")),
         ("lengths", ctypes.c_void_p),
         ("data", ctypes.c_void_p * SLOTS),
         ("results", ctypes.c_void_p * SLOTS),
+        ("tangents", ctypes.c_void_p * SLOTS),
         ("strides", ctypes.c_int64 * 2 * SLOTS),
         ("result_strides", ctypes.c_int64 * SLOTS),
         ("heads", ctypes.c_void_p),
         ("values", ctypes.c_void_p),
         ("outside", ctypes.c_void_p),
+        ("last", ctypes.c_void_p),
+        ("places", ctypes.c_void_p),
+        ("times", ctypes.c_int64),
+        ("by_rows", ctypes.c_int64),
     )
 
 
@@ -40,9 +46,10 @@ def library():
         file = build.library(processor)
         if file.exists() and supports(processor):
             found = ctypes.CDLL(str(file))
-            for function in (found.lattice, found.lattice_rows, found.lattice_move):
-                function.restype = ctypes.c_int64
-            found.lattice.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+            for name in ("lattice", "lattice_rows", "lattice_move", "best", "best_rows"):
+                getattr(found, name).restype = ctypes.c_int64
+            for function in (found.lattice, found.best):
+                function.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
             return found
     return None
 
@@ -52,9 +59,8 @@ def supports(processor):
     needed = {
         "x86-64-v4": ("AVX512F", "AVX512CD", "AVX512_SKX"),
         "x86-64-v3": ("AVX2", "FMA3"),
-        "": (),
     }[processor]
-    features = _features() if needed else {}
+    features = _features()
     return all(features.get(name, False) for name in needed)
 
 

@@ -13,15 +13,16 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SOURCES = "lanes.h", "lattice.h", "lattice.cpp"
+PROGRAMS = "lattice.cpp", "best.cpp"
+SOURCES = "lanes.h", "frame.h", "structures.h", "lattice.h", "best.h", *PROGRAMS
 PROCESSORS = {"x86_64": ("x86-64-v4", "x86-64-v3"), "amd64": ("x86-64-v4", "x86-64-v3")}
 MATHS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fwrapv"]
 LIBRARY = ["-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wall", "-s"]
 
 
 def processors():
-    """What libraries are compiled for, best first; an empty name for whatever the machine has."""
-    return PROCESSORS.get(platform.machine().lower(), ("",))
+    """What libraries are compiled for, best first: what the kernels were tested on."""
+    return PROCESSORS.get(platform.machine().lower(), ())
 
 
 def digest():
@@ -32,7 +33,7 @@ def digest():
 
 def library(processor):
     """The file of a library; another one for other sources."""
-    return HERE / f"lattice-{processor or platform.machine().lower()}-{digest()}.so"
+    return HERE / f"lattice-{processor}-{digest()}.so"
 
 
 def compiler():
@@ -48,7 +49,7 @@ def build():
     """Compiles what is not there yet.
 
     Returns:
-        List of the files; empty where there is no compiler.
+        List of the files; empty where there is no compiler, or another kind of processor.
 
     Raises:
         RuntimeError: If the compiler fails, with what it said.
@@ -61,10 +62,9 @@ def build():
         file = library(processor)
         if not file.exists():
             partial = file.with_suffix(f".{os.getpid()}")
-            march = ["-march=" + processor] if processor else []
-            wide = ["-mprefer-vector-width=512"] if processor == "x86-64-v4" else []
-            options = [*LIBRARY, *MATHS, *march, *wide, "-o", str(partial)]
-            full = [*command, *options, str(HERE / SOURCES[-1])]
+            march = ["-march=" + processor, "-mprefer-vector-width=512"]
+            options = [*LIBRARY, *MATHS, *march, "-o", str(partial)]
+            full = [*command, *options, *(str(HERE / name) for name in PROGRAMS)]
             process = subprocess.Popen(full, stderr=subprocess.PIPE, text=True)
             jobs.append((file, partial, full, process))
     for file, partial, full, process in jobs:

@@ -88,10 +88,10 @@ INLINE void exponential(typename N::reals x, typename N::reals& m, typename N::w
   e = legal ? bits_of<N>(shifted) - bits_of<N>(splat<N>(N::ROUND)) : splat_word<N>(N::FORBIDDEN);
 }
 
-// 2^d for d <= 0, and 0 below the normal numbers.
+// 2^(d - BIAS) for d <= BIAS, and 0 below the normal numbers.
 template <class N>
 INLINE typename N::reals power(typename N::words d) {
-  return from_bits<N>(largest<N>(d + N::BIAS, typename N::words{}) << N::BITS);
+  return from_bits<N>(largest<N>(d, typename N::words{}) << N::BITS);
 }
 
 // m from 1 to 2, or 0 with a very low exponent.

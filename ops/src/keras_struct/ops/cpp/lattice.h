@@ -3,66 +3,63 @@
 // A strip is some rows of nodes, one a lane; lane r is in column t - r at time t. Messages are numbers with an exponent, so there is no logarithm, and a value may
 // be as large or small as it likes; the weights of the moves into a node are quotients of them. Between sweeps only the last row of each strip is kept.
 #pragma once
-#include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "lanes.h"
+#include "frame.h"
 
-enum Where { CORNER, BORDER, ANYWHERE };
-
-// A move as in `spec.py`: source -1 is a start of score 0. A slot is a potential as the structure sees it, slot 0 that of the cells; -1 is score 0.
-struct Move {
-  int source, target, di, dj, slot;
-};
-
-// A potential of one example and its marginals: stride 0 where all rows share it. No pointer: all scores are 0.
-struct Slot {
-  const void* data;
-  void* result;
-  int64_t row;
-};
+enum Sweep { VALUE, STORED_WEIGHTS, TANGENT, STORED_TANGENT };
 
 namespace {
 
-constexpr int TIMES = 8;  // a block: what is read, transposed and normalised at once
 constexpr double LN2 = 0.6931471805599453;
 
-// Messages of one row for each state, (m, e) at each column.
+// Messages of one row for each state, m * 2^e at each column, and their tangents d.
 template <class N>
 struct Row {
-  std::vector<typename N::real> m;
+  std::vector<typename N::real> m, d;
   std::vector<typename N::word> e;
   int64_t width;
-  Row(int states, int64_t columns) : m(states * (columns + TIMES), 0), e(states * (columns + TIMES), N::ZERO), width(columns + TIMES) {}
+  Row(int states, int64_t columns) : m(states * (columns + TIMES), 0), d(m), e(states * (columns + TIMES), N::ZERO), width(columns + TIMES) {}
   void clear() {
     std::fill(m.begin(), m.end(), 0);
+    std::fill(d.begin(), d.end(), 0);
     std::fill(e.begin(), e.end(), N::ZERO);
   }
 };
 
 template <class N, class S>
-struct Lattice {
+struct Lattice : Frame<typename N::real> {
+  using Frame<typename N::real>::columns, Frame<typename N::real>::rows, Frame<typename N::real>::n1, Frame<typename N::real>::n2;
+  using Frame<typename N::real>::start, Frame<typename N::real>::end;
   using real = typename N::real;
   using word = typename N::word;
   using reals = typename N::reals;
   using words = typename N::words;
   static constexpr int L = N::LANES, STATES = S::states, MOVES = S::moves, SLOTS = S::slots, GROUPS = S::states > 1 ? 2 : 4, ROWS = GROUPS * N::LANES;
-  static constexpr int Q = 32 / sizeof(real);  // side of the squares that are transposed
 
-  int64_t rows, columns;  // of the arrays
-  int64_t n1, n2;         // of the example
-  Slot slots[SLOTS];
+  // Whether all moves into a state have the score of the cell: it is multiplied once.
+  static constexpr bool shared(int state) {
+    for (int k = 0; k < MOVES; k++)
+      if (S::move[k].target == state && S::move[k].slot != 0) return false;
+    return true;
+  }
+
+  Slot slots[SLOTS], tangents[SLOTS];
   Row<N> above, below;
-  std::vector<real> weights, ends;        // (MOVES, T, ROWS) and (T, ROWS)
-  std::vector<real> pending, arriving;    // (STATES, columns): probabilities that enter a strip from below, and those that leave it
-  double widest;                          // largest legal score
-  real total_m;
+  std::vector<real> weights, slopes;              // (MOVES, T, ROWS): of every move into a node, and the tangent of its term
+  std::vector<real> nodes;                        // (STATES, T, ROWS): tangents of messages
+  std::vector<real> ends, end_slopes;             // (STATES, T, ROWS): probabilities that a path ends, and their tangents
+  std::vector<real> pending[2], arriving[2];      // (STATES, columns): probabilities, and tangents, that a strip gets from below and those that leave it above
+  std::vector<real> rates;                        // (K - 1, STATES, width): tangents in the last row of every strip
+  double widest;                                  // largest legal score
+  double slope_of_total;
+  real total_m, total_d;                          // the sum over all paths, and the tangent of the log-partition
   word total_e;
-  int64_t steps;                          // most times of a strip
+  int64_t steps;                                  // most times of a strip
 
   Lattice(int64_t rows, int64_t columns)
-      : rows(rows), columns(columns), above(STATES, columns + 1 + ROWS), below(STATES, columns + 1 + ROWS), steps((columns + ROWS + TIMES) / TIMES * TIMES) {}
+      : Frame<real>(rows, columns), above(STATES, columns + 1 + ROWS), below(STATES, columns + 1 + ROWS), steps((columns + ROWS + TIMES) / TIMES * TIMES) {}
 
   static int64_t strips(int64_t rows) { return rows / ROWS + 1; }
 
@@ -83,187 +80,198 @@ struct Lattice {
     }
   }
 
-  // Groups of lanes that the strip at row `first` needs.
-  int groups(int64_t first) const {
-    int64_t left = n1 + 1 - first;
-    for (int g = 1; g < GROUPS; g *= 2)
-      if (left <= g * L) return g;
-    return GROUPS;
-  }
+  // f(groups of lanes) that the strip at row `first` needs; doubles, which are for tests and the careful, have one program.
   template <class F>
   void with_groups(int64_t first, F f) {
-    int g = groups(first);
-    if (g == 1) f(std::integral_constant<int, 1>());
-    else if (g == 2) f(std::integral_constant<int, 2>());
-    else f(std::integral_constant<int, GROUPS>());
+    constexpr int FEW = std::max(1, Frame<real>::Q / L);
+    if constexpr (std::is_same<N, Single>::value)
+      if (n1 + 1 - first <= FEW * L) return f(std::integral_constant<int, FEW>());
+    f(std::integral_constant<int, GROUPS>());
   }
 
-  // Scores of cells of a block of times, (TIMES, G lanes): forbidden outside of the lattice.
+  static INLINE words lanes_of(int g) {
+    words lane;
+    for (int l = 0; l < L; l++) lane[l] = g * L + l;
+    return lane;
+  }
+  // Whether paths may end at time t in some lane of a strip.
+  INLINE bool ends_at(int64_t first, int64_t height, int64_t t) const {
+    return end == ANYWHERE || (end == CORNER ? t == n2 + n1 - first && n1 - first < height : n1 - first < height || t >= n2);
+  }
+  // The lanes in which they do.
+  INLINE words end_lanes(int64_t first, int64_t t, int g) const {
+    const words lane = lanes_of(g), row = lane + word(first), column = word(t) - lane;
+    if (end == CORNER) return (row == word(n1)) & (column == word(n2));
+    const words inside = (row > 0) & (row <= word(n1)) & (column > 0) & (column <= word(n2));
+    return end == ANYWHERE ? inside : inside & ((row == word(n1)) | (column == word(n2)));
+  }
+  // Whether paths start in some lane, besides by moves from START.
+  INLINE bool starts_at(int64_t first, int64_t height, int64_t t) const {
+    return start == CORNER ? first == 0 && t == 0 : start == BORDER && (first == 0 || t < height);
+  }
+  INLINE words start_lanes(int64_t first, int64_t t, int g, words& border) const {
+    const words lane = lanes_of(g), row = lane + word(first), column = word(t) - lane;
+    if (start == CORNER) return border = (row == 0) & (column == 0);
+    border = (row == 0) | (column == 0);
+    return border & (n1 > 0 && n2 > 0 ? (row < word(n1)) & (column < word(n2)) : words{});
+  }
+
+  // Gaps of the lanes of a strip.
   template <int G>
-  INLINE void read_cells(const Slot& slot, int64_t first, int64_t t0, real* x) const {
-    constexpr int R = G * L;
-    const real* data = (const real*)slot.data;
-    for (int r0 = 0; r0 < R; r0 += Q)
-      for (int q0 = 0; q0 < TIMES; q0 += Q) {
-        int64_t c = t0 + q0 - r0 - 1, i = first + r0;  // column of the first row; node row
-        if (n1 == 0 || i > n1 || c + Q <= 0 || c - Q + 1 >= n2) {
-          for (int q = 0; q < Q; q++)
-            for (int r = 0; r < Q; r++) x[(q0 + q) * R + r0 + r] = real(-1e30);
-        } else if (c - Q + 1 >= 0 && c + Q <= n2) {
-          typename Square<Q, real>::row square[Q];
-          each<Q>([&](auto r) {
-            using row = typename Square<Q, real>::row;
-            square[r] = i + r > n1 ? row{} - real(1e30) : load<row>(data + std::max(i + r - 1, int64_t(0)) * slot.row + c - r);
-          });
-          Square<Q, real>::transpose(square);
-          each<Q>([&](auto q) { store(x + (q0 + q) * R + r0, square[q]); });
-        } else {
-          for (int q = 0; q < Q; q++)
-            for (int r = 0; r < Q; r++) {
-              const int64_t row = i + r - 1, column = c + q - r;
-              x[(q0 + q) * R + r0 + r] = row >= 0 && row < n1 && column >= 0 && column < n2 ? data[row * slot.row + column] : real(-1e30);
-            }
-        }
-      }
-    if (first == 0)
-      for (int q = 0; q < TIMES; q++) x[q * R] = real(-1e30);
+  INLINE void read_gaps(int64_t first, const Slot* from, reals (&x)[SLOTS][G]) const {
+    for (int k = 1; k < SLOTS; k++) {
+      alignas(64) real row[G * L];
+      for (int r = 0; r < G * L; r++) row[r] = this->gap(from[k], first + r);
+      for (int g = 0; g < G; g++) x[k][g] = load<reals>(row + g * L);
+    }
+  }
+  static INLINE void note(reals x, reals& wide) {
+    x = x > splat<N>(-5e29f) ? x : reals{};
+    wide = largest<N>(wide, largest<N>(x, -x));
   }
 
-  template <int G>
-  INLINE void write_cells(const Slot& slot, int64_t first, int64_t t0, const real* x) const {
-    constexpr int R = G * L;
-    real* data = (real*)slot.result;
-    for (int r0 = 0; r0 < R; r0 += Q)
-      for (int q0 = 0; q0 < TIMES; q0 += Q) {
-        int64_t c = t0 + q0 - r0 - 1, i = first + r0;
-        if (i > n1 || c + Q <= 0 || c - Q + 1 >= n2) continue;
-        if (c - Q + 1 >= 0 && c + Q <= n2) {
-          typename Square<Q, real>::row square[Q];
-          each<Q>([&](auto q) { square[q] = load<typename Square<Q, real>::row>(x + (q0 + q) * R + r0); });
-          Square<Q, real>::transpose(square);
-          each<Q>([&](auto r) {
-            if (i + r >= 1 && i + r <= n1) store(data + (i + r - 1) * slot.row + c - r, square[r]);
-          });
-        } else {
-          for (int r = 0; r < Q; r++)
-            for (int q = 0; q < Q; q++) {
-              int64_t column = c + q - r;
-              if (i + r >= 1 && i + r <= n1 && column >= 0 && column < n2) data[(i + r - 1) * slot.row + column] = x[(q0 + q) * R + r0 + r];
-            }
-        }
-      }
-  }
-
-  // Messages of a strip from `above`, its last row in `below`; with WEIGH, the weights of all moves and where paths end.
-  template <int G, bool WEIGH>
+  // One strip forward, from `above` (and `above_d`) to `below`.
+  template <int G, Sweep W>
   void advance(int64_t first) {
     constexpr int R = G * L;
-    const int64_t times = (n2 + R + TIMES - 1) / TIMES * TIMES, stop = n1 - first;  // lane of the last row
-    reals m[STATES][G], up_m[STATES][G], gap_m[SLOTS][G];
-    words e[STATES][G], up_e[STATES][G], gap_e[SLOTS][G];
-    reals end_m[G];
-    words end_e[G];
-    reals wide{};
-    for (int s = 0; s < STATES; s++)
-      for (int g = 0; g < G; g++) m[s][g] = up_m[s][g] = reals{}, e[s][g] = up_e[s][g] = splat_word<N>(N::ZERO);
-    for (int g = 0; g < G; g++) end_m[g] = reals{}, end_e[g] = splat_word<N>(N::ZERO);
-    for (int k = 1; k < SLOTS; k++) {
-      real x[R];
-      for (int r = 0; r < R; r++) x[r] = slots[k].data ? ((const real*)slots[k].data)[slots[k].row * (std::min(std::max(first + r, int64_t(1)), std::max(n1, int64_t(1))) - 1)] : real(0);
-      for (int g = 0; g < G; g++) {
-        reals y = load<reals>(x + g * L);
-        exponential<N>(y, gap_m[k][g], gap_e[k][g]);
-        y = y > splat<N>(-5e29f) ? y : reals{};
-        wide = largest<N>(wide, largest<N>(y, -y));
-      }
+    constexpr bool WEIGHTS = W != VALUE, TANGENTS = W == TANGENT || W == STORED_TANGENT, STORED = W == STORED_WEIGHTS || W == STORED_TANGENT;
+    const int64_t times = (n2 + R + TIMES - 1) / TIMES * TIMES;
+    reals m[STATES][G], up_m[STATES][G], gap_m[SLOTS][G], d[STATES][G], up_d[STATES][G], gap_d[SLOTS][G], end_m[G], wide{};
+    words e[STATES][G], up_e[STATES][G], gap_e[SLOTS][G], end_e[G];
+    const words lowest = splat_word<N>(N::ZERO);
+    each<STATES>([&](auto s) {
+      each<G>([&](auto g) {
+        m[s][g] = up_m[s][g] = d[s][g] = up_d[s][g] = reals{}, e[s][g] = up_e[s][g] = lowest;
+      });
+    });
+    each<G>([&](auto g) { end_m[g] = reals{}, end_e[g] = lowest; });
+    {
+      reals x[SLOTS][G];
+      read_gaps<G>(first, slots, x);
+      if (TANGENTS) read_gaps<G>(first, tangents, gap_d);
+      for (int k = 1; k < SLOTS; k++)
+        for (int g = 0; g < G; g++) exponential<N>(x[k][g], gap_m[k][g], gap_e[k][g]), note(x[k][g], wide);
     }
-    reals inverse = splat<N>(real(1) / total_m);
+    const reals inverse = splat<N>(real(1) / total_m), always = splat<N>(start == ANYWHERE ? 1 : 0);
+    const words always_e = splat_word<N>(start == ANYWHERE ? 0 : N::FORBIDDEN);
     for (int64_t t0 = 0; t0 < times; t0 += TIMES) {
-      alignas(64) real x[TIMES * R];
+      alignas(64) real x[TIMES * R], dx[TANGENTS ? TIMES * R : 1];
       alignas(64) word n[TIMES * R];
-      read_cells<G>(slots[0], first, t0, x);
+      this->template read_cells<R>(slots[0], first, t0, x, real(-1e30));
+      if (TANGENTS) this->template read_cells<R>(tangents[0], first, t0, dx, 0);
       for (int k = 0; k < TIMES * R; k += L) {
-        reals y = load<reals>(x + k), p;
+        const reals y = load<reals>(x + k);
+        reals p;
         words q;
         exponential<N>(y, p, q);
-        y = y > splat<N>(-5e29f) ? y : reals{};
-        wide = largest<N>(wide, largest<N>(y, -y));
+        if (W == VALUE) note(y, wide);
         store(x + k, p);
         store(n + k, q);
       }
       for (int q = 0; q < TIMES; q++) {
         const int64_t t = t0 + q;
-        reals new_m[STATES][G], arrive_m[STATES][G];
+        reals new_m[STATES][G], arrive_m[STATES][G], new_d[STATES][G], arrive_d[STATES][G];
         words new_e[STATES][G], arrive_e[STATES][G];
         each<STATES>([&](auto s) {
           each<G>([&](auto g) {
-            arrive_m[s][g] = shift_up<N>(g ? m[s][g ? g - 1 : 0] : splat<N>(above.m[s * above.width + t]), m[s][g]);
-            arrive_e[s][g] = shift_up<N>(g ? e[s][g ? g - 1 : 0] : splat_word<N>(above.e[s * above.width + t]), e[s][g]);
+            constexpr int before = g ? g - 1 : 0;
+            arrive_m[s][g] = shift_up<N>(g ? m[s][before] : splat<N>(above.m[s * above.width + t]), m[s][g]);
+            arrive_e[s][g] = shift_up<N>(g ? e[s][before] : splat_word<N>(above.e[s * above.width + t]), e[s][g]);
+            if constexpr (TANGENTS) arrive_d[s][g] = shift_up<N>(g ? d[s][before] : splat<N>(above.d[s * above.width + t]), d[s][g]);
           });
         });
+        const bool starts = starts_at(first, R, t);
         each<G>([&](auto g) {
           const reals cell_m = load<reals>(x + q * R + g * L);
           const words cell_e = load<words>(n + q * R + g * L);
+          words border{}, legal{};
+          if (starts) legal = start_lanes(first, t, g, border);
           each<STATES>([&](auto b) {
-            reals term_m[MOVES];
-            words term_e[MOVES];
-            words most = splat_word<N>(2 * N::ZERO);
+            reals term[MOVES], sum{}, slope{};
+            words exponent[MOVES], most = splat_word<N>(2 * N::ZERO);
             each<MOVES>([&](auto k) {
               constexpr Move move = S::move[k];
               if constexpr (move.target == b) {
-                reals source_m = splat<N>(1);
-                words source_e = words{};
+                term[k] = always, exponent[k] = always_e;
                 if constexpr (move.source >= 0) {
                   constexpr int a = move.source < 0 ? 0 : move.source;
-                  source_m = move.di == 0 ? m[a][g] : move.dj == 0 ? arrive_m[a][g] : up_m[a][g];
-                  source_e = move.di == 0 ? e[a][g] : move.dj == 0 ? arrive_e[a][g] : up_e[a][g];
+                  term[k] = move.di == 0 ? m[a][g] : move.dj == 0 ? arrive_m[a][g] : up_m[a][g];
+                  exponent[k] = move.di == 0 ? e[a][g] : move.dj == 0 ? arrive_e[a][g] : up_e[a][g];
                 }
-                if constexpr (move.slot == 0 && !S::shared) source_m *= cell_m, source_e += cell_e;
-                if constexpr (move.slot > 0) source_m *= gap_m[move.slot][g], source_e += gap_e[move.slot][g];
-                term_m[k] = source_m;
-                term_e[k] = source_e;
-                most = largest<N>(most, source_e);
+                if constexpr (move.slot == 0 && !shared(b)) term[k] *= cell_m, exponent[k] += cell_e;
+                if constexpr (move.slot > 0) term[k] *= gap_m[move.slot][g], exponent[k] += gap_e[move.slot][g];
+                most = largest<N>(most, exponent[k]);
               }
             });
-            reals sum{};
-            const words base = most;
+            const words base = most - N::BIAS;
             each<MOVES>([&](auto k) {
-              if constexpr (S::move[k].target == b) {
-                term_m[k] = term_m[k] * power<N>(term_e[k] - base);
-                sum += term_m[k];
-              }
+              if constexpr (S::move[k].target == b) term[k] *= power<N>(exponent[k] - base), sum += term[k];
             });
-            if constexpr (WEIGH) {
+            if constexpr (WEIGHTS) {
               reals share = sum > reals{} ? 1 / sum : reals{};
+              if (starts) share = border ? reals{} : share;
               each<MOVES>([&](auto k) {
-                if constexpr (S::move[k].target == b) store(&weights[(k * steps + t) * ROWS + g * L], reals(term_m[k] * share));
+                constexpr Move move = S::move[k];
+                if constexpr (move.target == b) {
+                  // A quotient is exactly 1 where one term is all, so that the tangent of a certain path has no noise.
+                  if constexpr (TANGENTS) term[k] = share > reals{} ? term[k] / sum : reals{};
+                  else term[k] *= share;
+                  if constexpr (TANGENTS) {
+                    reals tangent{};
+                    if constexpr (move.source >= 0) {
+                      constexpr int a = move.source < 0 ? 0 : move.source;
+                      tangent = move.di == 0 ? d[a][g] : move.dj == 0 ? arrive_d[a][g] : up_d[a][g];
+                    }
+                    if constexpr (move.slot == 0) tangent += load<reals>(dx + q * R + g * L);
+                    if constexpr (move.slot > 0) tangent += gap_d[move.slot][g];
+                    slope += term[k] * tangent;
+                    if constexpr (STORED) store(&slopes[(k * steps + t) * ROWS + g * L], tangent);
+                  }
+                  if constexpr (STORED) store(&weights[(k * steps + t) * ROWS + g * L], term[k]);
+                }
               });
+              if constexpr (TANGENTS) new_d[b][g] = slope;
+              if constexpr (W == STORED_TANGENT) store(&nodes[(b * steps + t) * ROWS + g * L], slope);
             }
-            if constexpr (S::shared) sum *= cell_m, most += cell_e;
+            if constexpr (shared(b)) sum *= cell_m, most += cell_e;
+            if (starts) {
+              const words here = b == 0 ? legal : words{};
+              sum = border ? (here ? splat<N>(1) : reals{}) : sum;
+              most = border ? (here ? words{} : lowest) : most;
+            }
             new_m[b][g] = sum;
             new_e[b][g] = most;
           });
         });
-        if (S::start == CORNER && t == 0 && first == 0) new_m[0][0][0] = 1, new_e[0][0][0] = 0;
         each<STATES>([&](auto s) {
+          const int64_t j = std::max(t - (R - 1), int64_t(0)) + s * below.width;
           each<G>([&](auto g) {
             up_m[s][g] = arrive_m[s][g], up_e[s][g] = arrive_e[s][g];
             m[s][g] = new_m[s][g], e[s][g] = new_e[s][g];
+            if constexpr (TANGENTS) up_d[s][g] = arrive_d[s][g], d[s][g] = new_d[s][g];
           });
-          below.m[s * below.width + std::max(t - (R - 1), int64_t(0))] = m[s][G - 1][L - 1];
-          below.e[s * below.width + std::max(t - (R - 1), int64_t(0))] = e[s][G - 1][L - 1];
+          below.m[j] = m[s][G - 1][L - 1];
+          below.e[j] = e[s][G - 1][L - 1];
+          if constexpr (TANGENTS) below.d[j] = d[s][G - 1][L - 1];
         });
-        if constexpr (S::end == CORNER) {
-          if (!WEIGH && stop < R && t == n2 + stop) finish<G>(m, e, stop);
-        } else {
+        if (ends_at(first, R, t)) {
           each<G>([&](auto g) {
-            if constexpr (WEIGH) {
-              store(&ends[t * ROWS + g * L], reals(m[0][g] * power<N>(e[0][g] - total_e) * inverse));
-            } else {
-              words most = largest<N>(end_e[g], e[0][g]);
-              end_m[g] = end_m[g] * power<N>(end_e[g] - most) + m[0][g] * power<N>(e[0][g] - most);
-              end_e[g] = most;
-            }
+            // Elsewhere state 0 of the cells is zero already.
+            const words here = end == ANYWHERE ? ~words{} : end_lanes(first, t, g);
+            each<STATES>([&](auto s) {
+              if (s > 0 && end == ANYWHERE) return;
+              if constexpr (W == VALUE) {
+                const words there = here ? e[s][g] : lowest, most = largest<N>(end_e[g], there), base = most - N::BIAS;
+                end_m[g] = end_m[g] * power<N>(end_e[g] - base) + (here ? m[s][g] : reals{}) * power<N>(there - base);
+                end_e[g] = most;
+              } else {
+                reals p = m[s][g] * power<N>(e[s][g] - total_e + N::BIAS) * inverse;
+                p = here ? p : reals{};
+                if constexpr (W == TANGENT) end_m[g] += p * d[s][g];
+                if constexpr (STORED) store(&ends[(s * steps + t) * ROWS + g * L], p);
+                if constexpr (W == STORED_TANGENT) store(&end_slopes[(s * steps + t) * ROWS + g * L], reals(p * (d[s][g] - total_d)));
+              }
+            });
           });
         }
       }
@@ -273,7 +281,13 @@ struct Lattice {
           normalise<N>(up_m[s][g], up_e[s][g]);
         });
       });
-      if constexpr (S::end == ANYWHERE) each<G>([&](auto g) { normalise<N>(end_m[g], end_e[g]); });
+      if (W == VALUE && end != CORNER) each<G>([&](auto g) { normalise<N>(end_m[g], end_e[g]); });
+      if constexpr (W == TANGENT) {
+        each<G>([&](auto g) {
+          for (int l = 0; l < L; l++) slope_of_total += end_m[g][l];
+          end_m[g] = reals{};
+        });
+      }
     }
     for (int s = 0; s < STATES; s++)
       for (int64_t j = 0; j <= n2; j += L) {
@@ -283,10 +297,12 @@ struct Lattice {
         store(&below.m[s * below.width + j], x);
         store(&below.e[s * below.width + j], y);
       }
-    for (int l = 0; l < L; l++) widest = std::max(widest, double(wide[l]));
-    if (S::end == ANYWHERE && !WEIGH)
-      for (int g = 0; g < G; g++)
+    if (W == VALUE) {
+      for (int l = 0; l < L; l++) widest = std::max(widest, double(wide[l]));
+      each<G>([&](auto g) {
         for (int l = 0; l < L; l++) add_total(end_m[g][l], end_e[g][l]);
+      });
+    }
   }
 
   void add_total(real m, word e) {
@@ -298,113 +314,151 @@ struct Lattice {
     total_e = most + shift;
   }
 
-  template <int G>
-  void finish(reals (&m)[STATES][G], words (&e)[STATES][G], int64_t r) {
-    for (int s = 0; s < STATES; s++) add_total(m[s][r / L][r % L], e[s][r / L][r % L]);
-  }
-
-  // The log-partition, or -1e30; `heads` are filled.
+  // The log-partition, or -1e30; fills `heads`.
   double forward(word* heads) {
     widest = 0, total_m = 0, total_e = N::ZERO;
+    if (this->empty) add_total(1, 0);
     above.clear();
     for (int64_t k = 0, first = 0; first <= n1; k++, first += ROWS) {
-      with_groups(first, [&](auto g) { advance<g, false>(first); });
+      with_groups(first, [&](auto g) { advance<g, VALUE>(first); });
       if (first + ROWS <= n1) {
         save(head(heads, k));
-        std::swap(above, below);
-        for (int s = 0; s < STATES; s++)
-          for (int64_t j = n2 + 1; j < above.width; j++) above.m[s * above.width + j] = 0, above.e[s * above.width + j] = N::ZERO;
+        swap();
       }
     }
     return total_m == 0 ? -1e30 : LN2 * double(total_e) + std::log(double(total_m));
   }
 
+  // What a strip has left is above the next one.
+  void swap() {
+    std::swap(above, below);
+    for (int s = 0; s < STATES; s++)
+      for (int64_t j = s * above.width + n2 + 1; j < (s + 1) * above.width; j++) above.m[j] = above.d[j] = 0, above.e[j] = N::ZERO;
+  }
+
   // Whether all exponents were small enough for a word.
   bool in_range() const { return widest * 1.4427 * double(n1 + n2 + 2) < double(N::LARGEST); }
 
-  template <int G>
+  // One strip back, with what `advance` has stored; marginals of the gaps of its lanes in `sums`. With C, products of the Hessian in their place.
+  template <int G, bool C>
   void retreat(int64_t first, double (&sums)[SLOTS][ROWS]) {
     constexpr int R = G * L;
-    const int64_t times = (n2 + R + TIMES - 1) / TIMES * TIMES, stop = n1 - first;
-    reals left[STATES][G], up[STATES][G], diagonal[STATES][G], later[STATES][G];
-    for (int s = 0; s < STATES; s++)
-      for (int g = 0; g < G; g++) left[s][g] = up[s][g] = diagonal[s][g] = later[s][g] = reals{};
+    const int64_t times = (n2 + R + TIMES - 1) / TIMES * TIMES;
+    constexpr int V = C ? 2 : 1;  // probabilities, and their tangents
+    reals left[V][STATES][G], up[V][STATES][G], diagonal[V][STATES][G], later[V][STATES][G];
+    each<V>([&](auto v) {
+      each<STATES>([&](auto s) {
+        each<G>([&](auto g) { left[v][s][g] = up[v][s][g] = diagonal[v][s][g] = later[v][s][g] = reals{}; });
+      });
+    });
     for (int64_t t0 = times - TIMES; t0 >= 0; t0 -= TIMES) {
       alignas(64) real x[TIMES * R];
       reals gaps[SLOTS][G];
       each<SLOTS>([&](auto k) { each<G>([&](auto g) { gaps[k][g] = reals{}; }); });
       for (int q = TIMES - 1; q >= 0; q--) {
         const int64_t t = t0 + q, from = t - (R - 1);
-        reals p[STATES][G], to_left[STATES][G], to_up[STATES][G], to_diagonal[STATES][G];
-        each<STATES>([&](auto s) {
-          const reals entering = splat<N>(from >= 0 && from <= n2 ? pending[s * (columns + 1) + from] : 0);
-          each<G>([&](auto g) {
-            constexpr int next = g < G - 1 ? g + 1 : g;
-            p[s][g] = left[s][g] + shift_down<N>(reals(up[s][g] + later[s][g]), g < G - 1 ? reals(up[s][next] + later[s][next]) : entering);
-            to_left[s][g] = to_up[s][g] = to_diagonal[s][g] = reals{};
+        const bool ending = ends_at(first, R, t);
+        reals p[V][STATES][G], to_left[V][STATES][G], to_up[V][STATES][G], to_diagonal[V][STATES][G];
+        each<V>([&](auto v) {
+          each<STATES>([&](auto s) {
+            const reals entering = splat<N>(from >= 0 && from <= n2 ? pending[v][s * (columns + 2) + from] : 0);
+            each<G>([&](auto g) {
+              constexpr int next = g < G - 1 ? g + 1 : g;
+              const reals after = g < G - 1 ? reals(up[v][s][next] + later[v][s][next]) : entering;
+              p[v][s][g] = left[v][s][g] + shift_down<N>(reals(up[v][s][g] + later[v][s][g]), after);
+              to_left[v][s][g] = to_up[v][s][g] = to_diagonal[v][s][g] = reals{};
+            });
           });
         });
-        if constexpr (S::end == CORNER) {
-          if (stop < R && t == n2 + stop) p[0][stop / L][stop % L] = 1;
-        } else {
-          each<G>([&](auto g) { p[0][g] += load<reals>(&ends[t * ROWS + g * L]); });
+        if (ending) {
+          each<STATES>([&](auto s) {
+            if (s > 0 && end == ANYWHERE) return;
+            each<G>([&](auto g) {
+              p[0][s][g] += load<reals>(&ends[(s * steps + t) * ROWS + g * L]);
+              if constexpr (C) p[V - 1][s][g] += load<reals>(&end_slopes[(s * steps + t) * ROWS + g * L]);
+            });
+          });
         }
         each<G>([&](auto g) {
           reals cells{};
           each<MOVES>([&](auto k) {
             constexpr Move move = S::move[k];
-            const reals u = load<reals>(&weights[(k * steps + t) * ROWS + g * L]) * p[move.target][g];
-            if constexpr (move.slot == 0) cells += u;
-            if constexpr (move.slot > 0) gaps[move.slot][g] += u;
-            if constexpr (move.source >= 0) {
-              constexpr int a = move.source < 0 ? 0 : move.source;
-              if constexpr (move.di == 0) to_left[a][g] += u;
-              else if constexpr (move.dj == 0) to_up[a][g] += u;
-              else to_diagonal[a][g] += u;
-            }
+            const reals w = load<reals>(&weights[(k * steps + t) * ROWS + g * L]);
+            reals u[V];
+            u[0] = w * p[0][move.target][g];
+            if constexpr (C) u[V - 1] = w * p[V - 1][move.target][g] + u[0] * (load<reals>(&slopes[(k * steps + t) * ROWS + g * L]) - load<reals>(&nodes[(move.target * steps + t) * ROWS + g * L]));
+            if constexpr (move.slot == 0) cells += u[V - 1];
+            if constexpr (move.slot > 0) gaps[move.slot][g] += u[V - 1];
+            each<V>([&](auto v) {
+              if constexpr (move.source >= 0) {
+                constexpr int a = move.source < 0 ? 0 : move.source;
+                if constexpr (move.di == 0) to_left[v][a][g] += u[v];
+                else if constexpr (move.dj == 0) to_up[v][a][g] += u[v];
+                else to_diagonal[v][a][g] += u[v];
+              }
+            });
           });
           store(x + q * R + g * L, cells);
         });
-        each<STATES>([&](auto s) {
-          arriving[s * (columns + 2) + std::min(t, n2 + 1)] += to_up[s][0][0];
-          if (t > 0) arriving[s * (columns + 2) + std::min(t - 1, n2 + 1)] += to_diagonal[s][0][0];
-          each<G>([&](auto g) {
-            left[s][g] = to_left[s][g], up[s][g] = to_up[s][g];
-            later[s][g] = diagonal[s][g], diagonal[s][g] = to_diagonal[s][g];
+        each<V>([&](auto v) {
+          each<STATES>([&](auto s) {
+            real* row = &arriving[v][s * (columns + 2)];
+            row[std::min(t, n2 + 1)] += to_up[v][s][0][0];
+            if (t > 0) row[std::min(t - 1, n2 + 1)] += to_diagonal[v][s][0][0];
+            each<G>([&](auto g) {
+              left[v][s][g] = to_left[v][s][g], up[v][s][g] = to_up[v][s][g];
+              later[v][s][g] = diagonal[v][s][g], diagonal[v][s][g] = to_diagonal[v][s][g];
+            });
           });
         });
       }
-      write_cells<G>(slots[0], first, t0, x);
+      this->template write_cells<R>(slots[0], first, t0, x);
       each<SLOTS>([&](auto k) {
         if constexpr (k > 0)
-          for (int r = 0; r < R; r++) sums[k][r] += gaps[k][r / L][r % L];
+          each<G>([&](auto g) {
+            for (int l = 0; l < L; l++) sums[k][g * L + l] += gaps[k][g][l];
+          });
       });
     }
   }
 
-  // Marginals of all slots, from what `forward` has left.
-  void backward(const word* heads, double value) {
-    const bool some = value > -5e29;
-    clear(some);
-    if (!some) return;
-    weights.resize(MOVES * steps * ROWS);
-    if (S::end != CORNER) ends.resize(steps * ROWS);
-    pending.assign(STATES * (columns + 1), 0);
+  // Marginals of all slots, from what `forward` has left, or the products of the Hessian with `tangents`.
+  template <bool C>
+  void back(const word* heads, double value) {
+    clear(value > -5e29);
+    if (value <= -5e29) return;
+    weights.resize(MOVES * steps * ROWS), ends.resize(STATES * steps * ROWS);
+    if (C) slopes.resize(MOVES * steps * ROWS), nodes.resize(STATES * steps * ROWS), end_slopes.resize(STATES * steps * ROWS);
     const double exponent = std::floor(value / LN2);
     total_e = word(exponent);
     total_m = real(std::exp(value - exponent * LN2));
-    const int64_t last = n1 / ROWS;
+    const int64_t last = n1 / ROWS, width = STATES * above.width;
+    if (C) {
+      slope_of_total = 0;
+      rates.resize(last * width);
+      above.clear();
+      for (int64_t k = 0; k <= last; k++) {
+        with_groups(k * ROWS, [&](auto g) { advance<g, TANGENT>(k * ROWS); });
+        swap();
+        if (k < last) std::copy(above.d.begin(), above.d.begin() + width, rates.begin() + k * width);
+      }
+      total_d = real(slope_of_total);
+    }
+    for (auto& row : pending) row.assign(STATES * (columns + 2), 0);
     for (int64_t k = last; k >= 0; k--) {
       const int64_t first = k * ROWS;
-      if (k > 0) restore(head(const_cast<word*>(heads), k - 1));
-      else above.clear();
-      arriving.assign(STATES * (columns + 2), 0);
+      above.clear();
+      if (k > 0) {
+        restore(head(const_cast<word*>(heads), k - 1));
+        if (C) std::copy(rates.begin() + (k - 1) * width, rates.begin() + k * width, above.d.begin());
+      }
+      for (auto& row : arriving) row.assign(STATES * (columns + 2), 0);
       double sums[SLOTS][ROWS] = {};
       with_groups(first, [&](auto g) {
-        advance<g, true>(first);
-        retreat<g>(first, sums);
+        advance<g, C ? STORED_TANGENT : STORED_WEIGHTS>(first);
+        retreat<g, C>(first, sums);
       });
-      for (int s = 0; s < STATES; s++) memcpy(&pending[s * (columns + 1)], &arriving[s * (columns + 2)], (n2 + 1) * sizeof(real));
+      for (int v = 0; v < 2; v++) std::swap(pending[v], arriving[v]);
       for (int slot = 1; slot < SLOTS; slot++)
         if (slots[slot].result) add_gaps(slots[slot], first, sums[slot]);
     }
@@ -413,7 +467,7 @@ struct Lattice {
   void add_gaps(const Slot& slot, int64_t first, const double* sums) const {
     double all = 0;
     for (int64_t r = 0; r < ROWS && first + r <= n1; r++) {
-      if (slot.row) ((real*)slot.result)[slot.row * (std::min(std::max(first + r, int64_t(1)), std::max(n1, int64_t(1))) - 1)] += real(sums[r]);
+      if (slot.row) ((real*)slot.result)[slot.row * this->row_of(first + r)] += real(sums[r]);
       else all += sums[r];
     }
     if (!slot.row) *(real*)slot.result += real(all);
