@@ -455,6 +455,24 @@ class Distribution(InformationReadouts, OptimumReadouts):
             raise ValueError(f"Expected temperature > 0 for {readout}. Received: temperature=0")
 
 
+def _placed(readout):
+    """A readout whose tensors are made where the scores are."""
+
+    @functools.wraps(readout)
+    def wrapper(self, *args, **kwargs):
+        with array.placed(self._problem.potentials):
+            return readout(self, *args, **kwargs)
+
+    return wrapper
+
+
+if keras.backend.backend() == "torch":
+    for _class in (Distribution, InformationReadouts, OptimumReadouts):
+        for _name, _readout in list(vars(_class).items()):
+            if callable(_readout) and not _name.startswith("_"):
+                setattr(_class, _name, _placed(_readout))
+
+
 def _as_event(event):
     return ops.cast(ops.convert_to_tensor(event), "int32")
 

@@ -25,8 +25,10 @@ def public(function: Public) -> Public:
     def wrapper(*args, **kwargs):
         if array.records():
             return Recorded(function.__name__, args, kwargs)
-        if not any(isinstance(x, keras.KerasTensor) for x in (*args, *kwargs.values())):
-            return function(*args, **kwargs)
+        given = *args, *kwargs.values()
+        if not any(isinstance(x, keras.KerasTensor) for x in given):
+            with array.placed(given):
+                return function(*args, **kwargs)
         return SymbolicDistribution(function.__name__, args, kwargs)
 
     return cast(Public, wrapper)
@@ -44,7 +46,8 @@ def whole(kind=None):
         def wrapper(*args, **kwargs):
             if array.records():
                 return result(function.__name__, kind, args, kwargs)
-            return function(*args, **kwargs)
+            with array.placed((*args, *kwargs.values())):
+                return function(*args, **kwargs)
 
         return wrapper
 

@@ -37,6 +37,7 @@ Every framework module defines the same names:
 - `in_xla()`: whether XLA compiles what runs now, so that no shape may depend on a value
 - `device(x)`: where a tensor is, or the program being traced will run as far as can be known:
   "cpu", "gpu" or "tpu", and the kind of device or None; `platform(x)` is the first of it
+- `placed(tensors)`: a context in which new tensors are made where the first of these is
 - `exporting()`: whether the program being traced goes to a file that another process will run.
 """
 

@@ -1,7 +1,9 @@
 """Array primitives on PyTorch (see `array/__init__.py`)."""
 
+import contextlib
+
 import torch
-from keras.src.backend.torch.core import get_device
+from keras.src.backend.torch.core import device_scope, get_device
 from torch import (
     concatenate,
     cumsum,
@@ -43,6 +45,7 @@ __all__ = [
     "maximum",
     "opaque",
     "pad",
+    "placed",
     "platform",
     "power_of_two",
     "put_row",
@@ -207,6 +210,16 @@ def device(x):
     if x.device.type != "cuda":
         return x.device.type, None
     return "gpu", torch.cuda.get_device_name(x.device)
+
+
+def placed(tensors):
+    """Keras takes everything to its default device: that of the first of these, within this."""
+    for x in tensors:
+        if isinstance(x, torch.Tensor):
+            if x.device.type == torch.device(get_device()).type == "cpu":
+                break
+            return device_scope(str(x.device))
+    return contextlib.nullcontext()
 
 
 def exporting():

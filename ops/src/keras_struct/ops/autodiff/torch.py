@@ -11,6 +11,7 @@ import keras
 import torch
 from torch.autograd import forward_ad
 
+from keras_struct.ops import array
 from keras_struct.ops.autodiff import torch_operator
 from keras_struct.ops.numerics import per_example, reduce_to, scale_rows
 
@@ -64,6 +65,17 @@ def _applied(function, *inputs):
         stacklevel=2,
     )
     return function.apply(*inputs)
+
+
+def _there(backward):
+    """A derivative whose tensors are made where the saved ones are."""
+
+    @functools.wraps(backward)
+    def wrapper(ctx, *cotangents):
+        with array.placed(ctx.saved_tensors):
+            return backward(ctx, *cotangents)
+
+    return wrapper
 
 
 class _Leaves:
@@ -206,6 +218,7 @@ class _Value(_Sweep):
         return tensors[-1].clone()
 
     @staticmethod
+    @_there
     def backward(ctx, g):
         problem, tape, _ = ctx.leaves.groups(ctx.saved_tensors)
         p = marginals(ctx.sweeps, problem, tape)
@@ -230,6 +243,7 @@ class _Marginals(_Sweep):
         return torch_operator.sweep(sweeps, "backward", leaves.groups(tensors))
 
     @staticmethod
+    @_there
     def backward(ctx, *tangents):
         problem, tape = ctx.leaves.groups(ctx.saved_tensors)
         hessian = _curvature(ctx.sweeps, problem, tape, tangents)
@@ -256,6 +270,7 @@ class _Curvature(_Sweep):
         return torch_operator.sweep(sweeps, "curvature", leaves.groups(tensors))
 
     @staticmethod
+    @_there
     def backward(ctx, *g):
         problem, tape, tangents = ctx.leaves.groups(ctx.saved_tensors)
 
@@ -327,6 +342,7 @@ class _Explicit(torch.autograd.Function):
         ctx.save_for_backward(*inputs[2:])
 
     @staticmethod
+    @_there
     def backward(ctx, g):
         tensors = ctx.saved_tensors
         with _exact(tensors):
@@ -349,5 +365,6 @@ class _Replaced(torch.autograd.Function):
         ctx.save_for_backward(*inputs[2:])
 
     @staticmethod
+    @_there
     def backward(ctx, *cotangents):
         return (None, None, *run(ctx.rule, "vjp", ctx.d, ctx.saved_tensors, cotangents))
