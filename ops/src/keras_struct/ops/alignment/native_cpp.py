@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_struct.ops import cpp, native
+from keras_struct.ops import cpp, native, numerics
 from keras_struct.ops.alignment import events
 from keras_struct.ops.alignment.layout import Layout
 from keras_struct.ops.alignment.native_cpu import Strips
@@ -43,12 +43,13 @@ class Tape(NamedTuple):
     Attributes:
         heads: Mantissas and exponents, as integers of the size of the scores, of the messages in
             the last row of every strip but the last, (B, K - 1, S, 2, L2 + 1).
-        value: The log-partition (B,), in float64.
+        total: Mantissa and exponent of the sum over all paths, (B, 2), in float64: of a large
+            log-partition float64 would not hold the digits after the point, which weights need.
         outside: Whether the range was too small, (B,), int32.
     """
 
     heads: Any
-    value: Any
+    total: Any
     outside: Any
 
 
@@ -77,7 +78,7 @@ class AlignmentNative(Strips):
         rows, columns = problem.potentials[0].shape[1:]
         heads = (batch, kernel.strips(rows, dtype) - 1, kernel.states, 2, columns + 1)
         words = "int64" if dtype == "float64" else "int32"
-        tape = [heads, (batch,), (batch,)], [words, "float64", "int32"]
+        tape = [heads, (batch, 2), (batch,)], [words, "float64", "int32"]
         results = [*zip(*tape, strict=True), *[((batch,), dtype)] * 2]
         arrays = (*problem.potentials, *problem.context)
         *tape, high, low = native.call(
@@ -127,8 +128,11 @@ class AlignmentNative(Strips):
 
     def _forward_cpp(self, spec, *arrays):
         sweep = _Sweep(spec, arrays)
-        heads, values, outside, high, low = sweep.rest
-        sweep.run(FORWARD, heads, values, outside)
+        heads, totals, outside, high, low = sweep.rest
+        sweep.run(FORWARD, heads, totals, outside)
+        exists = totals[:, 0] > 0
+        values = np.log(np.where(exists, totals[:, 0], 1.0)) + np.log(2.0) * totals[:, 1]
+        values[~exists] = numerics.FORBIDDEN
         for example in np.flatnonzero(outside):
             values[example] = sweep.strips(example, self._exact_value)
         high[:] = values
@@ -136,8 +140,8 @@ class AlignmentNative(Strips):
 
     def _backward_cpp(self, spec, *arrays):
         sweep = _Sweep(spec, arrays)
-        heads, values, outside, *marginals = sweep.rest
-        sweep.run(BACKWARD, heads, values, outside, marginals)
+        heads, totals, outside, *marginals = sweep.rest
+        sweep.run(BACKWARD, heads, totals, outside, marginals)
         for example in np.flatnonzero(outside):
             exact = sweep.strips(example, self._exact_marginals)
             for whole, found in zip(marginals, exact, strict=True):
@@ -145,9 +149,9 @@ class AlignmentNative(Strips):
 
     def _curvature_cpp(self, spec, *arrays):
         sweep = _Sweep(spec, arrays)
-        heads, values, outside, *rest = sweep.rest
+        heads, totals, outside, *rest = sweep.rest
         tangents, products = rest[: len(spec.kinds)], rest[len(spec.kinds) :]
-        sweep.run(CURVATURE, heads, values, outside, products, tangents)
+        sweep.run(CURVATURE, heads, totals, outside, products, tangents)
         for example in np.flatnonzero(outside):
             one = [x[example : example + 1] for x in tangents]
             exact = sweep.strips(example, functools.partial(self._exact_products, one))
@@ -264,10 +268,10 @@ class _Sweep:
         self.wide = self.potentials[0].dtype == np.float64
         self.used = []
 
-    def run(self, sweep, heads, values, outside, results=None, tangents=None):
-        """One sweep over all examples within range; `heads`, `values` and `outside` are read, or
+    def run(self, sweep, heads, totals, outside, results=None, tangents=None):
+        """One sweep over all examples within range; `heads`, `totals` and `outside` are read, or
         filled by the forward sweep."""
-        call = self._call(sweep, results, tangents, heads=heads, values=values, outside=outside)
+        call = self._call(sweep, results, tangents, heads=heads, totals=totals, outside=outside)
         cpp.library().lattice(cpp.byref(call), self.kernel.number, self.wide)
 
     def run_best(self, sweep, heads, last, values=None, places=None):

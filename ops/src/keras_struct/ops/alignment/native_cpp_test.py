@@ -156,3 +156,18 @@ def test_without_a_compiler_there_are_no_libraries(monkeypatch):
     assert build.build() == []
     monkeypatch.setattr(cpp, "supports", lambda processor: False)
     assert cpp.library.__wrapped__() is None
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_probabilities_do_not_fade_along_a_path(affine):
+    """A weight that is a digit too small at every step would be missing at the end of 2,000."""
+    scores = 30 * np.random.default_rng(3).normal(size=(1, 1000, 1000)).astype("float32")
+    gaps = (-2.0, -1.0) if affine else (-1.0,)
+    d = ops.needleman_wunsch(tensor(scores, "float32"), *gaps, implementation="native_cpu")
+    assert isinstance(d._soft[1], native_cpp.Tape)
+    with float64():
+        wide = ops.needleman_wunsch(tensor(scores), *gaps, implementation="native_cpu")
+        exact, entropy = array(wide.marginals()), array(wide.entropy())
+    np.testing.assert_allclose(array(d.marginals()), exact, atol=4e-6)
+    digit = array(d.log_partition()) * 2.0**-23
+    assert abs(array(d.entropy()) - entropy) < 8 * digit

@@ -30,6 +30,7 @@ class Call(ctypes.Structure):
         ("strides", ctypes.c_int64 * 2 * SLOTS),
         ("result_strides", ctypes.c_int64 * SLOTS),
         ("heads", ctypes.c_void_p),
+        ("totals", ctypes.c_void_p),
         ("values", ctypes.c_void_p),
         ("outside", ctypes.c_void_p),
         ("last", ctypes.c_void_p),
@@ -65,9 +66,11 @@ def supports(processor):
 
 
 def _features():
-    """What NumPy found out about the processor."""
-    from numpy._core._multiarray_umath import __cpu_features__
-
+    """What NumPy found out about the processor; nothing where it keeps that elsewhere."""
+    try:
+        from numpy._core._multiarray_umath import __cpu_features__
+    except ImportError:
+        return {}
     return __cpu_features__
 
 

@@ -13,10 +13,11 @@ void run(const Call& call) {
     read_slots<typename N::real>(call, b, S::slots, lattice.slots, lattice.tangents);
     auto* heads = (typename N::word*)call.heads + b * size;
     if (call.sweep == FORWARD) {
-      call.values[b] = lattice.forward(heads);
+      lattice.forward(heads, call.totals + 2 * b);
       call.outside[b] = !lattice.in_range();
     } else if (!call.outside[b]) {
-      call.sweep == BACKWARD ? lattice.template back<false>(heads, call.values[b]) : lattice.template back<true>(heads, call.values[b]);
+      const double* total = call.totals + 2 * b;
+      call.sweep == BACKWARD ? lattice.template back<false>(heads, total) : lattice.template back<true>(heads, total);
     }
   });
 }

@@ -12,8 +12,6 @@ enum Sweep { VALUE, STORED_WEIGHTS, TANGENT, STORED_TANGENT };
 
 namespace {
 
-constexpr double LN2 = 0.6931471805599453;
-
 // Messages of one row for each state, m * 2^e at each column, and their tangents d.
 template <class N>
 struct Row {
@@ -210,12 +208,21 @@ struct Lattice : Frame<typename N::real> {
             if constexpr (WEIGHTS) {
               reals share = sum > reals{} ? 1 / sum : reals{};
               if (starts) share = border ? reals{} : share;
+              if constexpr (!TANGENTS) {
+                // Products with the reciprocal add up to 1 or less, never to more: what is missing would add up along a path.
+                reals missing = splat<N>(1);
+                each<MOVES>([&](auto k) {
+                  if constexpr (S::move[k].target == b) term[k] *= share, missing -= term[k];
+                });
+                each<MOVES>([&](auto k) {
+                  if constexpr (S::move[k].target == b) term[k] += term[k] * missing;
+                });
+              }
               each<MOVES>([&](auto k) {
                 constexpr Move move = S::move[k];
                 if constexpr (move.target == b) {
                   // A quotient is exactly 1 where one term is all, so that the tangent of a certain path has no noise.
                   if constexpr (TANGENTS) term[k] = share > reals{} ? term[k] / sum : reals{};
-                  else term[k] *= share;
                   if constexpr (TANGENTS) {
                     reals tangent{};
                     if constexpr (move.source >= 0) {
@@ -314,8 +321,8 @@ struct Lattice : Frame<typename N::real> {
     total_e = most + shift;
   }
 
-  // The log-partition, or -1e30; fills `heads`.
-  double forward(word* heads) {
+  // The sum over all paths, mantissa and exponent; fills `heads`.
+  void forward(word* heads, double* total) {
     widest = 0, total_m = 0, total_e = N::ZERO;
     if (this->empty) add_total(1, 0);
     above.clear();
@@ -326,7 +333,7 @@ struct Lattice : Frame<typename N::real> {
         swap();
       }
     }
-    return total_m == 0 ? -1e30 : LN2 * double(total_e) + std::log(double(total_m));
+    total[0] = total_m, total[1] = double(total_e);
   }
 
   // What a strip has left is above the next one.
@@ -424,14 +431,12 @@ struct Lattice : Frame<typename N::real> {
 
   // Marginals of all slots, from what `forward` has left, or the products of the Hessian with `tangents`.
   template <bool C>
-  void back(const word* heads, double value) {
-    clear(value > -5e29);
-    if (value <= -5e29) return;
+  void back(const word* heads, const double* total) {
+    clear(total[0] > 0);
+    if (total[0] == 0) return;
     weights.resize(MOVES * steps * ROWS), ends.resize(STATES * steps * ROWS);
     if (C) slopes.resize(MOVES * steps * ROWS), nodes.resize(STATES * steps * ROWS), end_slopes.resize(STATES * steps * ROWS);
-    const double exponent = std::floor(value / LN2);
-    total_e = word(exponent);
-    total_m = real(std::exp(value - exponent * LN2));
+    total_m = real(total[0]), total_e = word(total[1]);
     const int64_t last = n1 / ROWS, width = STATES * above.width;
     if (C) {
       slope_of_total = 0;

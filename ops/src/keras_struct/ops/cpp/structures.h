@@ -53,7 +53,8 @@ struct Call {
   int64_t strides[8][2];   // batch, row
   int64_t result_strides[8];
   void* heads;             // what is kept of the strips
-  double* values;
+  double* totals;          // (B, 2): mantissa and exponent of the sum over all paths
+  double* values;          // (B,): of the best path
   int32_t* outside;        // whether an example is out of range
   int32_t* last;           // (B, 3): where the best path ends, row, column and state
   int32_t* places;         // (B, times): its nodes
