@@ -135,3 +135,17 @@ def laws_of(cases):
 def check_readouts(case):
     """Assert that all readouts equal those of `portable`, in float64: samples and paths, too."""
     case.check_same(NAME, rtol=1e-9, atol=1e-9)
+
+
+def check_operator(d, sweep):
+    """Assert that `torch.library.opcheck` passes for a sweep of a distribution."""
+    import torch
+
+    from keras_struct.ops.autodiff import torch_operator
+
+    args = (d._problem,) if sweep == "forward" else (d._problem, d._soft[1])
+    static = ("logsumexp",) if sweep == "forward" else ()
+    tensors: list = []
+    tree = torch_operator._flatten(args, tensors)
+    key = torch_operator._key(torch_operator._Call(d._sweeps, sweep, static, tree))
+    torch.library.opcheck(torch.ops.keras_struct.sweep, (key, tensors))

@@ -64,22 +64,9 @@ class TestLCS(StructureLaws):
     pass
 
 
-ALL = {
-    name: getattr(cases, name)
-    for name in (
-        "NEEDLEMAN_WUNSCH",
-        "OVERLAP",
-        "SMITH_WATERMAN",
-        "SAIGO_VERT",
-        "DTW",
-        "MONOTONIC_ALIGNMENT",
-        "LEVENSHTEIN",
-        "OSA",
-        "DAMERAU",
-        "LCS",
-    )
-}
-LEFT = [pytest.param(x, id=f"{name}-{x}") for name, group in ALL.items() for x in others(group)]
+LEFT = [
+    pytest.param(x, id=f"{name}-{x}") for name, group in cases.ALL.items() for x in others(group)
+]
 
 
 @pytest.mark.parametrize("case", LEFT)

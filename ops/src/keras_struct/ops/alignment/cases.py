@@ -255,6 +255,20 @@ LCS = [
     _case("forbidden", edit.lcs, (2, 3, 3), forbid=True),
 ]
 
+ALL = {
+    "NEEDLEMAN_WUNSCH": NEEDLEMAN_WUNSCH,
+    "OVERLAP": OVERLAP,
+    "SMITH_WATERMAN": SMITH_WATERMAN,
+    "SAIGO_VERT": SAIGO_VERT,
+    "DTW": DTW,
+    "MONOTONIC_ALIGNMENT": MONOTONIC_ALIGNMENT,
+    "LEVENSHTEIN": LEVENSHTEIN,
+    "OSA": OSA,
+    "DAMERAU": DAMERAU,
+    "LCS": LCS,
+}
+WITHOUT_JUMPS = {name: group for name, group in ALL.items() if name != "DAMERAU"}
+
 # Two strips of eight rows, with lengths 0 and 1.
 _SHAPE, _LENGTHS = (3, 9, 6), ((9, 1, 0), (5, 6, 0))
 _GAPS = {"gap_open_row": (3, 9, 1), "gap_open_column": (3, 9, 6), "gap_extend": (3, 1, 6)}

@@ -19,10 +19,6 @@ from keras_struct.ops.testing import BACKEND, float64, tensor
 
 pytestmark = pytest.mark.skipif(BACKEND != "jax", reason="Pallas is a part of JAX")
 interpreter = pallas_testing.interpreter("alignment", name=GPU, sizes=Sizes(lanes=4, rows=2))
-STRUCTURES = (
-    "NEEDLEMAN_WUNSCH", "OVERLAP", "SMITH_WATERMAN", "SAIGO_VERT", "DTW", "MONOTONIC_ALIGNMENT",
-    "LEVENSHTEIN", "OSA", "LCS",
-)  # fmt: skip
 
 if ALL_GPU:
 
@@ -30,8 +26,8 @@ if ALL_GPU:
         "case",
         [
             pytest.param(case, id=f"{name}-{case.name}")
-            for name in STRUCTURES
-            for case in laws_of(getattr(cases, name), ALL_GPU, GPU)
+            for name, group in cases.WITHOUT_JUMPS.items()
+            for case in laws_of(group, ALL_GPU, GPU)
         ],
     )
     class TestLaws(StructureLaws):

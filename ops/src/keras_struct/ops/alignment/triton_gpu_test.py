@@ -21,16 +21,11 @@ from keras_struct.ops.alignment import cases, precision_test
 from keras_struct.ops.alignment.gpu_plan import Sizes
 from keras_struct.ops.alignment.spec import DAMERAU, DTW, alignment
 from keras_struct.ops.alignment.triton_gpu import AlignmentTriton
-from keras_struct.ops.autodiff import torch_operator
 from keras_struct.ops.laws import StructureLaws
 from keras_struct.ops.testing import array
 from keras_struct.ops.triton_testing import ALL, NAME, check_readouts, interpreted, laws_of
 
 interpreter = triton_testing.interpreter("alignment", sizes=Sizes(lanes=4, rows=2))
-STRUCTURES = (
-    "NEEDLEMAN_WUNSCH", "OVERLAP", "SMITH_WATERMAN", "SAIGO_VERT", "DTW", "MONOTONIC_ALIGNMENT",
-    "LEVENSHTEIN", "OSA", "LCS",
-)  # fmt: skip
 
 if ALL:
 
@@ -38,8 +33,8 @@ if ALL:
         "case",
         [
             pytest.param(case, id=f"{name}-{case.name}")
-            for name in STRUCTURES
-            for case in laws_of(getattr(cases, name))
+            for name, group in cases.WITHOUT_JUMPS.items()
+            for case in laws_of(group)
         ],
     )
     class TestLaws(StructureLaws):
@@ -90,12 +85,7 @@ def test_compiled_for_batches_of_any_size():
 @pytest.mark.parametrize("sweep", ["forward", "backward"])
 def test_opcheck(sweep):
     d = ops.dtw(np.zeros((2, 3, 2), "float32"), implementation=NAME)
-    args = (d._problem,) if sweep == "forward" else (d._problem, d._soft[1])
-    static = ("logsumexp",) if sweep == "forward" else ()
-    tensors: list = []
-    tree = torch_operator._flatten(args, tensors)
-    key = torch_operator._key(torch_operator._Call(d._sweeps, sweep, static, tree))
-    torch.library.opcheck(torch.ops.keras_struct.sweep, (key, tensors))
+    triton_testing.check_operator(d, sweep)
 
 
 def _every_sweep(d):

@@ -5,12 +5,10 @@ import functools
 from typing import Any, NamedTuple
 
 from keras_struct.ops import scaled
+from keras_struct.ops.chart.gpu_limits import WholeCharts
 from keras_struct.ops.gpu import power
-from keras_struct.ops.implementation import Drawing
 from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.pallas_gpu import PallasGPU
-
-MOST_POSITIONS = 8192  # spans have numbers of 32 bits
 
 
 class Tape(NamedTuple):
@@ -27,7 +25,7 @@ class Tape(NamedTuple):
     lengths: Any
 
 
-class ChartGPU(Drawing, PallasGPU):
+class ChartGPU(WholeCharts, PallasGPU):
     """Sweeps over whole charts.
 
     Attributes:
@@ -37,16 +35,6 @@ class ChartGPU(Drawing, PallasGPU):
 
     sizes: tuple[int, int] = (32, 16)
     warps: int = 4
-
-    def rejects(self, call):
-        reason = super().rejects(call)
-        if reason is not None:
-            return reason
-        if any(product.scored for product in call.spec.chart.products):
-            return "it has no scores of splits"
-        if call.shapes[0][1] > MOST_POSITIONS:
-            return f"it numbers the spans of {MOST_POSITIONS:,} positions at most"
-        return None
 
     def plan(self, chart, n):
         from keras_struct.ops.chart.gpu_chart import Plan

@@ -5,13 +5,12 @@ import functools
 from typing import Any, NamedTuple
 
 from keras_struct.ops import scaled
+from keras_struct.ops.chart.gpu_limits import WholeCharts
 from keras_struct.ops.chart.triton_plan import Plan, warps_for
 from keras_struct.ops.gpu import power
-from keras_struct.ops.implementation import Drawing
 from keras_struct.ops.numerics import INFEASIBLE
 from keras_struct.ops.triton import TritonGPU, keys_of
 
-MOST_POSITIONS = 8192  # places of numbers in the tables of a sentence have 32 bits
 MOST_CUTS = 256  # of a span, that a walk looks at at a time
 
 
@@ -29,7 +28,7 @@ class Tape(NamedTuple):
     lengths: Any
 
 
-class ChartTriton(Drawing, TritonGPU):
+class ChartTriton(WholeCharts, TritonGPU):
     """Sweeps over whole charts.
 
     Attributes:
@@ -39,16 +38,6 @@ class ChartTriton(Drawing, TritonGPU):
 
     sizes: tuple[int, int] = (8, 16)
     warps: int | None = None
-
-    def rejects(self, call):
-        reason = super().rejects(call)
-        if reason is not None:
-            return reason
-        if any(product.scored for product in call.spec.chart.products):
-            return "it has no scores of splits"
-        if call.shapes[0][1] > MOST_POSITIONS:
-            return f"it numbers the spans of {MOST_POSITIONS:,} positions at most"
-        return None
 
     def forward(self, problem, op):
         return _Sweep(self, problem, problem.context[0]).forward(op)

@@ -17,7 +17,6 @@ import torch
 
 from keras_struct import ops
 from keras_struct.ops import dispatch
-from keras_struct.ops.autodiff import torch_operator
 from keras_struct.ops.chart import precision_test
 from keras_struct.ops.chart.cky.cases import CASES as CKY
 from keras_struct.ops.chart.eisner import projective_trees
@@ -128,12 +127,7 @@ def test_vmap_equals_a_loop():
 @pytest.mark.parametrize("sweep", ["forward", *["backward"] * ALL])
 def test_opcheck(sweep):
     d = ops.cky(np.zeros((2, 2, 2), "float32"), implementation=NAME)
-    args = (d._problem,) if sweep == "forward" else (d._problem, d._soft[1])
-    static = ("logsumexp",) if sweep == "forward" else ()
-    tensors: list = []
-    tree = torch_operator._flatten(args, tensors)
-    key = torch_operator._key(torch_operator._Call(d._sweeps, sweep, static, tree))
-    torch.library.opcheck(torch.ops.keras_struct.sweep, (key, tensors))
+    triton_testing.check_operator(d, sweep)
 
 
 def _every_sweep(d):
