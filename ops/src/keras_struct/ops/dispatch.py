@@ -134,7 +134,8 @@ class Choice:
 
     def sweeps(self):
         """The implementation, completed by `portable`."""
-        return Sweeps(self.implementation, _registry[self.call.family].get("portable"))
+        own, portable = self.implementation, _registry[self.call.family].get("portable")
+        return Sweeps(own.made_for(self.call), portable)
 
 
 def register_implementation(

@@ -28,6 +28,10 @@ class Implementation:
     samples = True  # whether it draws samples by the numbers of places in `recurrence.md`
     batch_axis = 0  # of every array in the tape
 
+    def made_for(self, call):
+        """The implementation as it is where this call will run; the same object for equal calls."""
+        return self
+
     def rejects(self, call):
         """None, or why it cannot take this call, as a sentence that a user can act on."""
         return None

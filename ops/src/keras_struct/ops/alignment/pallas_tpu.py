@@ -1,5 +1,6 @@
 """Alignments on a TPU, by the Pallas kernels of `tpu_sweeps.py`, tile by tile (`tpu_tiles.py`)."""
 
+import copy
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from keras_struct.ops.pallas import in_pieces, rounded
 from keras_struct.ops.pallas_tpu import (
     LANES,
     MEGABYTE,
+    SPARE,
     SUBLANES,
     PathsTPU,
     blocks_of,
@@ -22,6 +24,7 @@ from keras_struct.ops.pallas_tpu import (
     of_block,
     off_lanes,
     on_lanes,
+    room,
 )
 
 PLACES = 4  # megabytes of VMEM for the places of paths
@@ -47,31 +50,48 @@ class AlignmentTPU(PathsTPU):
 
     Attributes:
         sizes: None, or rows, times and span of every tile, see `Tiling`.
+        memory: Megabytes of VMEM that a kernel may take.
     """
 
     sizes: tuple[int, int, int] | None = None
+    memory = room(None) + SPARE
+
+    def made_for(self, call):
+        return _with_memory(self, room(call.device_kind) + SPARE)
 
     def rejects(self, call):
         if call.spec.jumps:
             return "a transposition may come from any earlier row, and a tile knows the last ones"
         reason = super().rejects(call)
-        if reason is None and self.tiling(call.spec, call.shapes[: len(call.spec.kinds)]) is None:
+        if reason is None and self.made_for(call)._tiling_of(call) is None:
             return "the last rows of its tiles are as long as the sequences, and do not fit in VMEM"
         return reason
 
     def avoids(self, call):
         return None  # a small batch is not padded where its potentials are large
 
+    def _tiling_of(self, call):
+        return self.tiling(call.spec, call.shapes[: len(call.spec.kinds)])
+
     def tiling(self, spec, shapes):
         """The tiles of lattices of these canonical potentials, None if they are too long."""
         if self.sizes is not None:
-            return Tiling.of(spec, shapes, [self.sizes])
+            return Tiling.of(spec, shapes, [self.sizes], self.memory)
         heights = (48, 32, 24, 16, 8) if spec.states == 1 else (32, 16, 8)
         sizes = [(rows, times, LANES) for rows in heights for times in (64, 32, 16)]
-        return Tiling.of(spec, shapes, sizes)
+        return Tiling.of(spec, shapes, sizes, self.memory)
 
     def cut(self, problem):
         return _Sweep(self, problem)
+
+
+@functools.cache
+def _with_memory(kernels, memory):
+    if kernels.memory == memory:
+        return kernels
+    other = copy.copy(kernels)
+    other.memory = memory
+    return other
 
 
 class _Sweep:
@@ -133,7 +153,7 @@ class _Sweep:
             inputs, outputs = ([self._reversed(x) for x in xs] for xs in (inputs, outputs))
         name = f"keras_struct_alignment_{name}"
         return self.kernels.call(
-            kernel, name, grid, inputs, outputs, scratch, memory=100 * MEGABYTE
+            kernel, name, grid, inputs, outputs, scratch, memory=self.kernels.memory * MEGABYTE
         )
 
     def _reversed(self, triple):

@@ -134,5 +134,9 @@ def test_says_why_not():
         ({"spec": DAMERAU}, "any earlier row"),
     ):
         assert reason in kernel.rejects(dataclasses.replace(call, **facts))
+    long = dataclasses.replace(call, shapes=((1, 3, 16384), gap, gap))
+    assert kernel.rejects(long) and kernel.rejects(dataclasses.replace(long, device_kind="v5p"))
+    assert kernel.rejects(dataclasses.replace(long, device_kind="TPU v5 lite")) is None
+    assert kernel.made_for(long) is kernel.made_for(call)
     for shape in (1, 3, 4), (2, 4096, 4096):
         assert dispatch.choose(dataclasses.replace(call, shapes=(shape, gap, gap))).name == NAME

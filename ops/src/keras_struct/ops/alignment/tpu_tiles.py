@@ -20,7 +20,6 @@ from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas import rounded
 from keras_struct.ops.pallas_tpu import LANES, MEGABYTE, SUBLANES, blocks_of, off_lanes, on_lanes
 
-MEMORY = 60 * MEGABYTE  # of VMEM; v5p and 7x have 64, v5e and v6e 128
 FRONT = SUBLANES  # sublanes before the rows of a strip, of which the last ones are the rows above
 
 
@@ -44,13 +43,14 @@ class Tiling:
     span: int
 
     @classmethod
-    def of(cls, spec, shapes, sizes):
+    def of(cls, spec, shapes, sizes, memory):
         """The first of the sizes whose tiles fit into VMEM, or None.
 
         Args:
             spec: The structure.
             shapes: Of the canonical potentials.
             sizes: Triples of rows, times and span; the first two are cut down to the lattice.
+            memory: Megabytes of VMEM that a kernel may take.
         """
         height, width = shapes[0][1:]
         for rows, times, span in sizes:
@@ -58,7 +58,7 @@ class Tiling:
             while times // 2 >= rounded(width + rows, SUBLANES):
                 times //= 2
             tiling = cls(spec, height, width, rows, times, span)
-            if tiling.memory(shapes) <= MEMORY:
+            if tiling.memory(shapes) <= memory * MEGABYTE:
                 return tiling
         return None
 
