@@ -121,7 +121,7 @@ def unit_of(instruction):
 
 def hottest(code):
     """Instructions of the innermost loop with most work in the special function unit, else of the
-    longest one."""
+    longest one; of a kernel without loops all."""
     labels: dict[str, int] = {}
     instructions: list[str] = []
     for line in code.splitlines():
@@ -132,7 +132,7 @@ def hottest(code):
     loops = []
     for stop, instruction in enumerate(instructions):
         target = re.search(r"BRA.*?(\.L_x?_?\w+)", instruction)
-        if target and labels.get(target[1], stop + 1) <= stop:
+        if target and labels.get(target[1], stop) < stop:  # not the one behind the end
             loops.append((labels[target[1]], stop + 1))
     inner = [x for x in loops if not any(x != y and x[0] <= y[0] and y[1] <= x[1] for y in loops)]
     bodies = [instructions[a:b] for a, b in inner] or [instructions]

@@ -104,6 +104,13 @@ def readouts(make):
     return run
 
 
+def trees(arcs):
+    """What calls every kernel of spanning trees."""
+    from keras_struct import ops
+
+    return ops.spanning_tree(arcs).marginals(), ops.spanning_tree(arcs, temperature=0).value()
+
+
 def attention(query, key, value):
     """The gradient of attention by transport."""
     import jax
@@ -215,6 +222,9 @@ def programs():
     for name, triangles, products in (("cky", 2, 1), ("eisner", 7, 3), ("nussinov", 3, 1)):
         run, moved = readouts(getattr(ops, name)), chart(triangles, products, 63)
         yield Program(name, run, ((BATCH, 63, 63),), "float32", 512, moved, EVERY)
+    # As in `gpu_programs.py`; weights come from XLA.
+    moved = {"forward": 24 / 64, "backward": 8 + 32 / 64}
+    yield Program("spanning_tree", trees, ((256, 64, 64),), "float32", 64 * 32, moved, EVERY)
     tokens, moved = (1, 4096, 64), {"": 2 * 64 * 4 / 4096}
     newer = "sm_90", "sm_100"  # sm_80 spills a few registers
     for dtype, pairs in (("bfloat16", 128 * 64), ("float32", 64 * 32)):
@@ -231,7 +241,7 @@ def main():
             continue
         kernels = kernels_of(program.function, program.shapes, program.dtype)
         for kernel, (code, warps, stages) in kernels.items():
-            sweep = kernel.removeprefix("keras_struct_").split("_", 1)[1]
+            sweep = re.sub("^keras_struct_(spanning_tree|[a-z]+)_", "", kernel)
             if not sweep.startswith(program.sweeps or ("",)):
                 continue
             name = f"Pallas, {program.name}: {sweep}"

@@ -12,6 +12,8 @@ from keras_struct.ops.chart.nussinov import PAIRINGS
 from keras_struct.ops.chart.triton_gpu import MOST_CUTS, ChartTriton
 from keras_struct.ops.chart.triton_plan import Plan as ChartPlan
 from keras_struct.ops.gpu import power, warps_for
+from keras_struct.ops.spanning_tree.gpu_plan import Plan as TreePlan
+from keras_struct.ops.spanning_tree.gpu_plan import lines_of, width_of
 from keras_struct.ops.transport.triton_gpu import PARTS, tile_for
 from keras_struct.ops.transport.triton_gpu import Plan as TransportPlan
 
@@ -53,7 +55,7 @@ class Program:
 
 
 def programs():
-    return [*_alignments(), *_chains(), *_charts(), *_transport()]
+    return [*_alignments(), *_chains(), *_charts(), *_trees(), *_transport()]
 
 
 def _charts():
@@ -116,6 +118,42 @@ def _chart(name, spec, kernel, chips=("sm_90",), n=63):
         cells,
         round(moved[kernel] / of_span, 3),
         chips,
+        aligned=True,
+    )
+
+
+def _trees():
+    for kernel in ("weigh", "forward", "maximum", "backward"):
+        yield _tree(kernel)
+
+
+def _tree(kernel, n=64, warps=8):
+    """The elimination of n words; an arc at a step is what is counted as a cell."""
+    plan = TreePlan(width_of(n), lines_of(n, warps), single_root=True, approximate=True)
+    names = {
+        "weigh": ("scores", "lengths", "matrix", "peaks"),
+        "forward": ("lengths", "matrix", "pivots"),
+        "backward": (
+            "lengths", "matrix", "pivots", "swaps", "choice", "shares", "probability",
+        ),
+    }  # fmt: skip
+    entry = {"maximum": "forward"}.get(kernel, kernel)
+    whole = "lengths", "swaps"
+    constants: dict[str, Any] = {"PLAN": plan}
+    if entry == "forward":
+        constants["HARD"] = kernel == "maximum"
+    # Weights are read once for N^3 / 3 arcs; backward writes the share of each, and reads it again.
+    moved = {"weigh": 12, "forward": 24 / n, "backward": 8 + 36 / n}
+    return Program(
+        f"spanning_tree: {kernel}",
+        "spanning_tree.triton_sweeps",
+        entry,
+        {name: "*i32" if name in whole else NUMBERS for name in names[entry]} | {"n": "i32"},
+        constants,
+        warps,
+        plan.lines * plan.width / (32 * warps),
+        round(moved[entry], 3),
+        ("sm_80", "sm_90", "sm_100"),
         aligned=True,
     )
 

@@ -46,9 +46,11 @@ from keras_struct.ops.pcfg.pallas_tpu import PCFGTPU
 from keras_struct.ops.pcfg.portable import PCFGPortable
 from keras_struct.ops.pcfg.reference import PCFGReference
 from keras_struct.ops.spanning_tree.native_cpu import SpanningTreeNative
+from keras_struct.ops.spanning_tree.pallas_gpu import SpanningTreeGPU
 from keras_struct.ops.spanning_tree.pallas_tpu import SpanningTreeTPU
 from keras_struct.ops.spanning_tree.portable import SpanningTreePortable
 from keras_struct.ops.spanning_tree.reference import SpanningTreeReference
+from keras_struct.ops.spanning_tree.triton_gpu import SpanningTreeTriton
 from keras_struct.ops.transport.pallas_gpu import TransportGPU
 from keras_struct.ops.transport.pallas_tpu import TransportTPU
 from keras_struct.ops.transport.stored import Stored
@@ -151,5 +153,7 @@ register_implementation("pcfg", "reference", PCFGReference())
 
 register_implementation("spanning_tree", "native_cpu", SpanningTreeNative())
 register_implementation("spanning_tree", "pallas_tpu", SpanningTreeTPU())
+register_implementation("spanning_tree", "pallas_gpu", SpanningTreeGPU())
+register_implementation("spanning_tree", "triton_gpu", SpanningTreeTriton())
 register_implementation("spanning_tree", "portable", SpanningTreePortable())
 register_implementation("spanning_tree", "reference", SpanningTreeReference())

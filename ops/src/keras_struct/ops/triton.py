@@ -22,6 +22,7 @@ from keras_struct.ops.implementation import Implementation
 # Modules of kernels and of what they call, in the order in which they import each other.
 KERNELS = (
     "keras_struct.ops.triton_math",
+    "keras_struct.ops.triton_scaled",
     "keras_struct.ops.alignment.triton_strip",
     "keras_struct.ops.alignment.triton_sweeps",
     "keras_struct.ops.alignment.triton_paths",
@@ -31,6 +32,7 @@ KERNELS = (
     "keras_struct.ops.chart.triton_chart",
     "keras_struct.ops.chart.triton_sweeps",
     "keras_struct.ops.chart.triton_paths",
+    "keras_struct.ops.spanning_tree.triton_sweeps",
     "keras_struct.ops.transport.triton_tiles",
 )
 

@@ -20,6 +20,7 @@ from jax import numpy as jnp
 from jax.experimental.pallas import triton
 
 from keras_struct.ops.chart.spec import Spec
+from keras_struct.ops.gpu_scaled import normalised
 from keras_struct.ops.pallas import power_of_two
 from keras_struct.ops.scaled import EMPTY
 
@@ -222,7 +223,7 @@ class Chart:
         if item.scored:
             m = m * self.score(self.x.sm, k, w, start)
             e = jnp.maximum(e + self.score(self.x.se, k, w, start), EMPTY)
-        return _normalised(m, e)
+        return normalised(m, e)
 
     def score(self, ref, k, w, start):
         there = self.exists(w, start)
@@ -309,19 +310,3 @@ class Chart:
                     into[item.product] = values
 
         self.each(step, back=True)
-
-
-def over_weight(x, m):
-    exists = m > 0
-    return jnp.where(exists, x / jnp.where(exists, m, 1.0), 0.0)
-
-
-def _normalised(m, e):
-    """`m 2^e` with a mantissa from 1 to 2, as its bits say."""
-    integer, bits, bias = (int32, 23, 127) if m.dtype == jnp.float32 else (jnp.int64, 52, 1023)
-    exists = m > 0
-    word = lax.bitcast_convert_type(jnp.where(exists, m, 1.0).astype(m.dtype), integer)
-    exponent = lax.shift_right_logical(word, integer(bits)) - integer(bias)
-    word = word - lax.shift_left(exponent, integer(bits))
-    mantissa = lax.bitcast_convert_type(word, m.dtype)
-    return jnp.where(exists, mantissa, 0.0), jnp.where(exists, e + exponent.astype(m.dtype), EMPTY)

@@ -9,7 +9,8 @@ tscores  tangents of the scores, like those
 
 from jax import numpy as jnp
 
-from keras_struct.ops.chart.gpu_chart import Chart, over_weight
+from keras_struct.ops.chart.gpu_chart import Chart
+from keras_struct.ops.gpu_scaled import over
 from keras_struct.ops.pallas import power_of_two
 from keras_struct.ops.scaled import EMPTY
 
@@ -29,7 +30,7 @@ def backward(plan, barrier, x):
 
     def divide(k, w, first, values):
         m = chart.load(x.m, plan.product(k), w, first + chart.place)
-        chart.store(x.q, k, w, first, over_weight(values[0], m))
+        chart.store(x.q, k, w, first, over(values[0], m))
 
     chart.down([1.0], gather, divide, [x.out])
 
@@ -47,8 +48,8 @@ def curvature(plan, barrier, x):
         at = plan.product(k), w, first + chart.place
         m, d = chart.load(x.m, *at), chart.rate(*at)
         p, dp = values
-        chart.store(x.q, k, w, first, over_weight(p, m))
-        chart.store(x.dq, k, w, first, over_weight(dp - p * d, m))
+        chart.store(x.q, k, w, first, over(p, m))
+        chart.store(x.dq, k, w, first, over(dp - p * d, m))
 
     chart.down([1.0, 0.0], gather, divide, [None, x.out])
 
@@ -119,6 +120,6 @@ def tangents(chart):
             share = (lm * rm) * power_of_two((le + re) + minus[None])
             return total + share * rate
 
-        return over_weight(jnp.sum(chart.over_cuts(count, body, chart.sums()), 0), m)
+        return over(jnp.sum(chart.over_cuts(count, body, chart.sums()), 0), m)
 
     chart.each(step)

@@ -17,18 +17,14 @@ import hashlib
 from typing import NamedTuple
 
 from keras_struct.ops.chart.spec import Spec
+from keras_struct.ops.gpu import filling
 
 GROUP = 4  # numbers of 16 bytes, which a thread loads at a time
-FULL = 1 << 11  # warps that are enough for a device
-MOST_WARPS = 16
 
 
 def warps_for(batch, n):
     """Warps of a sentence: one if there are enough sentences, else as many as a width can use."""
-    warps = 1
-    while warps < min(MOST_WARPS, n // 16) and warps * batch < FULL:
-        warps *= 2
-    return warps
+    return filling(batch, n // 16)
 
 
 class Table(NamedTuple):

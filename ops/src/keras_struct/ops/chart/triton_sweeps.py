@@ -18,7 +18,6 @@ import triton
 import triton.language as tl
 
 from keras_struct.ops.chart.triton_chart import (
-    EMPTY,
     cleared,
     column,
     cut,
@@ -28,7 +27,6 @@ from keras_struct.ops.chart.triton_chart import (
     keep_rate,
     number,
     of_product,
-    over,
     parts_of,
     plain_row,
     product,
@@ -38,6 +36,7 @@ from keras_struct.ops.chart.triton_chart import (
     some_columns,
 )
 from keras_struct.ops.triton_math import exp2, static, sum_over
+from keras_struct.ops.triton_scaled import EMPTY, over
 
 
 @triton.jit

@@ -40,16 +40,15 @@ def readouts(implementation, arcs, lengths, single_root=True):
     return map(array, fast(read)(arcs))
 
 
-def check(*options):
+def check(name, *options):
     with float64():
-        pairs = zip(readouts(NAME, *options), readouts("portable", *options), strict=True)
+        pairs = zip(readouts(name, *options), readouts("portable", *options), strict=True)
         for got, wanted in pairs:
             np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("single_root", [True, *[False] * ALL])
-def test_words_that_must_wait_and_no_trees(single_root):
-    """More columns than a register has, and numbers beyond the range of plain ones."""
+def waiting_words():
+    """Numbers beyond the range of plain ones, words that wait, no trees; and lengths."""
     arcs = np.random.default_rng(0).normal(size=(7, 9, 9))
     arcs[0] *= 1000
     for word in (8, 7, 3):  # only the root is a head of the last; a chain to it
@@ -57,7 +56,13 @@ def test_words_that_must_wait_and_no_trees(single_root):
     arcs[1, 8, 8], arcs[1, 7, 8], arcs[1, 3, 7] = 1.0, 2.0, -3.0
     arcs[2, 3, :3] = arcs[2, 3, 4:] = arcs[2, 6, :6] = arcs[2, 6, 7:] = -np.inf  # both only roots
     arcs[3, 4] = -np.inf
-    check(arcs, np.array([9, 9, 9, 9, 5, 1, 0]), single_root)
+    return arcs, np.array([9, 9, 9, 9, 5, 1, 0])
+
+
+@pytest.mark.parametrize("single_root", [True, *[False] * ALL])
+def test_words_that_must_wait_and_no_trees(single_root):
+    """More columns than a register has."""
+    check(NAME, *waiting_words(), single_root)
 
 
 def test_without_races_or_fresh_memory():
@@ -65,13 +70,13 @@ def test_without_races_or_fresh_memory():
     arcs = np.zeros((1, 2, 2))
     arcs[0, 1, 0] = -np.inf
     with pallas_testing.interpreted("spanning_tree", strict=True):
-        check(arcs, np.array([2]))
+        check(NAME, arcs, np.array([2]))
 
 
 @slow
 def test_more_examples_than_lanes():
     arcs = np.random.default_rng(0).normal(size=(130, 3, 3))
-    check(arcs, np.arange(130) % 4)
+    check(NAME, arcs, np.arange(130) % 4)
 
 
 @slow

@@ -213,13 +213,18 @@ def log_partition(peaks, pivots):
 
 def weights(arcs):
     """The matrix (B, N, N+1), each row over its largest, and the logarithms of those (B, N)."""
+    numbers, peaks = weights_of(arcs)
+    return numbers.map(_to_matrix), peaks
+
+
+def weights_of(arcs):
+    """The same, (B, N, N), as the scores are."""
     peaks = ops.stop_gradient(array.max(arcs, 2))
     peaks = array.where(peaks > INFEASIBLE, peaks, ops.zeros_like(peaks))
     exists = arcs > INFEASIBLE
     high, low = two_sum(arcs, -peaks[:, :, None])
     low = array.where(exists, low, ops.zeros_like(low))
-    parts = scaled.from_log(_to_matrix(high, FORBIDDEN)), scaled.from_log(_to_matrix(low, 0.0))
-    return scaled.times(*parts), peaks
+    return scaled.times(scaled.from_log(high), scaled.from_log(low)), peaks
 
 
 def _shares(problem):
