@@ -60,6 +60,8 @@ def _surprises(unary, valid, sets, observed, transitions, start, end):
     nothing = K.zeros_like(unary[:, 0])
     end = nothing if end is None else nothing + end
     start = nothing if start is None else nothing + start
+    # For each example, so that the sum over examples is made once and not at every step.
+    transitions = transitions + nothing[:, :, None]
     follows = K.concatenate([valid[:, 1:], K.zeros_like(valid[:, :1])], axis=1)
 
     def backward(carry, x):

@@ -34,6 +34,7 @@ from keras_struct.ops.dispatch import (
     use,
 )
 from keras_struct.ops.distribution import Distribution, TopK
+from keras_struct.ops.division import divided
 from keras_struct.ops.implementation import Implementation
 from keras_struct.ops.pcfg import pcfg
 from keras_struct.ops.problem import Problem
@@ -73,6 +74,7 @@ __all__ = [
     "cky",
     "ctc",
     "damerau",
+    "divided",
     "dtw",
     "eisner",
     "explain",

@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 
-from keras_struct.ops import array
+from keras_struct.ops import array, division
 from keras_struct.ops.implementation import Implementation, Sweeps, provides
 
 ENVIRONMENT = "KERAS_STRUCT_IMPLEMENTATION"
@@ -57,6 +57,7 @@ class Call:
         mapped: Whether `torch.func` alone hides the values, whose rules give them to sweeps.
         exporting: Whether the program is on its way to a file that another process will run.
         xla: Whether XLA compiles the call, so that no shape may depend on a value.
+        division: What `ops.divided` says of how sequences lie on devices, or None.
     """
 
     op: str
@@ -73,6 +74,7 @@ class Call:
     mapped: bool = False
     exporting: bool = False
     xla: bool = False
+    division: division.Division | None = None
 
     def option(self, name):
         return dict(self.options)[name]
@@ -97,6 +99,7 @@ def call_of(op, family, arrays, spec=None, options=()):
         mapped=array.mapped(first),
         exporting=array.exporting(),
         xla=array.in_xla(),
+        division=division.current(),
     )
 
 
@@ -130,7 +133,8 @@ class Choice:
 
     @property
     def implementation(self):
-        return _registry[self.call.family][self.name]
+        found = _registry[self.call.family][self.name]
+        return found.for_call(self.call) if hasattr(found, "for_call") else found
 
     def sweeps(self):
         """The implementation, completed by `portable`."""
@@ -291,8 +295,13 @@ def _choose(call, implementation):
         if reason is not None:
             raise NotImplementedError(f"{call.op} cannot run as {requested!r}: {reason}")
         return Choice(call, requested, by, (), _lacking(entries[requested]))
+    return automatic(call)
+
+
+def automatic(call):
+    """The `Choice` for a call for which nothing was requested."""
     rejected: list[tuple[str, str]] = []
-    for name, candidate in entries.items():
+    for name, candidate in _registry[call.family].items():
         reason = candidate.rejects(call) or candidate.avoids(call)
         if reason is None:
             return Choice(call, name, None, tuple(rejected), _lacking(candidate))
@@ -321,6 +330,7 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> Choice:
     >>> from keras_struct import ops
     >>> ops.explain(ops.categorical, np.zeros((1, 4))).name
     categorical on jax, cpu: portable (chosen automatically)
+      not divided: no sequence is divided (see `ops.divided`)
       not pallas_tpu: a softmax is one pass over the scores, which XLA makes of `portable`
       not pallas_gpu: a softmax is one pass over the scores, which XLA makes of `portable`
       not triton_gpu: a softmax is one pass over the scores, which PyTorch has

@@ -90,7 +90,7 @@ def test_a_kernel_may_start_as_one_function(registry):
             return Sequential().forward(problem, op)
 
     ops.register_implementation("chain", "kernel", Kernel(), before="portable")
-    assert ops.implementations("linear_chain")[3:6] == ("parallel", "kernel", "portable")
+    assert ops.implementations("linear_chain")[4:7] == ("parallel", "kernel", "portable")
     d = ops.linear_chain(UNARY, TRANSITIONS)
     assert d.choice.name == "kernel"
     assert d.choice.by_portable == ("backward", "curvature", "trace", "sample", "topk")
@@ -101,7 +101,7 @@ def test_a_kernel_may_start_as_one_function(registry):
     np.testing.assert_array_equal(array(d.argmax()), array(plain.argmax()))
     np.testing.assert_array_equal(array(d.sample(0, 3)), array(plain.sample(0, 3)))
     assert used
-    assert ops.categorical(UNARY[0]).choice.rejected[3:] == (
+    assert ops.categorical(UNARY[0]).choice.rejected[4:] == (
         ("parallel", "it has no categorical"),
         ("kernel", "it is for linear chains"),
     )

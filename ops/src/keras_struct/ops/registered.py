@@ -15,6 +15,7 @@ from keras_struct.ops.chain.ctc import CTCSpec
 from keras_struct.ops.chain.ctc.portable import CTCPortable
 from keras_struct.ops.chain.ctc.reference import CTCReference
 from keras_struct.ops.chain.linear_chain import LinearChainSpec
+from keras_struct.ops.chain.linear_chain.divided import DividedChain
 from keras_struct.ops.chain.linear_chain.parallel import Parallel
 from keras_struct.ops.chain.linear_chain.portable import Sequential
 from keras_struct.ops.chain.linear_chain.reference import LinearChainReference
@@ -51,6 +52,7 @@ from keras_struct.ops.spanning_tree.pallas_tpu import SpanningTreeTPU
 from keras_struct.ops.spanning_tree.portable import SpanningTreePortable
 from keras_struct.ops.spanning_tree.reference import SpanningTreeReference
 from keras_struct.ops.spanning_tree.triton_gpu import SpanningTreeTriton
+from keras_struct.ops.transport.divided import DividedBand
 from keras_struct.ops.transport.pallas_gpu import TransportGPU
 from keras_struct.ops.transport.pallas_tpu import TransportTPU
 from keras_struct.ops.transport.stored import Stored
@@ -80,6 +82,7 @@ for family, names in FAMILIES.items():
     for name in names:
         register_structure(name, family)
 
+register_implementation("chain", "divided", DividedChain())
 register_implementation("chain", "pallas_tpu", ChainTPU())
 register_implementation("chain", "pallas_gpu", ChainGPU())
 register_implementation("chain", "triton_gpu", ChainTriton())
@@ -141,6 +144,7 @@ register_implementation(
 register_implementation("alignment", "checkpointed", Checkpointed())
 register_implementation("alignment", "reference", AlignmentReference())
 
+register_implementation("transport", "divided", DividedBand)
 register_implementation("transport", "pallas_tpu", TransportTPU())
 register_implementation("transport", "pallas_gpu", TransportGPU())
 register_implementation("transport", "triton_gpu", TransportTriton())

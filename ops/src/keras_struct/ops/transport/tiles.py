@@ -22,15 +22,17 @@ WHOLE = 2**18
 
 @dataclasses.dataclass(frozen=True)
 class Support:
-    """Which pairs exist: |i - j| <= band_width (None: all), both within their lengths.
+    """Which pairs exist: |i + origin - j| <= band_width (None: all), both within their lengths.
 
     Attributes:
         band_width: Half of the width of the band, or None.
         spokes: Whether the first row and the first column reach everything besides.
+        origin: Column that is in the middle of the band of the first row.
     """
 
     band_width: int | None
     spokes: bool = False
+    origin: int = 0
 
 
 def log_sums(support, rows, columns, offsets, lengths):
@@ -161,7 +163,7 @@ def _pass(support, body, features, potentials, rows, columns, lengths, like, joi
     if w is not None:
         reach = ops.arange(-w, c + w, dtype="int32")
         near = ops.abs(inside[:, None] - reach) <= w
-        places = starts[:, None] + reach
+        places = starts[:, None] + support.origin + reach
         exists = ops.logical_and(places >= int(spokes), places < n2)
         places = ops.clip(places, 0, n2 - 1)
         if spokes:  # column 0 stands before the window, and in it no more
