@@ -213,17 +213,18 @@ class _MessageLayer(keras.layers.Layer):
         def dense(name, size=dim, use_bias=True, activation=None):
             return keras.layers.Dense(size, activation, use_bias=use_bias, dtype=policy, name=name)
 
-        # For the messages to nodes and for those to edges.
-        self.messages = [
-            {
+        def message(to):
+            return {
                 "node": dense(f"{to}_from_node", use_bias=False),
                 "edge": dense(f"{to}_from_edge"),
                 "neighbor": dense(f"{to}_from_neighbor", use_bias=False),
                 "hidden": dense(f"{to}_hidden", activation=_gelu),
                 "output": dense(f"{to}_output"),
             }
-            for to in ("node", "edge")[: 1 + changes_edges]
-        ]
+
+        # Not in one list: Keras below 3.15 does not save the layers of a container in another.
+        self.to_nodes = message("node")
+        self.to_edges = message("edge") if changes_edges else {}
         self.feed_forward = [
             dense("feed_forward_in", 4 * dim, activation=_gelu),
             dense("feed_forward_out"),
@@ -234,30 +235,29 @@ class _MessageLayer(keras.layers.Layer):
         self.changes_edges = changes_edges
 
     def build(self, shape):
-        for message in self.messages:
-            for layer in message.values():
-                layer.build((*shape[:-1], self.dim))
+        for layer in (*self.to_nodes.values(), *self.to_edges.values()):
+            layer.build((*shape[:-1], self.dim))
         for layer, size in zip(self.feed_forward, (self.dim, 4 * self.dim), strict=True):
             layer.build((*shape[:-1], size))
         for norm in self.norms:
             norm.build(shape)
 
     def call(self, nodes, edges, neighbors, inside, joined, training=None):
-        messages = self._message(0, nodes, edges, neighbors) * joined
+        messages = _message(self.to_nodes, nodes, edges, neighbors) * joined
         change = K.sum(messages, axis=2) / SCALE
         nodes = self.norms[0](nodes + self.drop(change, training=training))
         change = self.feed_forward[1](self.feed_forward[0](nodes))
         nodes = self.norms[1](nodes + self.drop(change, training=training)) * inside
         if not self.changes_edges:
             return nodes, edges
-        change = self._message(1, nodes, edges, neighbors)
+        change = _message(self.to_edges, nodes, edges, neighbors)
         return nodes, self.norms[2](edges + self.drop(change, training=training))
 
-    def _message(self, to, nodes, edges, neighbors):
-        message = self.messages[to]
-        x = message["node"](nodes)[:, :, None] + message["edge"](edges)
-        x = _gelu(x + _gather(message["neighbor"](nodes), neighbors))
-        return message["output"](message["hidden"](x))
+
+def _message(layers, nodes, edges, neighbors):
+    x = layers["node"](nodes)[:, :, None] + layers["edge"](edges)
+    x = _gelu(x + _gather(layers["neighbor"](nodes), neighbors))
+    return layers["output"](layers["hidden"](x))
 
 
 def _gather(values, neighbors):

@@ -82,20 +82,24 @@ class ResidueEncoder(keras.layers.Layer):
             for name in alphabets
         ]
         self.drop = keras.layers.Dropout(dropout, dtype=policy)
-        self.blocks = [
-            (
-                keras.layers.LayerNormalization(epsilon=1e-5, dtype=policy, name=f"norm_{k}"),
-                keras.layers.Conv1D(
-                    dim,
-                    kernel_size,
-                    padding="same",
-                    activation="gelu",
-                    dtype=policy,
-                    name=f"convolution_{k}",
-                ),
-                keras.layers.Dense(dim, dtype=policy, name=f"dense_{k}"),
+        # Side by side: Keras below 3.15 does not save the layers of a list in a list.
+        self.norms = [
+            keras.layers.LayerNormalization(epsilon=1e-5, dtype=policy, name=f"norm_{k}")
+            for k in range(depth)
+        ]
+        self.convolutions = [
+            keras.layers.Conv1D(
+                dim,
+                kernel_size,
+                padding="same",
+                activation="gelu",
+                dtype=policy,
+                name=f"convolution_{k}",
             )
             for k in range(depth)
+        ]
+        self.denses = [
+            keras.layers.Dense(dim, dtype=policy, name=f"dense_{k}") for k in range(depth)
         ]
 
     @property
@@ -116,15 +120,16 @@ class ResidueEncoder(keras.layers.Layer):
         states = (*input_shape[:-1], self.dim)
         for embedding in self.embeddings:
             embedding.build(input_shape[:-1])
-        for block in self.blocks:
-            for layer in block:
-                layer.build(states)
+        for layer in (*self.norms, *self.convolutions, *self.denses):
+            layer.build(states)
 
     def call(self, inputs, training=None):
         inside = K.cast(self._inside(inputs), self.compute_dtype)[..., None]
         x = sum(embed(inputs[..., k]) for k, embed in enumerate(self.embeddings))
         x = self.drop(x, training=training) * inside
-        for norm, convolution, dense in self.blocks:
+        for norm, convolution, dense in zip(
+            self.norms, self.convolutions, self.denses, strict=True
+        ):
             # Zeros beyond the end, so that padding changes nothing.
             change = dense(convolution(norm(x) * inside))
             x = (x + self.drop(change, training=training)) * inside
