@@ -251,8 +251,9 @@ def as_lengths(name, lengths, batch_shape, limit, checks, minimum=0):
     """Integer tensor (B,): given lengths, broadcast over the batch, or `limit` everywhere."""
     batch = size_of(batch_shape)
     if lengths is None:
-        if isinstance(limit, int):
-            return ops.full((batch,), limit, dtype="int32")
+        if isinstance(limit, int) or keras.backend.backend() == "torch":
+            # A size that `torch.compile` left open is settled: sweeps are made for one size.
+            return ops.full((batch,), int(limit), dtype="int32")
         return ops.broadcast_to(ops.cast(limit, "int32"), (batch,))
     tensor = ops.convert_to_tensor(lengths)
     if not keras.backend.is_int_dtype(tensor.dtype):
