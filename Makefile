@@ -47,7 +47,7 @@ test-lowest: $(VENV)/test.stamp  ## the tests with the lowest versions of Keras 
 	@mkdir -p build
 	$(BIN)/python ci/lowest_versions.py > build/lowest.txt
 	PIP_CONSTRAINT=$(CURDIR)/build/lowest.txt $(MAKE) --no-print-directory VENV=.venv-lowest install
-	.venv-lowest/bin/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
+	LOWEST_VERSIONS=1 .venv-lowest/bin/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
 tpu-report: $(VENV)/tpu.stamp  ## compile TPU kernels for four chips and steps for 2x2, compare with what is pinned, write ops/TPU.md
 	$(BIN)/python ci/tpu_compile.py $(ARGS)

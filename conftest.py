@@ -19,14 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
-# In `make test` backends share the tests. NumPy runs every one, of more than 12 cases every
-# second; PyTorch every sixth case of a test that has more than three. JAX and TensorFlow, which
-# compile each for seconds, run one case of six of a test that is marked `everywhere` or says on
-# which backends it makes sense. A fifth of the others runs on JAX, another on TensorFlow, the
-# first or the last case only, and of tests with more than ten cases every tenth on both; what is
-# marked `compiles_long` on neither. `make test-every`, and pytest by itself, run all tests.
-STEP, FEW_CASES, MANY_CASES = 6, 3, 12
-COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 10, 5
+# In `make test` backends share the tests. NumPy runs every one, of more than six cases every third;
+# PyTorch every sixth case of a test that has several. JAX and TensorFlow, which compile each for
+# seconds, run one case of six of a test that is marked `everywhere` or says on which backends it
+# makes sense. A sixth of the others runs on JAX, another on TensorFlow, the first or the last case
+# only, and of tests with more than ten cases every tenth on both; what is marked `compiles_long`
+# on neither. `make test-every`, and pytest by itself, run all tests.
+STEP, SEVERAL, EVERY = 6, 6, 3
+COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 10, 6
 
 
 def pytest_configure() -> None:
@@ -80,17 +80,16 @@ def share_of(items: list[pytest.Item]) -> list[pytest.Item]:
 
 def part_of(name: str, group: list[pytest.Item], backend: str) -> list[pytest.Item]:
     """Of the cases of a test those that a backend runs."""
-    if backend not in COMPILED:
-        if backend == "torch":
-            return group[::STEP] if len(group) > FEW_CASES else group
-        return group[1::2] if len(group) > MANY_CASES else group
-    group = [item for item in group if not item.get_closest_marker("compiles_long")]
-    if any(map(is_everywhere, group)):
-        return group[zlib.crc32(f"{name} {backend}".encode()) % min(STEP, len(group)) :: STEP]
-    part = zlib.crc32(name.encode()) % COMPILED_PARTS
-    if len(group) <= COMPILED_STEP and part != COMPILED.index(backend):
-        return []
-    return group[::COMPILED_STEP] if backend == "jax" else group[::-COMPILED_STEP]
+    if backend == "numpy":
+        return group[1::EVERY] if len(group) > SEVERAL else group
+    if backend in COMPILED:
+        group = [item for item in group if not item.get_closest_marker("compiles_long")]
+        if not any(map(is_everywhere, group)):
+            part = zlib.crc32(name.encode()) % COMPILED_PARTS
+            if len(group) <= COMPILED_STEP and part != COMPILED.index(backend):
+                return []
+            return group[::COMPILED_STEP] if backend == "jax" else group[::-COMPILED_STEP]
+    return group[zlib.crc32(f"{name} {backend}".encode()) % min(STEP, len(group)) :: STEP]
 
 
 def is_everywhere(item: pytest.Item) -> bool:
