@@ -12,6 +12,7 @@ from keras_struct.ops.chart.nussinov import PAIRINGS
 from keras_struct.ops.chart.triton_gpu import MOST_CUTS, ChartTriton
 from keras_struct.ops.chart.triton_plan import Plan as ChartPlan
 from keras_struct.ops.gpu import power, warps_for
+from keras_struct.ops.pcfg.triton_gpu import Plan as GrammarPlan
 from keras_struct.ops.spanning_tree.gpu_plan import Plan as TreePlan
 from keras_struct.ops.spanning_tree.gpu_plan import lines_of, width_of
 from keras_struct.ops.transport.triton_gpu import PARTS, tile_for
@@ -55,7 +56,61 @@ class Program:
 
 
 def programs():
-    return [*_alignments(), *_chains(), *_charts(), *_trees(), *_transport()]
+    return [*_alignments(), *_chains(), *_charts(), *_grammars(), *_trees(), *_transport()]
+
+
+def _grammars():
+    every = ("sm_80", "sm_90", "sm_100")
+    for kernel in ("forward", "maximum", "backward", "tangent", "curvature", "walk", "best"):
+        yield _grammar("pcfg K=P=16", 16, 16, kernel, every)
+        yield _grammar("pcfg K=30, P=60", 30, 60, kernel)
+
+
+def _grammar(name, k, p, kernel, chips=("sm_90",), n=28):
+    """A sweep of grammars; what is counted as a cell is a rule, of which a span has K S^2."""
+    tile, parents = GrammarPlan.sizes(k, p)
+    plan = GrammarPlan(k, p, tile, parents, shared=True, approximate=True)
+    sweeps = {
+        "inside": ("parts", "sums", "pairs", "rules", "lengths"),
+        "tangent": ("parts", "sums", "pairs", "rules", "rates", "drules", "lengths"),
+        "down": (
+            "parts", "sums", "pairs", "rules", "rates", "drules", "starts", "dstarts", "got",
+            "dgot", "out", "lengths",
+        ),
+        "walk": (
+            "parts", "sums", "pairs", "rules", "lengths", "roots", "keys", "pending", "event",
+        ),
+    }  # fmt: skip
+    entries = {"forward": "inside", "maximum": "inside", "backward": "down", "curvature": "down"}
+    entries["best"] = "walk"
+    entry = entries.get(kernel, kernel)
+    whole = "lengths", "roots", "keys", "pending", "event"
+    walks = entry == "walk"
+    constants: dict[str, Any] = {"PLAN": plan}
+    if entry == "inside":
+        constants["HARD"] = kernel == "maximum"
+    if entry == "down":
+        constants["RATE"] = kernel == "curvature"
+    if walks:
+        constants |= {"NOISY": kernel == "walk", "BLOCK": power(n)}
+    numbers = ("n",) if walks else ("n", "first", "last")
+    signature = {x: "*i32" if x in whole else NUMBERS for x in sweeps[entry]}
+    # Of a span its symbols, and what each rule of a sentence gets; rules that the batch shares stay
+    # in caches.
+    of_span = 8 * (plan.s + plan.k) / (plan.k * plan.s**2)
+    moved = {"tangent": 4.0, "down": 12.0 if kernel == "curvature" else 8.0}
+    return Program(
+        f"{name}: {kernel}",
+        "pcfg.triton_paths" if walks else "pcfg.triton_sweeps",
+        entry,
+        {**signature, **dict.fromkeys(numbers, "i32")},
+        constants,
+        plan.warps,
+        plan.block * (1 if walks else plan.parents) / (32 * plan.warps),
+        round(of_span + moved.get(entry, 0.0), 3),
+        chips,
+        aligned=True,
+    )
 
 
 def _charts():

@@ -209,7 +209,7 @@ def implementations(op: Any) -> tuple[str, ...]:
 
     >>> from keras_struct import ops
     >>> ops.implementations("pcfg")
-    ('native_cpu', 'pallas_tpu', 'portable', 'reference')
+    ('native_cpu', 'pallas_tpu', 'triton_gpu', 'portable', 'reference')
     """
     return tuple(_registry[_structures[_op_name(op)]])
 

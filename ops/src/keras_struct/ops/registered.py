@@ -46,6 +46,7 @@ from keras_struct.ops.pcfg.native_cpu import PCFGNative
 from keras_struct.ops.pcfg.pallas_tpu import PCFGTPU
 from keras_struct.ops.pcfg.portable import PCFGPortable
 from keras_struct.ops.pcfg.reference import PCFGReference
+from keras_struct.ops.pcfg.triton_gpu import PCFGTriton
 from keras_struct.ops.spanning_tree.native_cpu import SpanningTreeNative
 from keras_struct.ops.spanning_tree.pallas_gpu import SpanningTreeGPU
 from keras_struct.ops.spanning_tree.pallas_tpu import SpanningTreeTPU
@@ -152,6 +153,7 @@ register_implementation("transport", "stored", Stored)
 register_implementation("transport", "tiled", Tiled)
 register_implementation("pcfg", "native_cpu", PCFGNative())
 register_implementation("pcfg", "pallas_tpu", PCFGTPU())
+register_implementation("pcfg", "triton_gpu", PCFGTriton())
 register_implementation("pcfg", "portable", PCFGPortable())
 register_implementation("pcfg", "reference", PCFGReference())
 

@@ -32,6 +32,9 @@ KERNELS = (
     "keras_struct.ops.chart.triton_chart",
     "keras_struct.ops.chart.triton_sweeps",
     "keras_struct.ops.chart.triton_paths",
+    "keras_struct.ops.pcfg.triton_pairs",
+    "keras_struct.ops.pcfg.triton_sweeps",
+    "keras_struct.ops.pcfg.triton_paths",
     "keras_struct.ops.spanning_tree.triton_sweeps",
     "keras_struct.ops.transport.triton_tiles",
 )

@@ -1,0 +1,88 @@
+"""Sizes of the kernels of grammars for GPUs, whatever they are written in.
+
+Symbols are worked on by tiles: first those of the nonterminals, then those of the preterminals, so
+that every tile has symbols of one kind. Only preterminals are over words and only nonterminals over
+longer spans, so the tile of a pair of symbols says which cuts it has. Pairs, and rules for each
+parent, lie tile by tile.
+"""
+
+import dataclasses
+
+from keras_struct.ops.gpu import power
+
+MOST_TILE = 32
+FULL = 256  # programs that are enough for a device
+MOST_NUMBERS = 1 << 31  # places in the chart and the rules of a sentence have 32 bits
+MOST_WORDS = 1 << 15  # the places of noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Sizes.
+
+    Attributes:
+        k: Nonterminals.
+        p: Preterminals.
+        tile: Symbols of a tile, a power of two.
+        parents: Nonterminals that are worked on at a time, a power of two that is not above it.
+    """
+
+    k: int
+    p: int
+    tile: int
+    parents: int
+
+    @staticmethod
+    def sizes(k, p):
+        """Tile and parents for a grammar."""
+        tile = min(MOST_TILE, power(max(k, p)))
+        return tile, min(2, tile)
+
+    @property
+    def s(self):
+        return self.k + self.p
+
+    @property
+    def phrase_tiles(self):
+        return -(-self.k // self.tile)
+
+    @property
+    def tiles(self):
+        return self.phrase_tiles - (-self.p // self.tile)
+
+    @property
+    def words(self):
+        """Where the preterminals of a span begin."""
+        return self.phrase_tiles * self.tile
+
+    @property
+    def symbols(self):
+        """Numbers of a span."""
+        return self.tiles * self.tile
+
+    @property
+    def phrases(self):
+        """Nonterminals, with those that are worked on beside the last ones."""
+        return -(-self.k // self.parents) * self.parents
+
+    @property
+    def block(self):
+        """Pairs of a tile."""
+        return self.tile**2
+
+    @property
+    def cells(self):
+        """Pairs."""
+        return self.symbols**2
+
+    @property
+    def warps(self):
+        return max(1, self.block // 256)
+
+    def too_large(self, n):
+        """None, or why sentences of n words are not taken."""
+        if n >= MOST_WORDS:
+            return f"it numbers the words of sentences of {MOST_WORDS - 1:,} words at most"
+        if 2 * max(n * n * self.symbols, self.phrases * self.cells) >= MOST_NUMBERS:
+            return "its rules, or the chart of a sentence, would have 2^30 numbers or more"
+        return None
