@@ -157,14 +157,14 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(FLOOR not in NeedlemanWunsch.peers, reason="there is no C++ compiler")
-def test_the_floor_is_right_and_no_peer() -> None:
-    problem = NeedlemanWunsch(B=2, L=128)
+@pytest.mark.parametrize("problem", [NeedlemanWunsch(B=2, L=128), LinearChain(B=4, N=40, K=16)])
+def test_the_floor_is_right_and_no_peer(problem: Problem) -> None:
     inputs = problem.inputs()
     job = problem.peers[FLOOR].jobs[GRADIENT](problem, inputs)
     found, d = job.read(job.run()), problem.distribution(**inputs, implementation="portable")
     np.testing.assert_allclose(found["value"], np.asarray(d.value()), rtol=1e-6)
     for name, x in d.marginals("all").items():
-        expected = np.asarray(x).sum(0) if name == "gap_open" else np.asarray(x)
+        expected = np.asarray(x).sum(0) if name in problem.shared else np.asarray(x)
         np.testing.assert_allclose(found[f"gradient of {name}"], expected, rtol=1e-5, atol=1e-6)
     results = {"jax": Result("ok", [3.0]), FLOOR: Result("ok", [2.0])}
     row = report.Row(problem, GRADIENT, results)

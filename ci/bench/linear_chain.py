@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from ci.bench.problem import DECODE, GRADIENT, Inputs, Job, Peer, Problem
+from ci.floor.compiled import LINEAR_CHAIN
 
 
 def torch_struct_edges(inputs: Inputs) -> Any:
@@ -125,6 +126,7 @@ class LinearChain(Problem):
             module="torchcrf",
             jobs={GRADIENT: pytorch_crf_gradient, DECODE: pytorch_crf_decode},
         ),
+        **LINEAR_CHAIN,
     }
 
     def inputs(self) -> Inputs:

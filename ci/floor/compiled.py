@@ -26,7 +26,8 @@ def library(name: str) -> ctypes.CDLL:
     source = ROOT / "ci/floor" / f"{name}.cpp"
     command = [*builder["compiler"](), *builder["LIBRARY"], *builder["MATHS"], f"-I{HEADERS}"]
     command += ["-march=native", "-mprefer-vector-width=512"]
-    content = source.read_bytes() + (HEADERS / "lanes.h").read_bytes() + repr(command).encode()
+    headers = b"".join(x.read_bytes() for x in sorted(HEADERS.glob("*.h")))
+    content = source.read_bytes() + headers + repr(command).encode()
     file = ROOT / "build/floor" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.so"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +37,10 @@ def library(name: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(file))
 
 
+def threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
 def needleman_wunsch(gradient: bool) -> Any:
     """The job of lengths that are multiples of 64, with a gap score for all."""
 
@@ -43,14 +48,13 @@ def needleman_wunsch(gradient: bool) -> Any:
         function = library("alignment").needleman_wunsch
         scores, gap = inputs["scores"], inputs["gap_open"]
         batch, rows, _ = scores.shape
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
         def run() -> Any:
             values = np.empty(batch, "float32")
             slopes = [np.empty_like(scores), np.empty((), "float32")] if gradient else []
             pointers = [ctypes.c_void_p(x.ctypes.data) for x in (scores, values, *slopes)]
             given, *written = pointers
-            sizes = [ctypes.c_int64(x) for x in (batch, rows, threads)]
+            sizes = [ctypes.c_int64(x) for x in (batch, rows, threads())]
             missing = [ctypes.c_void_p()] * (3 - len(written))
             function(*sizes, given, ctypes.c_float(gap.item()), *written, *missing)
             return values, *slopes
@@ -64,6 +68,31 @@ def needleman_wunsch(gradient: bool) -> Any:
     return job
 
 
+def linear_chain(problem: Problem, inputs: Inputs) -> Job:
+    """The job of 4, 8, ... sentences of one length, with 16, 32, ... tags."""
+    if problem.sizes["K"] % 16 or problem.sizes["B"] % 4:
+        raise NotImplementedError("it takes 4 sentences at a time, and tags that fill vectors")
+    function = library("linear_chain").linear_chain
+    unary, transitions = inputs["unary"], inputs["transitions"]
+    sizes = [ctypes.c_int64(x) for x in (*unary.shape, threads())]
+
+    def run() -> Any:
+        results = [
+            np.empty(len(unary), "float32"),
+            np.empty_like(unary),
+            np.empty_like(transitions),
+        ]
+        pointers = [ctypes.c_void_p(x.ctypes.data) for x in (unary, transitions, *results)]
+        function(*sizes, *pointers)
+        return results
+
+    def read(result: Any) -> Inputs:
+        names = ("value", "gradient of unary", "gradient of transitions")
+        return dict(zip(names, result, strict=True))
+
+    return Job(run, read)
+
+
 def floor(jobs: Mapping[str, Any]) -> dict[str, Peer]:
     """The column of a floor, where there is a compiler."""
     if runpy.run_path(str(HEADERS / "build.py"))["compiler"]() is None:
@@ -72,3 +101,4 @@ def floor(jobs: Mapping[str, Any]) -> dict[str, Peer]:
 
 
 NEEDLEMAN_WUNSCH = floor({VALUE: needleman_wunsch(False), GRADIENT: needleman_wunsch(True)})
+LINEAR_CHAIN = floor({GRADIENT: linear_chain})

@@ -331,6 +331,7 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> Choice:
     >>> ops.explain(ops.categorical, np.zeros((1, 4))).name
     categorical on jax, cpu: portable (chosen automatically)
       not divided: no sequence is divided (see `ops.divided`)
+      not native_cpu: it has no categorical
       not pallas_tpu: a softmax is one pass over the scores, which XLA makes of `portable`
       not pallas_gpu: a softmax is one pass over the scores, which XLA makes of `portable`
       not triton_gpu: a softmax is one pass over the scores, which PyTorch has

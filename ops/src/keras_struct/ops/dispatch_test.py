@@ -10,6 +10,10 @@ from keras_struct.ops.testing import array
 UNARY, TRANSITIONS = np.zeros((1, 3, 5), "float32"), np.zeros((5, 5), "float32")
 
 
+def chain_call():
+    return ops.linear_chain(UNARY, TRANSITIONS).choice.call
+
+
 @pytest.fixture
 def registry():
     """What a test registers is gone after it."""
@@ -22,11 +26,18 @@ def registry():
 
 def test_explain_says_what_the_call_does(capsys):
     choice = ops.explain(ops.linear_chain, UNARY, TRANSITIONS)
-    assert choice.name == ops.linear_chain(UNARY, TRANSITIONS).choice.name == "portable"
+    assert choice.name == ops.linear_chain(UNARY, TRANSITIONS).choice.name
     printed = capsys.readouterr().out
-    assert "linear_chain" in printed and "not parallel: " in printed
-    few = ops.linear_chain(UNARY[..., :2], TRANSITIONS[:2, :2])
-    assert few.choice.name == "parallel"
+    assert f"linear_chain on {choice.call.backend}, cpu: {choice.name}" in printed
+
+
+def test_facts_decide():
+    many = dataclasses.replace(chain_call(), backend="tensorflow")
+    choice = dispatch.choose(many)
+    assert choice.name == "portable"
+    assert "not parallel: it does K times more work" in str(choice)
+    few = dataclasses.replace(many, shapes=((1, 3, 2), (1, 1, 2, 2)))
+    assert dispatch.choose(few).name == "parallel"
 
 
 def test_nearest_request_wins(monkeypatch):
@@ -45,8 +56,7 @@ def test_nearest_request_wins(monkeypatch):
 
 
 def test_a_request_is_that_implementation_or_an_error():
-    call = ops.linear_chain(UNARY, TRANSITIONS).choice.call
-    traced = dataclasses.replace(call, traced=True)
+    traced = dataclasses.replace(chain_call(), traced=True)
     with pytest.raises(NotImplementedError, match="concrete values"):
         dispatch.choose(traced, "reference")
     with pytest.raises(NotImplementedError, match="it has no subset"):
@@ -89,8 +99,8 @@ def test_a_kernel_may_start_as_one_function(registry):
             used.append(op)
             return Sequential().forward(problem, op)
 
-    ops.register_implementation("chain", "kernel", Kernel(), before="portable")
-    assert ops.implementations("linear_chain")[4:7] == ("parallel", "kernel", "portable")
+    ops.register_implementation("chain", "kernel", Kernel(), before="native_cpu")
+    assert ops.implementations("linear_chain")[:3] == ("divided", "kernel", "native_cpu")
     d = ops.linear_chain(UNARY, TRANSITIONS)
     assert d.choice.name == "kernel"
     assert d.choice.by_portable == ("backward", "curvature", "trace", "sample", "topk")
@@ -101,9 +111,9 @@ def test_a_kernel_may_start_as_one_function(registry):
     np.testing.assert_array_equal(array(d.argmax()), array(plain.argmax()))
     np.testing.assert_array_equal(array(d.sample(0, 3)), array(plain.sample(0, 3)))
     assert used
-    assert ops.categorical(UNARY[0]).choice.rejected[4:] == (
-        ("parallel", "it has no categorical"),
+    assert ops.categorical(UNARY[0]).choice.rejected[1:3] == (
         ("kernel", "it is for linear chains"),
+        ("native_cpu", "it has no categorical"),
     )
     with pytest.raises(ValueError, match="Received: family='nothing'"):
         ops.register_implementation("nothing", "kernel", Kernel())

@@ -1,7 +1,7 @@
 """What every native kernel on the CPU needs: when it may run, threads, arrays that share memory.
 
 The kernels themselves are compiled by Numba (see `compiled.py`), which is only imported where they
-run.
+run, or are C++ (see `cpp`).
 """
 
 import importlib.util
@@ -29,18 +29,25 @@ class NativeImplementation(Implementation):
     def rejects(self, call):
         on_jax = call.backend == "jax"
         if call.backend not in ("jax", "torch", "numpy"):
-            return f"it is a call into Numba, which a program of {call.backend} cannot hold"
+            return f"it is a call into native code, which {call.backend} programs cannot hold"
         if call.platform != "cpu":
             return f"it runs on the CPU, and the scores are on the {call.platform}"
         if call.traced and not call.opaque and not on_jax:
             return "it needs concrete values (no vmap, torch.func, torch.export, torch.jit.trace)"
-        if importlib.util.find_spec("numba") is None:
-            return "Numba is not installed (pip install keras-struct-ops[native])"
+        missing = self.missing()
+        if missing is not None:
+            return missing
         if any(size is None for shape in call.shapes for size in shape):
             return "it needs shapes that are known"
         if on_jax and call.exporting:
-            return "it is a call into Numba, which no other process could load"
+            return "it is a call into native code, which no other process could load"
         return _xla_host().untested() if on_jax else None
+
+    def missing(self):
+        """None, or what is not installed."""
+        if importlib.util.find_spec("numba") is None:
+            return "Numba is not installed (pip install keras-struct-ops[native])"
+        return None
 
     def parts(self, method, problem, *arguments, dtype=None):
         """Arrays by `method(spec, *arrays, *results)`, shaped like the potentials, and by default

@@ -19,6 +19,7 @@ from keras_struct.ops.chain.linear_chain.divided import DividedChain
 from keras_struct.ops.chain.linear_chain.parallel import Parallel
 from keras_struct.ops.chain.linear_chain.portable import Sequential
 from keras_struct.ops.chain.linear_chain.reference import LinearChainReference
+from keras_struct.ops.chain.native_cpp import ChainNative
 from keras_struct.ops.chain.pallas_gpu import ChainGPU
 from keras_struct.ops.chain.pallas_tpu import ChainTPU
 from keras_struct.ops.chain.semi_markov import SemiMarkovSpec
@@ -84,6 +85,7 @@ for family, names in FAMILIES.items():
         register_structure(name, family)
 
 register_implementation("chain", "divided", DividedChain())
+register_implementation("chain", "native_cpu", ChainNative())
 register_implementation("chain", "pallas_tpu", ChainTPU())
 register_implementation("chain", "pallas_gpu", ChainGPU())
 register_implementation("chain", "triton_gpu", ChainTriton())

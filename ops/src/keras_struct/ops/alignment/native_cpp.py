@@ -207,7 +207,7 @@ class Kernel(NamedTuple):
         return 1 + max(move.target for move in KERNELS[self.number])
 
     def strips(self, rows, dtype, best=False):
-        count = cpp.library().best_rows if best else cpp.library().lattice_rows
+        count = cpp.library("lattice").best_rows if best else cpp.library("lattice").lattice_rows
         return rows // count(self.number, dtype == "float64") + 1
 
 
@@ -225,7 +225,7 @@ def kernel_of(problem):
 
 @functools.cache
 def _kernel(spec):
-    if cpp.library() is None:
+    if cpp.library("lattice") is None:
         return None
     for number, known in enumerate(KERNELS):
         slots = _slots(known, spec)
@@ -272,14 +272,14 @@ class _Sweep:
         """One sweep over all examples within range; `heads`, `totals` and `outside` are read, or
         filled by the forward sweep."""
         call = self._call(sweep, results, tangents, heads=heads, totals=totals, outside=outside)
-        cpp.library().lattice(cpp.byref(call), self.kernel.number, self.wide)
+        cpp.library("lattice").lattice(cpp.byref(call), self.kernel.number, self.wide)
 
     def run_best(self, sweep, heads, last, values=None, places=None):
         """The best paths: `heads`, `last` and `values`, or their `places` (B, times)."""
         call = self._call(sweep, heads=heads, last=last, values=values, places=places)
         call.by_rows = self.spec.by_rows
         call.times = 0 if places is None else places.shape[1]
-        cpp.library().best(cpp.byref(call), self.kernel.number, self.wide)
+        cpp.library("lattice").best(cpp.byref(call), self.kernel.number, self.wide)
 
     def _call(self, sweep, results=None, tangents=None, **arrays):
         cells, batch = self.potentials[0], len(self.lengths)

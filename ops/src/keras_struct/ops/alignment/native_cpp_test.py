@@ -18,7 +18,7 @@ pytestmark = [
         reason="native_cpu runs on JAX, PyTorch and NumPy, with Numba",
     ),
     pytest.mark.skipif(
-        cpp.library() is None,
+        cpp.library("lattice") is None,
         reason="the C++ kernels are not compiled for this processor (python build.py does it)",
     ),
 ]
@@ -59,11 +59,11 @@ def test_structures_are_those_of_the_specs():
     for number, known in enumerate(native_cpp.KERNELS):
         move = (ctypes.c_int64 * 5)()
         moves: list[tuple[int, ...]] = []
-        while not cpp.library().lattice_move(number, len(moves), move):
+        while not cpp.library("lattice").lattice_move(number, len(moves), move):
             moves.append(tuple(move))
         expected = [(m.source, m.target, m.di, m.dj, m.channel) for m in known]
         assert moves == expected
-    assert cpp.library().lattice_move(len(native_cpp.KERNELS), 0, move) == -1
+    assert cpp.library("lattice").lattice_move(len(native_cpp.KERNELS), 0, move) == -1
 
 
 @pytest.mark.parametrize("name", FIRST)
@@ -155,7 +155,7 @@ def test_without_a_compiler_there_are_no_libraries(monkeypatch):
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
     assert build.build() == []
     monkeypatch.setattr(cpp, "supports", lambda processor: False)
-    assert cpp.library.__wrapped__() is None
+    assert cpp.library.__wrapped__("lattice") is None
 
 
 @pytest.mark.parametrize("affine", [False, True])

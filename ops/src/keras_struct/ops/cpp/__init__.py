@@ -1,7 +1,7 @@
 """Kernels in C++ for the CPU, where their library was compiled (see `build.py`).
 
 A wheel has the libraries of its platform; a source install compiles them if there is a compiler.
-Without them Numba's kernels do the same, slower.
+Without them Numba does the same for alignments, slower, and the portable sweeps do it for chains.
 """
 
 import ctypes
@@ -12,6 +12,11 @@ import platform
 from keras_struct.ops.cpp import build
 
 byref = ctypes.byref
+# Of each library: how many pointers and then integers a function takes; all return an integer.
+FUNCTIONS = {
+    "lattice": {"lattice": (1, 2), "best": (1, 2), "lattice_rows": (0, 2), "best_rows": (0, 2)},
+    "chain": {"chain": (1, 1)},
+}
 
 
 class Call(ctypes.Structure):
@@ -40,17 +45,31 @@ class Call(ctypes.Structure):
     )
 
 
+class ChainCall(ctypes.Structure):
+    """The arguments of a sweep over time, as `chain.cpp` declares them."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "steps", "tags", "threads", "sweep")),
+        *((name, ctypes.c_int64) for name in ("stride", "over_time")),
+        *((name, ctypes.c_void_p) for name in ("lengths", "unary", "transitions")),
+        *((name, ctypes.c_void_p) for name in ("unary_tangent", "transitions_tangent")),
+        *((name, ctypes.c_void_p) for name in ("sums", "shifts", "kinds", "high", "low")),
+        *((name, ctypes.c_void_p) for name in ("of_unary", "of_transitions", "events")),
+    )
+
+
 @functools.cache
-def library():
-    """The library for this processor, or None."""
+def library(name):
+    """A library, "lattice" or "chain", for this processor, or None."""
     for processor in build.processors():
-        file = build.library(processor)
+        file = build.library(name, processor)
         if file.exists() and supports(processor):
             found = ctypes.CDLL(str(file))
-            for name in ("lattice", "lattice_rows", "lattice_move", "best", "best_rows"):
-                getattr(found, name).restype = ctypes.c_int64
-            for function in (found.lattice, found.best):
-                function.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+            for function, arguments in FUNCTIONS[name].items():
+                pointers, numbers = arguments
+                function = getattr(found, function)
+                function.restype = ctypes.c_int64
+                function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * numbers
             return found
     return None
 

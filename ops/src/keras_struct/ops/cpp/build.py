@@ -1,4 +1,4 @@
-"""Compiles the C++ kernels, one library for each kind of processor, beside their sources.
+"""Compiles the C++ kernels, libraries for each kind of processor, beside their sources.
 
 Run by `make`, by the wheel's build hook, or by hand: `python build.py`. It needs a compiler that
 takes the options of GCC (`CXX`, else c++, g++ or clang++), and nothing of this package.
@@ -13,8 +13,17 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PROGRAMS = "lattice.cpp", "best.cpp"
-SOURCES = "lanes.h", "frame.h", "structures.h", "lattice.h", "best.h", *PROGRAMS
+# What each library is compiled from: programs, and headers.
+LIBRARIES = {
+    "lattice": (
+        ("lattice.cpp", "best.cpp"),
+        ("lanes.h", "threads.h", "frame.h", "structures.h", "lattice.h", "best.h"),
+    ),
+    "chain": (
+        ("chain.cpp",),
+        ("lanes.h", "threads.h", "weights.h", "scaled_chain.h", "log_chain.h", "best_chain.h"),
+    ),
+}
 PROCESSORS = {"x86_64": ("x86-64-v4", "x86-64-v3"), "amd64": ("x86-64-v4", "x86-64-v3")}
 MATHS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fwrapv"]
 LIBRARY = ["-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wall", "-s"]
@@ -25,15 +34,16 @@ def processors():
     return PROCESSORS.get(platform.machine().lower(), ())
 
 
-def digest():
+def digest(name):
     """What a library must have been compiled from, as text."""
-    content = b"".join((HERE / name).read_bytes() for name in SOURCES)
+    programs, headers = LIBRARIES[name]
+    content = b"".join((HERE / file).read_bytes() for file in (*headers, *programs))
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def library(processor):
+def library(name, processor):
     """The file of a library; another one for other sources."""
-    return HERE / f"lattice-{processor}-{digest()}.so"
+    return HERE / f"{name}-{processor}-{digest(name)}.so"
 
 
 def compiler():
@@ -58,13 +68,14 @@ def build():
     if command is None:
         return []
     jobs = []
-    for processor in processors():
-        file = library(processor)
+    wanted = [(name, processor) for name in LIBRARIES for processor in processors()]
+    for name, processor in wanted:
+        file = library(name, processor)
         if not file.exists():
             partial = file.with_suffix(f".{os.getpid()}")
             march = ["-march=" + processor, "-mprefer-vector-width=512"]
             options = [*LIBRARY, *MATHS, *march, "-o", str(partial)]
-            full = [*command, *options, *(str(HERE / name) for name in PROGRAMS)]
+            full = [*command, *options, *(str(HERE / x) for x in LIBRARIES[name][0])]
             process = subprocess.Popen(full, stderr=subprocess.PIPE, text=True)
             jobs.append((file, partial, full, process))
     for file, partial, full, process in jobs:
@@ -72,8 +83,8 @@ def build():
         if process.returncode:
             raise RuntimeError(f"{' '.join(full)}\n{errors}")
         partial.replace(file)
-    kept = [library(x) for x in processors()]
-    for old in HERE.glob("lattice-*.so"):
+    kept = [library(*x) for x in wanted]
+    for old in HERE.glob("*.so"):
         if old not in kept:
             old.unlink()
     return kept
@@ -81,4 +92,4 @@ def build():
 
 if __name__ == "__main__":
     files = build()
-    print("\n".join(map(str, files)) or "There is no C++ compiler: kernels of Numba are used.")
+    print("\n".join(map(str, files)) or "There is no C++ compiler: nothing is built.")

@@ -1,12 +1,7 @@
 // The structures on the lattice that are compiled, and what a call brings.
 #pragma once
-#include <atomic>
-#include <thread>
-#include <vector>
-
 #include "frame.h"
-
-#define EXPORTED extern "C" __attribute__((visibility("default")))
+#include "threads.h"
 
 namespace {
 
@@ -92,19 +87,15 @@ void read_slots(const Call& call, int64_t b, int count, Slot* slots, Slot* tange
 // work(lattice, example) for all examples, by several threads with a lattice each.
 template <class Lattice, class F>
 void on_examples(const Call& call, F work) {
-  std::atomic<int64_t> next{0};
-  auto loop = [&] {
+  auto make = [&] {
     Lattice lattice(call.rows, call.columns);
     lattice.start = Where(call.start), lattice.end = Where(call.end), lattice.empty = call.empty;
-    for (int64_t b; (b = next++) < call.batch;) {
-      lattice.n1 = call.lengths[2 * b], lattice.n2 = call.lengths[2 * b + 1];
-      work(lattice, b);
-    }
+    return lattice;
   };
-  std::vector<std::thread> others;
-  for (int64_t k = 1; k < std::min(call.threads, call.batch); k++) others.emplace_back(loop);
-  loop();
-  for (auto& other : others) other.join();
+  in_parallel(call.batch, call.threads, make, [&](auto& lattice, int64_t b) {
+    lattice.n1 = call.lengths[2 * b], lattice.n2 = call.lengths[2 * b + 1];
+    work(lattice, b);
+  });
 }
 
 }  // namespace

@@ -56,8 +56,9 @@ def linear_chain(
         mask: Booleans (..., N), instead of lengths: a position where it is False is not part of
             the sequence, wherever it stands; its neighbours are neighbours. Transitions over time
             are those of the step into the later position.
-        implementation: Name, or None for the best one (see `ops.explain`): `"portable"` takes N
-            steps of K x K work, `"parallel"` log N steps of K x K x K work for each position.
+        implementation: Name, or None for the best one (see `ops.explain`): `"native_cpu"` and
+            `"portable"` take N steps of K x K work, `"parallel"` log N steps of K x K x K work for
+            each position.
 
     Returns:
         `Distribution`. Events are tags (..., N), int32, -1 in the padding.
