@@ -16,7 +16,12 @@ X = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
 def test_a_small_plan_of_all_pairs_is_stored():
     choice = Problem("sinkhorn", X, X).choice
     assert (choice.name, choice.requested_by) == ("stored", None)
-    assert [name for name, _ in choice.rejected] == ["pallas_tpu", "pallas_gpu", "triton_gpu"]
+    assert [name for name, _ in choice.rejected] == [
+        "divided",
+        "pallas_tpu",
+        "pallas_gpu",
+        "triton_gpu",
+    ]
     assert choice.call.shapes == ((2, 6, 3), (2, 6, 3)) and choice.call.op == "sinkhorn"
 
 
