@@ -10,6 +10,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from keras_struct.treebank.batches import batches_by_length
 from keras_struct.treebank.training import KINDS
 
 # Name, options of `train`, and how the trees are found from the scores.
-HEADS = {
+HEADS: dict[str, Any] = {
     "constituency": (
         ("CKY, likelihood of the tree", {"loss": "nll"}, ("best tree",)),
         ("CKY, structured hinge", {"loss": "max_margin"}, ("best tree",)),

@@ -1,12 +1,16 @@
 """Alignment of two sequences of token states, as a prediction head or an inner layer."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 from keras import initializers
 from keras import ops as K
 
 from keras_struct.layers.alignment_decoder import AlignmentDecoder, decode, decoded_spec
+from keras_struct.layers.annotations import Config, Initializer, Shape, Spec
 from keras_struct.layers.crf import clone_initializer
 from keras_struct.layers.gap_penalties import GapPenalties
 from keras_struct.layers.packed import alignment_options, pack, packed_spec
@@ -14,6 +18,7 @@ from keras_struct.layers.potentials import AlignmentPotentials, check_alignment,
 from keras_struct.layers.prediction_head import PredictionHead
 from keras_struct.layers.sequence_mask import extent, without_padding
 from keras_struct.layers.targets import check_shape
+from keras_struct.ops.annotations import Tensor
 
 SCORINGS = ("dot_product", "bilinear")
 
@@ -87,17 +92,17 @@ class Aligner(PredictionHead):
 
     def __init__(
         self,
-        structure="smith_waterman",
-        output_mode="potentials",
-        scoring="dot_product",
-        use_bias=True,
-        gaps=None,
-        adjacent_gaps=None,
-        temperature=1.0,
-        learn_temperature=False,
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        structure: str = "smith_waterman",
+        output_mode: str = "potentials",
+        scoring: str = "dot_product",
+        use_bias: bool = True,
+        gaps: keras.layers.Layer | None = None,
+        adjacent_gaps: str | None = None,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        kernel_initializer: Initializer = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_alignment(structure, adjacent_gaps)
         if output_mode not in self.OUTPUT_MODES:
@@ -121,7 +126,7 @@ class Aligner(PredictionHead):
         self.learn_temperature = learn_temperature
         self.kernel_initializer = initializers.get(kernel_initializer)
 
-    def build(self, first_shape, second_shape=None):
+    def build(self, first_shape: Shape, second_shape: Shape | None = None) -> None:
         if second_shape is None:
             raise ValueError(
                 "Expected two sequences of token states, as in aligner(first, second). "
@@ -156,7 +161,13 @@ class Aligner(PredictionHead):
         if not self.gaps.built:
             self.gaps.build(first_shape, second_shape)
 
-    def call(self, first, second=None, first_mask=None, second_mask=None):
+    def call(
+        self,
+        first: Tensor,
+        second: Tensor | None = None,
+        first_mask: Tensor | None = None,
+        second_mask: Tensor | None = None,
+    ) -> Tensor:
         potentials = self._potentials(first, second, first_mask, second_mask)
         if self.returns_potentials:
             return pack(potentials)
@@ -198,10 +209,17 @@ class Aligner(PredictionHead):
     def _potential_dtype(self):
         return potential_dtype(self.compute_dtype)
 
-    def compute_mask(self, first, previous_mask=None):
+    def compute_mask(self, first: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return previous_mask if self.output_mode == "map" else None
 
-    def compute_output_spec(self, first, second=None, first_mask=None, second_mask=None):
+    def compute_output_spec(
+        self,
+        first: Tensor,
+        second: Tensor | None = None,
+        first_mask: Tensor | None = None,
+        second_mask: Tensor | None = None,
+    ) -> Spec:
+        assert second is not None
         (batch, rows), columns = first.shape[:2], second.shape[1]
         if not self.returns_potentials:
             return decoded_spec(self.output_mode, batch, rows, columns, self.compute_dtype)
@@ -211,7 +229,7 @@ class Aligner(PredictionHead):
         shape = (batch, rows, columns)
         return packed_spec(self.structure, options, shape, self._potential_dtype())
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "structure": self.structure,

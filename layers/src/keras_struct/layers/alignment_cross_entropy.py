@@ -1,9 +1,15 @@
 """How unlikely a reference alignment is under the potentials of an `Aligner`, as a loss."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
+from keras_struct import ops
 from keras_struct.layers.alignment_loss import AlignmentLoss, reference_pairs
+from keras_struct.layers.annotations import DType
+from keras_struct.layers.potentials import AlignmentPotentials
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -52,15 +58,17 @@ class AlignmentCrossEntropy(AlignmentLoss):
 
     def __init__(
         self,
-        reference="path",
-        reduction="sum_over_batch_size",
-        name="alignment_cross_entropy",
-        dtype=None,
-        zero_infinity=False,
-    ):
+        reference: str = "path",
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "alignment_cross_entropy",
+        dtype: DType = None,
+        zero_infinity: bool = False,
+    ) -> None:
         super().__init__(reference, reduction, name, dtype, zero_infinity)
 
-    def alignment_loss(self, y_true, potentials, alignments):
+    def alignment_loss(
+        self, y_true: Tensor, potentials: AlignmentPotentials, alignments: ops.Distribution
+    ) -> Tensor:
         if self.reference == "path":
             return -alignments.log_prob(y_true)
         p = alignments.marginals()

@@ -1,11 +1,17 @@
 """From packed potentials to paths, soft maps and scores, as a layer that lives in the graph."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Spec
 from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.packed import scores_spec, unpack
 from keras_struct.layers.potentials import AlignmentPotentials, potential_dtype
+from keras_struct.ops.annotations import Tensor
 
 OUTPUT_MODES = ("path", "map", "score")
 
@@ -42,7 +48,7 @@ class AlignmentDecoder(ImportHint):
     >>> model = keras.Model([first, second], layers.AlignmentDecoder("map")(potentials))
     """
 
-    def __init__(self, output_mode="path", temperature=1.0, **kwargs):
+    def __init__(self, output_mode: str = "path", temperature: float = 1.0, **kwargs: Any) -> None:
         # Half precision would round the potentials and lose the lengths.
         super().__init__(autocast=False, **kwargs)
         if output_mode not in OUTPUT_MODES:
@@ -55,18 +61,18 @@ class AlignmentDecoder(ImportHint):
         self.output_mode = output_mode
         self.temperature = temperature
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         potentials = unpack(inputs, AlignmentPotentials)
         return decode(potentials, self.output_mode, self.compute_dtype, self.temperature)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Spec:
         batch, rows, columns = scores_spec(inputs, AlignmentPotentials)[0].shape
         return decoded_spec(self.output_mode, batch, rows, columns, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "output_mode": self.output_mode,

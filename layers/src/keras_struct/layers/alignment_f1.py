@@ -1,11 +1,15 @@
 """Precision, recall and F1 of the matched pairs of an alignment."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
 from keras_struct.layers.alignment_loss import check_reference, read_reference, reference_pairs
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.span_f1 import MEASURES, ratio
 from keras_struct.layers.targets import example_weights
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -39,7 +43,13 @@ class AlignmentF1(keras.metrics.Metric):
     0.5
     """
 
-    def __init__(self, measure="f1", reference="path", name=None, dtype=None):
+    def __init__(
+        self,
+        measure: str = "f1",
+        reference: str = "path",
+        name: str | None = None,
+        dtype: DType = None,
+    ) -> None:
         if measure not in MEASURES:
             raise ValueError(f"Expected a measure among {MEASURES}. Received: measure={measure!r}")
         super().__init__(name=f"alignment_{measure}" if name is None else name, dtype=dtype)
@@ -49,7 +59,9 @@ class AlignmentF1(keras.metrics.Metric):
         self.predicted = self.add_variable((), "zeros", name="predicted")
         self.target = self.add_variable((), "zeros", name="target")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         y_true = K.convert_to_tensor(y_true)
         y_pred = K.stop_gradient(K.convert_to_tensor(y_pred))
         y_true, potentials, _ = read_reference(self.reference, y_true, y_pred)
@@ -68,8 +80,8 @@ class AlignmentF1(keras.metrics.Metric):
         ):
             variable.assign_add(K.sum(weight * K.sum(pairs, axis=(1, 2))))
 
-    def result(self):
+    def result(self) -> Tensor:
         return ratio(self.measure, self.right, self.predicted, self.target)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "measure": self.measure, "reference": self.reference}

@@ -1,9 +1,15 @@
 """One minus the expected F1 of the matched pairs of an `Aligner`, as a loss."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
+from keras_struct import ops
 from keras_struct.layers.alignment_loss import AlignmentLoss, reference_pairs
+from keras_struct.layers.annotations import DType
+from keras_struct.layers.potentials import AlignmentPotentials
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -45,15 +51,17 @@ class AlignmentF1Loss(AlignmentLoss):
 
     def __init__(
         self,
-        reference="path",
-        reduction="sum_over_batch_size",
-        name="alignment_f1_loss",
-        dtype=None,
-        zero_infinity=False,
-    ):
+        reference: str = "path",
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "alignment_f1_loss",
+        dtype: DType = None,
+        zero_infinity: bool = False,
+    ) -> None:
         super().__init__(reference, reduction, name, dtype, zero_infinity)
 
-    def alignment_loss(self, y_true, potentials, alignments):
+    def alignment_loss(
+        self, y_true: Tensor, potentials: AlignmentPotentials, alignments: ops.Distribution
+    ) -> Tensor:
         p = alignments.marginals()
         target = K.cast(reference_pairs(self.reference, y_true, potentials, alignments), p.dtype)
         both, all_pairs = (K.sum(x, axis=(1, 2)) for x in (p * target, p + target))

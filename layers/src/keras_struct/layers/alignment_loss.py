@@ -1,7 +1,10 @@
 """What the losses of alignments share: which reference they take, and how it is read."""
 
+from __future__ import annotations
+
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import AlignmentPotentials
 from keras_struct.layers.targets import (
@@ -12,6 +15,7 @@ from keras_struct.layers.targets import (
     integers,
     not_below_0,
 )
+from keras_struct.ops.annotations import Tensor
 from keras_struct.ops.numerics import all_over
 
 REFERENCES = ("path", "pairs")
@@ -28,7 +32,7 @@ class AlignmentLoss(StructuredLoss):
         super().__init__(reduction, name, dtype, zero_infinity)
         self.reference = check_reference(reference)
 
-    def losses(self, y_true, y_pred):
+    def losses(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, potentials, exists = read_reference(self.reference, y_true, y_pred)
         losses = self.alignment_loss(y_true, potentials, potentials.distribution())
         return K.where(exists, not_below_0(losses), float("inf"))
@@ -37,7 +41,7 @@ class AlignmentLoss(StructuredLoss):
         """The losses `(B,)`, see the class."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "reference": self.reference}
 
 

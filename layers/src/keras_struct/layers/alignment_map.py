@@ -1,14 +1,20 @@
 """Attention maps over pairs: one alignment of all queries with all keys for each head."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import initializers
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.annotations import Config, Shape, Spec
 from keras_struct.layers.attention_map import MARGINALS, AttentionMap
 from keras_struct.ops.alignment.gapped import ADJACENT_GAPS
+from keras_struct.ops.annotations import Pair, Tensor
 
 
 class AlignmentMap(AttentionMap):
@@ -37,10 +43,24 @@ class AlignmentMap(AttentionMap):
 
     over_pairs = True
 
-    def call(self, scores, key_mask=None, query_mask=None, *, training=None):
+    def call(
+        self,
+        scores: Tensor,
+        key_mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        *,
+        training: bool | None = None,
+    ) -> Tensor:
         return self.read(scores, (query_mask, key_mask), training)
 
-    def compute_output_spec(self, scores, key_mask=None, query_mask=None, *, training=None):
+    def compute_output_spec(
+        self,
+        scores: Tensor,
+        key_mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        *,
+        training: bool | None = None,
+    ) -> Spec:
         return super().compute_output_spec(scores)
 
 
@@ -62,13 +82,13 @@ class GappedMap(AlignmentMap):
 
     def __init__(
         self,
-        gap_open=-3.0,
-        gap_extend=-0.3,
-        adjacent_gaps="any",
-        temperature=1.0,
-        learn_temperature=False,
-        **kwargs,
-    ):
+        gap_open: float = -3.0,
+        gap_extend: float | None = -0.3,
+        adjacent_gaps: str = "any",
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, learn_temperature, **kwargs)
         check_gaps(gap_open, gap_extend)
         if adjacent_gaps not in ADJACENT_GAPS:
@@ -80,7 +100,7 @@ class GappedMap(AlignmentMap):
         self.gap_extend = gap_extend
         self.adjacent_gaps = adjacent_gaps
 
-    def build(self, scores_shape, key_mask_shape=None):
+    def build(self, scores_shape: Shape, key_mask_shape: Shape | None = None) -> None:
         super().build(scores_shape)
         self.gaps = [
             self.add_head_weight(name, (), initializers.Constant(value), scores_shape)
@@ -88,7 +108,13 @@ class GappedMap(AlignmentMap):
             if value is not None
         ]
 
-    def marginals(self, scores, masks, temperature, read=MARGINALS):
+    def marginals(
+        self,
+        scores: Tensor,
+        masks: Pair,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
         shape = (*[1] * (len(scores.shape) - 3), scores.shape[-3])
         aligned = self.alignment(
             scores,
@@ -99,7 +125,7 @@ class GappedMap(AlignmentMap):
         )
         return read(aligned)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "gap_open": self.gap_open,
@@ -234,14 +260,26 @@ class DTWMap(AlignmentMap):
     Source: Sakoe and Chiba (1978); Cuturi and Blondel (2017), Soft-DTW.
     """
 
-    def __init__(self, band=None, temperature=1.0, learn_temperature=False, **kwargs):
+    def __init__(
+        self,
+        band: int | None = None,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, learn_temperature, **kwargs)
         self.band = check_band(band)
 
-    def marginals(self, scores, masks, temperature, read=MARGINALS):
+    def marginals(
+        self,
+        scores: Tensor,
+        masks: Pair,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
         return read(ops.dtw(-scores, self.band, mask=masks, temperature=temperature))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "band": self.band}
 
 
@@ -277,5 +315,11 @@ class MonotonicMap(AlignmentMap):
     Source: Kim, Kim, Kong and Yoon (2020), Glow-TTS, section 3.1.
     """
 
-    def marginals(self, scores, masks, temperature, read=MARGINALS):
+    def marginals(
+        self,
+        scores: Tensor,
+        masks: Pair,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
         return read(ops.monotonic_alignment(scores, mask=masks, temperature=temperature))

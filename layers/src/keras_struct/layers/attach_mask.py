@@ -1,9 +1,15 @@
 """A mask that is known, as the Keras mask of a tensor."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
+from keras_struct.layers.annotations import Spec
 from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.targets import fits
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -29,11 +35,11 @@ class AttachMask(ImportHint):
     >>> model = keras.Model([x, mask], layers.CRF(2)(layers.AttachMask()([x, mask])))
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         x, mask = input_shape if _is_pair(input_shape) else (input_shape, None)
         if mask is None or not fits(mask, x[:2]):
             raise ValueError(
@@ -41,13 +47,13 @@ class AttachMask(ImportHint):
                 f" Received: input_shape={input_shape}"
             )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return keras.ops.copy(inputs[0])
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return inputs[1]
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Spec:
         return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
 
 

@@ -1,18 +1,24 @@
 """From the scores of queries against keys to an attention map: the marginals of a structure."""
 
+from __future__ import annotations
+
 import math
 import operator
+from collections.abc import Callable
+from typing import Any, Self
 
 import keras
 from keras import initializers
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.annotations import Config, Initializer, Shape, Spec
 from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.segments import token_marginals, window_sums
 from keras_struct.layers.sequence_mask import kept_first
 from keras_struct.ops import sparsemap
+from keras_struct.ops.annotations import Tensor
 from keras_struct.ops.noise import Noise, flat_places, key_of
 
 READOUTS = ("marginals", "argmax_st", "perturbed", "imle", "sparse")
@@ -74,14 +80,14 @@ class AttentionMap(ImportHint):
 
     def __init__(
         self,
-        temperature=1.0,
-        learn_temperature=False,
-        readout="marginals",
-        seed=None,
-        imle_step=1.0,
-        sparse_steps=None,
-        **kwargs,
-    ):
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        readout: str = "marginals",
+        seed: int | keras.random.SeedGenerator | None = None,
+        imle_step: float = 1.0,
+        sparse_steps: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not 0 <= temperature < math.inf or (learn_temperature and temperature == 0):
             raise ValueError(
@@ -109,12 +115,14 @@ class AttentionMap(ImportHint):
             given = isinstance(seed, keras.random.SeedGenerator)
             self.seed_generator = seed if given else keras.random.SeedGenerator(seed)
 
-    def build(self, scores_shape, key_mask_shape=None):
+    def build(self, scores_shape: Shape, key_mask_shape: Shape | None = None) -> None:
         if self.learn_temperature:
             start = initializers.Constant(math.log(self.temperature))
             self.log_temperature = self.add_head_weight("log_temperature", (), start, scores_shape)
 
-    def add_head_weight(self, name, shape, initializer, scores_shape):
+    def add_head_weight(
+        self, name: str, shape: tuple[int, ...], initializer: Initializer, scores_shape: Shape
+    ) -> Tensor:
         """A weight `(H, *shape)`, not rounded to half precision."""
         return self.add_weight(
             name=name,
@@ -123,17 +131,19 @@ class AttentionMap(ImportHint):
             autocast=False,
         )
 
-    def temperature_of_heads(self):
+    def temperature_of_heads(self) -> float | Tensor:
         """The number that was given, or if learned a tensor `(H, 1)`, over pairs `(H,)`."""
         if not self.learn_temperature:
             return self.temperature
         temperature = K.exp(K.cast(self.log_temperature, "float32"))
         return temperature if self.over_pairs else K.expand_dims(temperature, -1)
 
-    def call(self, scores, key_mask=None, *, training=None):
+    def call(
+        self, scores: Tensor, key_mask: Tensor | None = None, *, training: bool | None = None
+    ) -> Tensor:
         return self.read(scores, key_mask, training)
 
-    def read(self, scores, masks, training):
+    def read(self, scores: Tensor, masks: Any, training: bool | None) -> Tensor:
         """What `readout` asks for."""
         temperature = self.temperature_of_heads()
         if self.readout == "marginals":
@@ -155,18 +165,26 @@ class AttentionMap(ImportHint):
         best = K.stop_gradient(self.marginals(K.stop_gradient(scores), masks, 0))
         return best + (soft - K.stop_gradient(soft))
 
-    def sparse_marginals(self):
+    def sparse_marginals(self) -> Callable[[ops.Distribution], Tensor]:
         """What reads the sparse marginals of a distribution."""
         return operator.methodcaller("sparse_marginals", steps=self.sparse_steps)
 
-    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
+    def marginals(
+        self,
+        scores: Tensor,
+        key_mask: Tensor | None,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
         """The attention map, see the class."""
         raise NotImplementedError
 
-    def compute_output_spec(self, scores, key_mask=None, *, training=None):
+    def compute_output_spec(
+        self, scores: Tensor, key_mask: Tensor | None = None, *, training: bool | None = None
+    ) -> Spec:
         return keras.KerasTensor(scores.shape, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "temperature": self.temperature,
@@ -178,7 +196,7 @@ class AttentionMap(ImportHint):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         if isinstance(config.get("seed"), dict):
             config["seed"] = keras.saving.deserialize_keras_object(config["seed"])
@@ -207,19 +225,31 @@ class SoftmaxMap(AttentionMap):
     Sparse sequence-to-sequence models (entmax).
     """
 
-    def __init__(self, temperature=1.0, learn_temperature=False, alpha=2, **kwargs):
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        alpha: float = 2,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, learn_temperature, **kwargs)
         if alpha not in (1.5, 2):
             raise ValueError(f"Expected 1.5 or 2. Received: alpha={alpha}")
         self.alpha = alpha
 
-    def sparse_marginals(self):
+    def sparse_marginals(self) -> Callable[[ops.Distribution], Tensor]:
         return operator.methodcaller("sparse_marginals", alpha=self.alpha)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha}
 
-    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
+    def marginals(
+        self,
+        scores: Tensor,
+        key_mask: Tensor | None,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
         return read(ops.categorical(scores, mask=key_mask, temperature=temperature))
 
 
@@ -251,25 +281,35 @@ class LinearChainMap(AttentionMap):
     """
 
     def __init__(
-        self, temperature=1.0, learn_temperature=False, pairwise_initializer="zeros", **kwargs
-    ):
+        self,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        pairwise_initializer: Initializer = "zeros",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, learn_temperature, **kwargs)
         self.pairwise_initializer = initializers.get(pairwise_initializer)
 
-    def build(self, scores_shape, key_mask_shape=None):
+    def build(self, scores_shape: Shape, key_mask_shape: Shape | None = None) -> None:
         super().build(scores_shape)
         self.pairwise = self.add_head_weight(
             "pairwise", (2, 2), self.pairwise_initializer, scores_shape
         )
 
-    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
+    def marginals(
+        self,
+        scores: Tensor,
+        key_mask: Tensor | None,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
         unary = K.stack([K.zeros_like(scores), scores], axis=-1)
         pairwise = K.reshape(self.pairwise, (scores.shape[-3], 1, 2, 2))
         pairwise = K.broadcast_to(pairwise, (*K.shape(scores)[:-1], 2, 2))
         chain = ops.linear_chain(unary, pairwise, mask=key_mask, temperature=temperature)
         return read(chain)[..., 1]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         initializer = initializers.serialize(self.pairwise_initializer)
         return {**super().get_config(), "pairwise_initializer": initializer}
 
@@ -304,25 +344,31 @@ class SemiMarkovMap(AttentionMap):
 
     def __init__(
         self,
-        max_length=8,
-        temperature=1.0,
-        learn_temperature=False,
-        length_initializer="zeros",
-        **kwargs,
-    ):
+        max_length: int = 8,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        length_initializer: Initializer = "zeros",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, learn_temperature, **kwargs)
         if not isinstance(max_length, int) or max_length < 1:
             raise ValueError(f"Expected a positive integer. Received: max_length={max_length}")
         self.max_length = max_length
         self.length_initializer = initializers.get(length_initializer)
 
-    def build(self, scores_shape, key_mask_shape=None):
+    def build(self, scores_shape: Shape, key_mask_shape: Shape | None = None) -> None:
         super().build(scores_shape)
         self.length_scores = self.add_head_weight(
             "length_scores", (self.max_length,), self.length_initializer, scores_shape
         )
 
-    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
+    def marginals(
+        self,
+        scores: Tensor,
+        key_mask: Tensor | None,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
         dtype = potential_dtype(scores.dtype)
         given, lengths = scores.dtype, None
         if key_mask is not None:  # a run goes on behind a key that is not there
@@ -340,7 +386,7 @@ class SemiMarkovMap(AttentionMap):
         selected = K.cast(token_marginals(read(chain)[..., 1:])[..., 0], given)
         return selected if key_mask is None else back(selected)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "max_length": self.max_length,
@@ -369,13 +415,21 @@ class SubsetMap(AttentionMap):
     [[[0.5 0.5 0.5 0.5]]]
     """
 
-    def __init__(self, k, temperature=1.0, learn_temperature=False, **kwargs):
+    def __init__(
+        self, k: int, temperature: float = 1.0, learn_temperature: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(temperature, learn_temperature, **kwargs)
         if not isinstance(k, int) or k < 1:
             raise ValueError(f"Expected a positive integer. Received: k={k}")
         self.k = k
 
-    def marginals(self, scores, key_mask, temperature, read=MARGINALS):
+    def marginals(
+        self,
+        scores: Tensor,
+        key_mask: Tensor | None,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
         allowed = scores > -float("inf")
         if key_mask is not None:
             allowed = K.logical_and(allowed, key_mask)
@@ -384,5 +438,5 @@ class SubsetMap(AttentionMap):
         chosen = read(ops.subset(scores, self.k, mask=key_mask, temperature=temperature))
         return K.where(few, every, chosen)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "k": self.k}

@@ -1,5 +1,7 @@
 """One test that checks a layer against the whole Keras contract."""
 
+from __future__ import annotations
+
 import importlib.util
 import inspect
 import json
@@ -8,6 +10,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -15,6 +18,7 @@ import numpy as np
 from keras_struct.layers.attach_mask import AttachMask
 from keras_struct.layers.export import export_saved_model
 from keras_struct.layers.tensorflow_process import custom_modules
+from keras_struct.ops.annotations import ArrayLike, Tensor
 
 CHECKS = ("config", "spec", "masks", "mixed_precision", "fit", "reload", "saved_model")
 
@@ -63,18 +67,18 @@ class _ReadMask(keras.layers.Layer):
 
 
 def check_layer(
-    layer,
-    inputs,
+    layer: keras.layers.Layer | Callable[[], keras.layers.Layer],
+    inputs: ArrayLike | dict[str, ArrayLike],
     *,
-    mask=None,
-    padding=float("nan"),
-    dynamic_axes=(1,),
-    loss=None,
-    targets=None,
-    frozen=(),
-    import_modules=(),
-    checks=CHECKS,
-):
+    mask: ArrayLike | dict[str, ArrayLike] | None = None,
+    padding: float = float("nan"),
+    dynamic_axes: Sequence[int] = (1,),
+    loss: Callable[..., Tensor] | None = None,
+    targets: ArrayLike | None = None,
+    frozen: Iterable[str] = (),
+    import_modules: Iterable[str] = (),
+    checks: Iterable[str] = CHECKS,
+) -> dict[str, str]:
     """Check any Keras layer against everything that Keras expects of a layer.
 
     - `config`: the class is registered; `get_config` holds every constructor argument, is JSON,

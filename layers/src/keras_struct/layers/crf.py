@@ -1,16 +1,22 @@
 """Linear-chain conditional random field as a prediction head or an inner layer."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import initializers, regularizers
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Initializer, Regularizer, Shape, Spec
 from keras_struct.layers.packed import pack, packed_spec
 from keras_struct.layers.potentials import ChainPotentials, potential_dtype
 from keras_struct.layers.prediction_head import PredictionHead
 from keras_struct.layers.sequence_mask import extent, without_padding
 from keras_struct.layers.structured_decoder import StructuredDecoder, decode, decoded_spec
 from keras_struct.layers.tag_scheme import TagConstraints
+from keras_struct.ops.annotations import ArrayLike, Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -86,22 +92,22 @@ class CRF(PredictionHead):
 
     def __init__(
         self,
-        num_tags,
-        output_mode="potentials",
-        use_projection=True,
-        use_bias=True,
-        use_start=True,
-        use_end=True,
-        constraints=None,
-        temperature=1.0,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        transition_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        transition_regularizer=None,
-        **kwargs,
-    ):
+        num_tags: int,
+        output_mode: str = "potentials",
+        use_projection: bool = True,
+        use_bias: bool = True,
+        use_start: bool = True,
+        use_end: bool = True,
+        constraints: TagConstraints | dict[str, Any] | ArrayLike | None = None,
+        temperature: float = 1.0,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        transition_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        transition_regularizer: Regularizer = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(num_tags, int) or num_tags < 1:
             raise ValueError(f"Expected a positive integer. Received: num_tags={num_tags}")
@@ -128,7 +134,7 @@ class CRF(PredictionHead):
         self.transition_regularizer = regularizers.get(transition_regularizer)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         inner = (None,) if self.use_projection else self._inner_shape()
         if len(input_shape) != 2 + len(inner) or input_shape[-1] is None:
             raise ValueError(
@@ -172,7 +178,7 @@ class CRF(PredictionHead):
             autocast=False,
         )
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         potentials = self._potentials(inputs, mask)
         if self.returns_potentials:
             return pack(potentials)
@@ -204,11 +210,11 @@ class CRF(PredictionHead):
     def _potential_dtype(self):
         return potential_dtype(self.compute_dtype)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         # The packed potentials hold their lengths, and have rows that are not tokens.
         return None if self.returns_potentials else previous_mask
 
-    def compute_output_spec(self, inputs, mask=None):
+    def compute_output_spec(self, inputs: Tensor, mask: Tensor | None = None) -> Spec:
         batch, n = inputs.shape[:2]
         if not self.returns_potentials:
             return decoded_spec(self.output_mode, (batch, n), self.num_tags, self.compute_dtype)
@@ -218,7 +224,7 @@ class CRF(PredictionHead):
     def _inner_shape(self):
         return (self.num_tags,)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         constraints = self.constraints
         if constraints is not None:
             constraints = {key: x.tolist() for key, x in constraints._asdict().items()}

@@ -1,14 +1,20 @@
 """Connectionist temporal classification as a prediction head."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import initializers, regularizers
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Initializer, Regularizer, Shape, Spec
 from keras_struct.layers.ctc_decoder import CTCDecoder
 from keras_struct.layers.ctc_decoding import best_path, check_blank, collapse
 from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.prediction_head import PredictionHead
 from keras_struct.layers.sequence_mask import without_padding
+from keras_struct.ops.annotations import Tensor
 from keras_struct.ops.numerics import FORBIDDEN
 
 
@@ -69,17 +75,17 @@ class CTC(PredictionHead):
 
     def __init__(
         self,
-        num_symbols,
-        blank=0,
-        output_mode="log_probs",
-        use_projection=True,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        **kwargs,
-    ):
+        num_symbols: int,
+        blank: int = 0,
+        output_mode: str = "log_probs",
+        use_projection: bool = True,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(num_symbols, int) or num_symbols < 2:
             raise ValueError(
@@ -101,7 +107,7 @@ class CTC(PredictionHead):
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         size = None if self.use_projection else self.num_symbols
         sizes = input_shape[-1] is not None and size in (None, input_shape[-1])
         if len(input_shape) != 3 or not sizes:
@@ -123,11 +129,11 @@ class CTC(PredictionHead):
             )
             self.projection.build(input_shape)
 
-    def decoder(self, output_mode="labels", temperature=1.0):
+    def decoder(self, output_mode: str = "labels", temperature: float = 1.0) -> CTCDecoder:
         """The layer that `decoding_model` adds: a `CTCDecoder`. A temperature changes nothing."""
         return CTCDecoder(output_mode, self.blank)
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         inputs = without_padding(inputs, mask)
         logits = self.projection(inputs) if self.use_projection else inputs
         log_probs = K.log_softmax(K.cast(logits, potential_dtype(self.compute_dtype)), axis=-1)
@@ -142,17 +148,17 @@ class CTC(PredictionHead):
         certain = K.where(is_blank, K.zeros_like(log_probs), K.full_like(log_probs, FORBIDDEN))
         return K.where(K.expand_dims(mask, -1), log_probs, certain)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None if self.output_mode == "labels" else previous_mask
 
-    def compute_output_spec(self, inputs, mask=None):
+    def compute_output_spec(self, inputs: Tensor, mask: Tensor | None = None) -> Spec:
         batch, frames = inputs.shape[:2]
         if not self.returns_potentials:
             return keras.KerasTensor((batch, frames), "int32")
         dtype = potential_dtype(self.compute_dtype)
         return keras.KerasTensor((batch, frames, self.num_symbols), dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_symbols": self.num_symbols,

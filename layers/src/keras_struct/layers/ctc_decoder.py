@@ -1,8 +1,13 @@
 """From the log-probabilities of symbols to labels, as a layer that lives in the graph."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Shape, Spec
 from keras_struct.layers.ctc_decoding import (
     best_path,
     check_blank,
@@ -13,6 +18,7 @@ from keras_struct.layers.ctc_decoding import (
 from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.sequence_mask import as_mask
+from keras_struct.ops.annotations import Tensor
 
 OUTPUT_MODES = ("labels", "path", "beams")
 
@@ -65,8 +71,14 @@ class CTCDecoder(ImportHint):
     """
 
     def __init__(
-        self, output_mode="labels", blank=0, from_logits=True, beam_width=10, top_k=None, **kwargs
-    ):
+        self,
+        output_mode: str = "labels",
+        blank: int = 0,
+        from_logits: bool = True,
+        beam_width: int = 10,
+        top_k: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         if output_mode not in OUTPUT_MODES:
             raise ValueError(
@@ -85,10 +97,10 @@ class CTCDecoder(ImportHint):
         self.beam_width = beam_width
         self.top_k = top_k
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         check_blank(self.blank, input_shape[-1])
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         mask = as_mask(mask)
         log_probs = read_predictions(inputs, mask, self.blank, self.from_logits)
         if mask is not None:
@@ -99,10 +111,10 @@ class CTCDecoder(ImportHint):
         path = best_path(log_probs, mask)
         return path if self.output_mode == "path" else collapse(path, self.blank)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None
 
-    def compute_output_spec(self, inputs, mask=None):
+    def compute_output_spec(self, inputs: Tensor, mask: Tensor | None = None) -> Spec:
         batch, frames = inputs.shape[:2]
         if self.output_mode != "beams":
             return keras.KerasTensor((batch, frames), "int32")
@@ -111,7 +123,7 @@ class CTCDecoder(ImportHint):
             "log_probs": keras.KerasTensor((batch, self.top_k), potential_dtype(inputs.dtype)),
         }
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "output_mode": self.output_mode,

@@ -1,12 +1,16 @@
 """Connectionist temporal classification as a loss."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.ctc_decoding import check_blank, read_labels, read_predictions
 from keras_struct.layers.sequence_loss import SequenceLoss, pair_extent
 from keras_struct.layers.targets import not_below_0
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -53,23 +57,23 @@ class CTCLoss(SequenceLoss):
 
     def __init__(
         self,
-        blank=0,
-        from_logits=True,
-        reduction="sum_over_batch_size",
-        name="ctc_loss",
-        dtype=None,
-        zero_infinity=False,
-    ):
+        blank: int = 0,
+        from_logits: bool = True,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "ctc_loss",
+        dtype: DType = None,
+        zero_infinity: bool = False,
+    ) -> None:
         super().__init__(reduction, name, dtype, zero_infinity)
         self.blank = check_blank(blank)
         self.from_logits = from_logits
 
-    def sequence_loss(self, y_true, y_pred, mask):
+    def sequence_loss(self, y_true: Tensor, y_pred: Tensor, mask: Tensor | None) -> Tensor:
         log_probs = read_predictions(y_pred, mask, self.blank, self.from_logits)
         labels, valid, exists = read_labels(y_true, self.blank, *y_pred.shape[::2])
         which = pair_extent(mask, valid)
         alignments = ops.ctc(log_probs, labels, blank=self.blank, **which)
         return K.where(exists, not_below_0(-alignments.value()), float("inf"))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "blank": self.blank, "from_logits": self.from_logits}

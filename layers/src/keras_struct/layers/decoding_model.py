@@ -1,11 +1,19 @@
 """Models that return what their heads decide, where the trained ones return potentials."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
+from keras_struct.layers.annotations import Config
 from keras_struct.layers.prediction_head import outputs_of_heads
+from keras_struct.ops.annotations import Tensor
 
 
-def decoding_model(model, output_mode=None, temperature=1.0):
+def decoding_model(
+    model: keras.Model, output_mode: str | None = None, temperature: float = 1.0
+) -> keras.Model:
     """The model for inference: it returns tags or marginals where the model returns potentials.
 
     It shares the weights of the model, so it may be made before or after training.
@@ -72,7 +80,13 @@ class DecodingModel(keras.Model):
     (2, 6)
     """
 
-    def __init__(self, model, output_mode=None, temperature=1.0, **kwargs):
+    def __init__(
+        self,
+        model: keras.Model,
+        output_mode: str | None = None,
+        temperature: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if isinstance(model, dict):
             model = keras.saving.deserialize_keras_object(model)
@@ -81,7 +95,7 @@ class DecodingModel(keras.Model):
         self.temperature = temperature
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         found: list = []
         with outputs_of_heads(found):
             outputs = self.model(inputs)
@@ -91,7 +105,7 @@ class DecodingModel(keras.Model):
 
         return _decoded(outputs, head_of, self.output_mode, self.temperature, self.model)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "name": self.name,
             "trainable": self.trainable,

@@ -1,19 +1,30 @@
 """SavedModel export from every Keras backend."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import pathlib
+from collections.abc import Iterable
+from pathlib import Path
 
 import keras
 
 from keras_struct import ops
+from keras_struct.layers.annotations import StrPath
 from keras_struct.layers.tensorflow_process import call_in_tensorflow
 from keras_struct.layers.whole_files import whole_folder
 
 
 def export_saved_model(
-    model, path, *, endpoints=None, overwrite=False, import_modules=(), verbose=False
-):
+    model: keras.Model,
+    path: StrPath,
+    *,
+    endpoints: dict[str, keras.Model] | None = None,
+    overwrite: bool = False,
+    import_modules: Iterable[str] = (),
+    verbose: bool = False,
+) -> Path:
     """Write a model as a TensorFlow SavedModel, whatever backend trained it.
 
     The TensorFlow backend exports the model directly. The JAX, PyTorch and NumPy backends save it

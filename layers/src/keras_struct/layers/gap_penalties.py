@@ -1,14 +1,20 @@
 """Learned scores of the gaps of an alignment."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import initializers
 from keras import ops as K
 
 from keras_struct.layers.alignment_map import check_gaps
+from keras_struct.layers.annotations import Config, Initializer, Shape, Spec
 from keras_struct.layers.crf import clone_initializer
 from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.potentials import potential_dtype
 from keras_struct.layers.sequence_mask import without_padding
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -61,12 +67,12 @@ class GapPenalties(ImportHint):
 
     def __init__(
         self,
-        gap_open=-3.0,
-        gap_extend=-0.3,
-        contextual=False,
-        kernel_initializer="zeros",
-        **kwargs,
-    ):
+        gap_open: float = -3.0,
+        gap_extend: float | None = -0.3,
+        contextual: bool = False,
+        kernel_initializer: Initializer = "zeros",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_gaps(gap_open, gap_extend)
         self.gap_open = gap_open
@@ -74,7 +80,7 @@ class GapPenalties(ImportHint):
         self.contextual = contextual
         self.kernel_initializer = initializers.get(kernel_initializer)
 
-    def build(self, first_shape, second_shape):
+    def build(self, first_shape: Shape, second_shape: Shape) -> None:
         given = {"gap_open": self.gap_open, "gap_extend": self.gap_extend}
         # Half precision would round these few numbers for nothing.
         self.constants = [
@@ -102,7 +108,13 @@ class GapPenalties(ImportHint):
         dense.build(shape)
         return dense
 
-    def call(self, first, second, first_mask=None, second_mask=None):
+    def call(
+        self,
+        first: Tensor,
+        second: Tensor,
+        first_mask: Tensor | None = None,
+        second_mask: Tensor | None = None,
+    ) -> Tensor:
         dtype = self._gap_dtype()
         constants = [K.cast(x, dtype) for x in self.constants]
         if not self.contextual:
@@ -117,10 +129,16 @@ class GapPenalties(ImportHint):
     def _gap_dtype(self):
         return potential_dtype(self.compute_dtype)
 
-    def compute_mask(self, first, previous_mask=None):
+    def compute_mask(self, first: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None
 
-    def compute_output_spec(self, first, second, first_mask=None, second_mask=None):
+    def compute_output_spec(
+        self,
+        first: Tensor,
+        second: Tensor,
+        first_mask: Tensor | None = None,
+        second_mask: Tensor | None = None,
+    ) -> Spec:
         (batch, rows), columns = first.shape[:2], second.shape[1]
 
         def spec(*shape):
@@ -131,7 +149,7 @@ class GapPenalties(ImportHint):
             for _ in range(1 if self.gap_extend is None else 2)
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "gap_open": self.gap_open,

@@ -1,9 +1,12 @@
 """How many edits the predicted labels of sequences need, as a metric."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.ctc_decoding import (
     best_path,
     check_blank,
@@ -14,6 +17,7 @@ from keras_struct.layers.ctc_decoding import (
 from keras_struct.layers.sequence_loss import pair_extent
 from keras_struct.layers.sequence_mask import keras_mask
 from keras_struct.layers.targets import check_shape, example_weights
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -47,14 +51,22 @@ class LabelErrorRate(keras.metrics.Metric):
     Source: Levenshtein (1966); Graves et al. (2006), section 2.1.
     """
 
-    def __init__(self, blank=0, from_logits=True, name="label_error_rate", dtype=None):
+    def __init__(
+        self,
+        blank: int = 0,
+        from_logits: bool = True,
+        name: str = "label_error_rate",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.blank = check_blank(blank)
         self.from_logits = from_logits
         self.edits = self.add_variable((), "zeros", name="edits")
         self.labels = self.add_variable((), "zeros", name="labels")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         mask = keras_mask(y_pred)
         y_pred = K.stop_gradient(K.convert_to_tensor(y_pred))
         if len(y_pred.shape) == 3:
@@ -78,8 +90,8 @@ class LabelErrorRate(keras.metrics.Metric):
         self.edits.assign_add(K.sum(weight * K.cast(edits, self.dtype)))
         self.labels.assign_add(K.sum(weight * counts))
 
-    def result(self):
+    def result(self) -> Tensor:
         return K.divide_no_nan(self.edits, self.labels)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "blank": self.blank, "from_logits": self.from_logits}

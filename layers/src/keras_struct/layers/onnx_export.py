@@ -1,14 +1,20 @@
 """ONNX export from every Keras backend, compared with the model before the file appears."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_struct import ops
+from keras_struct.layers.annotations import StrPath
 from keras_struct.layers.export import functional
 from keras_struct.layers.tensorflow_process import call_in_tensorflow
 from keras_struct.layers.whole_files import open_whole
@@ -17,16 +23,16 @@ NEEDED = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 
 def export_onnx(
-    model,
-    path,
+    model: keras.Model,
+    path: StrPath,
     *,
-    examples=None,
-    overwrite=False,
-    opset=18,
-    tolerance=1e-4,
-    import_modules=(),
-    verbose=False,
-):
+    examples: Sequence[Any] | None = None,
+    overwrite: bool = False,
+    opset: int = 18,
+    tolerance: float = 1e-4,
+    import_modules: Iterable[str] = (),
+    verbose: bool = False,
+) -> Path:
     """Write a model as an ONNX file, whatever backend trained it, that was seen to give the same.
 
     The graph is made under TensorFlow (in a child process on other backends) and translated by

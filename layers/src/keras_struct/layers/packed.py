@@ -28,6 +28,8 @@ The tensor is float32 or float64, never half precision: a float16 counts to 2,04
 longer.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Any, NamedTuple
 
@@ -44,6 +46,7 @@ from keras_struct.layers.potentials import (
 )
 from keras_struct.layers.sequence_mask import mask_from_lengths
 from keras_struct.layers.targets import known_now
+from keras_struct.ops.annotations import ArrayLike, Tensor
 from keras_struct.ops.validation import concrete
 
 VERSION = 1
@@ -96,7 +99,7 @@ LAYOUTS = (
 )
 
 
-def pack(potentials):
+def pack(potentials: ChainPotentials | AlignmentPotentials | TreePotentials) -> Tensor:
     """Pack the potentials of a batch in one tensor (see the module's docstring).
 
     Args:
@@ -132,7 +135,14 @@ def pack(potentials):
     return packed
 
 
-def pack_potentials(scores, transitions, start=None, end=None, lengths=None, mask=None):
+def pack_potentials(
+    scores: ArrayLike,
+    transitions: ArrayLike,
+    start: ArrayLike | None = None,
+    end: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+) -> Tensor:
     """`pack` of the `ChainPotentials` of these arguments, for a model that scores tags itself.
 
     Example:
@@ -146,7 +156,7 @@ def pack_potentials(scores, transitions, start=None, end=None, lengths=None, mas
     return pack(ChainPotentials(scores, transitions, start, end, lengths, mask))
 
 
-def unpack(packed, kind=None):
+def unpack(packed: ArrayLike, kind: type | None = None) -> Any:
     """The potentials in a packed tensor.
 
     Args:
@@ -175,7 +185,7 @@ def unpack(packed, kind=None):
     return _BORDERS[layout.kind].remove(body, layout.structure, options)
 
 
-def header(packed):
+def header(packed: ArrayLike) -> Header:
     """What a packed tensor says about itself, such as a saved prediction.
 
     Args:

@@ -1,5 +1,7 @@
 """What the prediction heads return: all potentials of a batch of structures."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import keras
@@ -8,6 +10,7 @@ from keras import ops as K
 from keras_struct import ops
 from keras_struct.layers.sequence_mask import all_of, mask_from_lengths
 from keras_struct.ops.alignment.gapped import ADJACENT_GAPS
+from keras_struct.ops.annotations import ArrayLike, Tensor
 
 ALIGNMENTS = ("smith_waterman", "needleman_wunsch", "overlap", "saigo_vert")
 TREES = ("cky", "eisner", "spanning_tree")
@@ -42,15 +45,15 @@ class ChainPotentials(NamedTuple):
     mask: Any = None
 
     @property
-    def structure(self):
+    def structure(self) -> str:
         """`"linear_chain"` or `"semi_markov"`."""
         return "linear_chain" if len(self.scores.shape) == 3 else "semi_markov"
 
-    def positions(self):
+    def positions(self) -> Tensor:
         """Booleans `(B, N)`: which positions there are, wherever they stand."""
         return positions_of(self.lengths, self.mask, K.shape(self.scores)[:2])
 
-    def distribution(self, temperature=1.0):
+    def distribution(self, temperature: ArrayLike = 1.0) -> ops.Distribution:
         """The `ops.linear_chain` or `ops.semi_markov` distribution of these potentials."""
         which = _extent(self.lengths, self.mask)
         return getattr(ops, self.structure)(*self[:4], temperature=temperature, **which)
@@ -91,7 +94,7 @@ class AlignmentPotentials(NamedTuple):
     adjacent_gaps: str | None = None
     mask: Any = None
 
-    def positions(self):
+    def positions(self) -> tuple[Tensor, Tensor]:
         """Pair of booleans `(B, L1)` and `(B, L2)`: which rows and columns there are."""
         batch, *sizes = K.shape(self.scores)
         lengths, masks = self.lengths or (None, None), self.mask or (None, None)
@@ -100,7 +103,7 @@ class AlignmentPotentials(NamedTuple):
             for length, mask, n in zip(lengths, masks, sizes, strict=True)
         )
 
-    def distribution(self, temperature=1.0):
+    def distribution(self, temperature: ArrayLike = 1.0) -> ops.Distribution:
         """The `ops` distribution of these potentials, at `temperature` times their own."""
         adjacent_gaps = check_alignment(self.structure, self.adjacent_gaps)
         temperature = self.temperature * temperature if temperature else 0
@@ -139,16 +142,16 @@ class TreePotentials(NamedTuple):
     single_root: bool = True
     mask: Any = None
 
-    def positions(self):
+    def positions(self) -> Tensor:
         """Booleans `(B, N)`: which words there are, wherever they stand."""
         return positions_of(self.lengths, self.mask, K.shape(self.scores)[:2])
 
     @property
-    def constituency(self):
+    def constituency(self) -> bool:
         """Whether the parts are spans, not arcs."""
         return self.structure == "cky"
 
-    def distribution(self, temperature=1.0):
+    def distribution(self, temperature: ArrayLike = 1.0) -> ops.Distribution:
         """The `ops.cky`, `ops.eisner` or `ops.spanning_tree` distribution of these scores.
 
         Its labels are the last axis of the scores, also where there is only one.

@@ -1,5 +1,7 @@
 """What all prediction heads share: their outputs are decoded."""
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import warnings
@@ -9,6 +11,7 @@ import keras
 
 from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.sequence_mask import keras_mask
+from keras_struct.ops.annotations import ArrayLike, Tensor
 
 _FOUND: contextvars.ContextVar[list | None] = contextvars.ContextVar("outputs", default=None)
 
@@ -34,11 +37,11 @@ class PredictionHead(ImportHint):
     raw_output_mode = "potentials"
 
     @property
-    def returns_potentials(self):
+    def returns_potentials(self) -> bool:
         """Whether the output is yet to be decoded, as `decoding_model` does."""
         return self.output_mode == self.raw_output_mode
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         self._warn_of_padding(args, kwargs)
         outputs = super().__call__(*args, **kwargs)
         found = _FOUND.get()
@@ -63,7 +66,9 @@ class PredictionHead(ImportHint):
                 )
                 return
 
-    def decode(self, outputs, output_mode=None, temperature=1.0):
+    def decode(
+        self, outputs: ArrayLike, output_mode: str | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """What outputs of this layer, or of a model that ends with it, stand for.
 
         Args:

@@ -3,13 +3,21 @@
 Elsewhere, and in the padding, they are -1. This is the event of `ops.semi_markov`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.annotations import Span
 from keras_struct.ops import array
+from keras_struct.ops.annotations import ArrayLike
 
 
-def spans_to_segments(spans, n, labels, outside="O"):
+def spans_to_segments(
+    spans: Iterable[Span], n: int, labels: Sequence[str], outside: str = "O"
+) -> np.ndarray:
     """Target of a `SemiMarkovCRF`: the segments of one sequence from its labelled spans.
 
     Args:
@@ -42,7 +50,7 @@ def spans_to_segments(spans, n, labels, outside="O"):
     return segments
 
 
-def segments_to_spans(segments, labels, outside="O"):
+def segments_to_spans(segments: ArrayLike, labels: Sequence[str], outside: str = "O") -> list[Span]:
     """Labelled spans of one sequence from its segments; the reverse of `spans_to_segments`.
 
     Args:

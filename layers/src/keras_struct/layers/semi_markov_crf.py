@@ -1,8 +1,13 @@
 """Semi-Markov conditional random field as a prediction head or an inner layer."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Shape
 from keras_struct.layers.crf import CRF
 from keras_struct.layers.segments import window_sums, windows
 from keras_struct.layers.sequence_mask import in_order
@@ -57,14 +62,14 @@ class SemiMarkovCRF(CRF):
 
     def __init__(
         self,
-        num_tags,
-        max_length,
-        output_mode="potentials",
-        use_projection=True,
-        use_boundaries=True,
-        use_lengths=True,
-        **kwargs,
-    ):
+        num_tags: int,
+        max_length: int,
+        output_mode: str = "potentials",
+        use_projection: bool = True,
+        use_boundaries: bool = True,
+        use_lengths: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_tags, output_mode, use_projection, **kwargs)
         if not isinstance(max_length, int) or max_length < 1:
             raise ValueError(f"Expected a positive integer. Received: max_length={max_length}")
@@ -72,7 +77,7 @@ class SemiMarkovCRF(CRF):
         self.use_boundaries = use_boundaries
         self.use_lengths = use_lengths
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         if self.use_projection and self.use_boundaries:
             self.first = self._project("first", input_shape, use_bias=False)
@@ -98,7 +103,7 @@ class SemiMarkovCRF(CRF):
     def _inner_shape(self):
         return (self.max_length, self.num_tags)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "max_length": self.max_length,

@@ -1,11 +1,14 @@
 """Keras masks: which positions of a sequence there are, wherever they stand."""
 
+from __future__ import annotations
+
 import functools
 
 from keras import ops as K
 from keras.src.backend.common.masking import get_keras_mask as keras_mask
 
 from keras_struct.layers.targets import fits
+from keras_struct.ops.annotations import ArrayLike, Tensor
 from keras_struct.ops.masks import places_of
 from keras_struct.ops.validation import concrete, readable
 
@@ -22,7 +25,7 @@ __all__ = [
 ]
 
 
-def lengths_from_mask(mask):
+def lengths_from_mask(mask: ArrayLike) -> Tensor:
     """Lengths of right-padded sequences.
 
     Args:
@@ -51,7 +54,7 @@ def lengths_from_mask(mask):
     return K.sum(K.cast(mask, "int32"), axis=-1)
 
 
-def mask_from_lengths(lengths, n):
+def mask_from_lengths(lengths: ArrayLike, n: int) -> Tensor:
     """Boolean mask `(..., n)` of right-padded sequences of the given integer lengths `(...,)`."""
     lengths = K.cast(K.convert_to_tensor(lengths), "int32")
     return K.arange(n, dtype="int32") < K.expand_dims(lengths, -1)

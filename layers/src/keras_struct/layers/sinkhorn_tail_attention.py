@@ -1,15 +1,20 @@
 """Multi-head attention with a transport plan, in tiles."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 from keras import initializers
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.annotations import Config, Shape, Spec
 from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.sequence_mask import all_of, without_padding
 from keras_struct.layers.structured_attention import gate_of
+from keras_struct.ops.annotations import Tensor
 from keras_struct.ops.transport.problem import relaxations
 from keras_struct.ops.transport.sinkhorn import MODES
 
@@ -74,19 +79,19 @@ class SinkhornTailAttention(ImportHint, keras.layers.MultiHeadAttention):
 
     def __init__(
         self,
-        num_heads,
-        key_dim,
-        band_width=None,
-        base_steps=20,
-        tail_steps=2,
-        epsilon=1.0,
-        learn_epsilon=False,
-        dustbin=None,
-        dustbin_capacity=1.0,
-        kl_weights=(None, None),
-        gradient="tail",
-        **kwargs,
-    ):
+        num_heads: int,
+        key_dim: int,
+        band_width: int | None = None,
+        base_steps: int = 20,
+        tail_steps: int = 2,
+        epsilon: float = 1.0,
+        learn_epsilon: bool = False,
+        dustbin: str | None = None,
+        dustbin_capacity: float = 1.0,
+        kl_weights: tuple[float | None, float | None] = (None, None),
+        gradient: str = "tail",
+        **kwargs: Any,
+    ) -> None:
         for name in ("dropout", "sliding_window", "attention_axes"):
             if kwargs.get(name):
                 raise ValueError(f"Expected no {name} here. Received: {name}={kwargs[name]}")
@@ -113,7 +118,7 @@ class SinkhornTailAttention(ImportHint, keras.layers.MultiHeadAttention):
         self.kl_weights = tuple(kl_weights)
         self.gradient = gradient
 
-    def build(self, query_shape, value_shape, key_shape=None):
+    def build(self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> None:
         if len(query_shape) != 3 or len(value_shape) != 3:
             raise ValueError(
                 "Expected (B, T, F) and (B, S, F). "
@@ -137,15 +142,15 @@ class SinkhornTailAttention(ImportHint, keras.layers.MultiHeadAttention):
 
     def call(
         self,
-        query,
-        value,
-        key=None,
-        query_mask=None,
-        value_mask=None,
-        key_mask=None,
-        return_attention_scores=False,
-        training=None,
-    ):
+        query: Tensor,
+        value: Tensor,
+        key: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+    ) -> Tensor:
         queries = without_padding(query, query_mask)
         keys = without_padding(*((value, value_mask) if key is None else (key, key_mask)))
         q, k, v = (
@@ -196,15 +201,15 @@ class SinkhornTailAttention(ImportHint, keras.layers.MultiHeadAttention):
 
     def compute_output_spec(
         self,
-        query,
-        value,
-        key=None,
-        query_mask=None,
-        value_mask=None,
-        key_mask=None,
-        return_attention_scores=False,
-        training=None,
-    ):
+        query: Tensor,
+        value: Tensor,
+        key: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+    ) -> Spec:
         shape = self.compute_output_shape(
             query.shape, value.shape, None if key is None else key.shape
         )
@@ -214,7 +219,7 @@ class SinkhornTailAttention(ImportHint, keras.layers.MultiHeadAttention):
         scores = (query.shape[0], self.num_heads, query.shape[1], value.shape[1])
         return output, keras.KerasTensor(scores, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         for name in ("dropout", "sliding_window", "attention_axes"):
             config.pop(name, None)

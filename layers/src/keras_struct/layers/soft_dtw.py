@@ -1,13 +1,17 @@
 """Soft dynamic time warping between a series and a predicted one, as a loss."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.layers.alignment_map import check_band
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature, pair_extent
 from keras_struct.layers.sequence_mask import without_padding
 from keras_struct.layers.targets import fits
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -53,20 +57,20 @@ class SoftDTW(SequenceLoss):
 
     def __init__(
         self,
-        temperature=1.0,
-        band=None,
-        divergence=False,
-        reduction="sum_over_batch_size",
-        name="soft_dtw",
-        dtype=None,
-        zero_infinity=False,
-    ):
+        temperature: float = 1.0,
+        band: int | None = None,
+        divergence: bool = False,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "soft_dtw",
+        dtype: DType = None,
+        zero_infinity: bool = False,
+    ) -> None:
         super().__init__(reduction, name, dtype, zero_infinity)
         self.temperature = check_temperature(temperature)
         self.band = check_band(band)
         self.divergence = divergence
 
-    def sequence_loss(self, y_true, y_pred, mask):
+    def sequence_loss(self, y_true: Tensor, y_pred: Tensor, mask: Tensor | None) -> Tensor:
         if not fits(y_true.shape, (y_pred.shape[0], None, y_pred.shape[2])):
             raise ValueError(
                 "Expected series (B, L1, F) and (B, L2, F). Received: shape of "
@@ -84,7 +88,7 @@ class SoftDTW(SequenceLoss):
         which = pair_extent(first, second)
         return ops.dtw(costs, self.band, temperature=self.temperature, **which).value()
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "temperature": self.temperature,

@@ -1,14 +1,18 @@
 """Soft edit distance between predicted token probabilities and target tokens, as a loss."""
 
+from __future__ import annotations
+
 import math
 
 import keras
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.chain_targets import tag_numbers
 from keras_struct.layers.sequence_loss import SequenceLoss, check_temperature, pair_extent
 from keras_struct.layers.targets import check_numbers
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -57,17 +61,17 @@ class SoftEditDistance(SequenceLoss):
 
     def __init__(
         self,
-        substitution=1.0,
-        deletion=1.0,
-        insertion=1.0,
-        temperature=0.1,
-        from_logits=False,
-        padding=-1,
-        reduction="sum_over_batch_size",
-        name="soft_edit_distance",
-        dtype=None,
-        zero_infinity=False,
-    ):
+        substitution: float = 1.0,
+        deletion: float = 1.0,
+        insertion: float = 1.0,
+        temperature: float = 0.1,
+        from_logits: bool = False,
+        padding: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "soft_edit_distance",
+        dtype: DType = None,
+        zero_infinity: bool = False,
+    ) -> None:
         super().__init__(reduction, name, dtype, zero_infinity)
         costs = {"substitution": substitution, "deletion": deletion, "insertion": insertion}
         if not all(0 <= cost < math.inf for cost in costs.values()):
@@ -77,7 +81,7 @@ class SoftEditDistance(SequenceLoss):
         self.from_logits = from_logits
         self.padding = padding
 
-    def sequence_loss(self, y_true, y_pred, mask):
+    def sequence_loss(self, y_true: Tensor, y_pred: Tensor, mask: Tensor | None) -> Tensor:
         k = y_pred.shape[-1]
         y_true = tag_numbers(y_true, k, y_pred.shape[0], sets=False)
         valid = K.not_equal(y_true, self.padding)
@@ -97,7 +101,7 @@ class SoftEditDistance(SequenceLoss):
         possible = K.all(K.logical_or(known, K.logical_not(valid)), axis=1)
         return K.where(possible, distance, float("inf"))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             **self.costs,

@@ -1,11 +1,15 @@
 """Precision, recall and F1 of labelled spans."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.chain_targets import chain_target, check_ignore_index, tags_of
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import ChainPotentials
@@ -13,6 +17,7 @@ from keras_struct.layers.segments import last_start
 from keras_struct.layers.sequence_mask import extent, keras_mask
 from keras_struct.layers.tag_scheme import span_tables
 from keras_struct.layers.targets import check_names, token_weights
+from keras_struct.ops.annotations import Tensor
 from keras_struct.ops.masks import places_of
 
 MEASURES = ("f1", "precision", "recall")
@@ -65,13 +70,13 @@ class SpanF1(keras.metrics.Metric):
 
     def __init__(
         self,
-        labels,
-        measure="f1",
-        from_potentials=True,
-        name=None,
-        dtype=None,
-        ignore_index=-100,
-    ):
+        labels: Sequence[str],
+        measure: str = "f1",
+        from_potentials: bool = True,
+        name: str | None = None,
+        dtype: DType = None,
+        ignore_index: int | None = -100,
+    ) -> None:
         if measure not in MEASURES:
             raise ValueError(f"Expected a measure among {MEASURES}. Received: measure={measure!r}")
         super().__init__(name=f"span_{measure}" if name is None else name, dtype=dtype)
@@ -83,7 +88,9 @@ class SpanF1(keras.metrics.Metric):
         self.predicted = self.add_variable((), "zeros", name="predicted")
         self.target = self.add_variable((), "zeros", name="target")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         read = self._potentials if self.from_potentials else self._tags
         best, y_true, valid, weight, holes = read(y_true, y_pred, sample_weight)
         weight = weight * K.cast(valid, self.dtype)
@@ -103,7 +110,7 @@ class SpanF1(keras.metrics.Metric):
         ):
             variable.assign_add(K.sum(K.cast(spans, self.dtype) * weight))
 
-    def result(self):
+    def result(self) -> Tensor:
         return ratio(self.measure, self.right, self.predicted, self.target)
 
     def _potentials(self, y_true, y_pred, sample_weight):
@@ -164,7 +171,7 @@ class SpanF1(keras.metrics.Metric):
         flat = np.reshape(getattr(self._tables, table), -1)
         return K.take(flat, first * (len(self.labels) + 1) + second)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "labels": self.labels,

@@ -1,7 +1,10 @@
 """Multi-head attention whose map is the marginals of a structure."""
 
+from __future__ import annotations
+
 import inspect
 import math
+from typing import Any
 
 import keras
 from keras import ops as K
@@ -14,6 +17,7 @@ from keras_struct.layers.alignment_map import (
     OverlapMap,
     SmithWatermanMap,
 )
+from keras_struct.layers.annotations import Config, Shape, Spec
 from keras_struct.layers.attention_map import (
     AttentionMap,
     LinearChainMap,
@@ -26,6 +30,7 @@ from keras_struct.layers.sequence_mask import all_of, as_mask, keras_mask, witho
 from keras_struct.layers.targets import fits
 from keras_struct.layers.transport_map import SinkhornMap
 from keras_struct.layers.tree_map import CKYMap, EisnerMap, SpanningTreeMap
+from keras_struct.ops.annotations import Tensor
 
 STRUCTURES: dict[str, type[AttentionMap]] = {
     "softmax": SoftmaxMap,
@@ -122,15 +127,15 @@ class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
 
     def __init__(
         self,
-        num_heads,
-        key_dim,
-        structure="softmax",
-        temperature=None,
-        learn_temperature=None,
-        readout=None,
-        **kwargs,
-    ):
-        given = {
+        num_heads: int,
+        key_dim: int,
+        structure: str | keras.layers.Layer = "softmax",
+        temperature: float | None = None,
+        learn_temperature: bool | None = None,
+        readout: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        given: dict[str, Any] = {
             "temperature": temperature,
             "learn_temperature": learn_temperature,
             "readout": readout,
@@ -170,7 +175,7 @@ class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
             structure = STRUCTURES[structure](dtype=self.dtype_policy, name=structure, **given)
         self.structure = structure
 
-    def build(self, query_shape, value_shape, key_shape=None):
+    def build(self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> None:
         super().build(query_shape, value_shape, key_shape)
         if len(self.attention_axes) != 1 and not isinstance(self.structure, SoftmaxMap):
             raise ValueError(
@@ -180,7 +185,9 @@ class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
         if not self.structure.built:
             self.structure.build((None, self.num_heads, None, None))
 
-    def __call__(self, query, value, key=None, **kwargs):
+    def __call__(
+        self, query: Tensor, value: Tensor, key: Tensor | None = None, **kwargs: Any
+    ) -> Any:
         # Keras converts each argument by itself: what was one object would be several.
         if value is query and not isinstance(query, keras.KerasTensor):
             same = key is query
@@ -200,17 +207,17 @@ class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
 
     def call(
         self,
-        query,
-        value,
-        key=None,
-        query_mask=None,
-        value_mask=None,
-        key_mask=None,
-        attention_mask=None,
-        return_attention_scores=False,
-        training=None,
-        use_causal_mask=False,
-    ):
+        query: Tensor,
+        value: Tensor,
+        key: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
+    ) -> Tensor:
         if not fits(value.shape[:1], query.shape[:1]):
             raise ValueError(
                 "Expected as many examples of query and value. Received: shapes of "
@@ -314,17 +321,17 @@ class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
 
     def compute_output_spec(
         self,
-        query,
-        value,
-        key=None,
-        query_mask=None,
-        value_mask=None,
-        key_mask=None,
-        attention_mask=None,
-        return_attention_scores=False,
-        training=None,
-        use_causal_mask=False,
-    ):
+        query: Tensor,
+        value: Tensor,
+        key: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
+    ) -> Spec:
         shape = self.compute_output_shape(
             query.shape, value.shape, None if key is None else key.shape
         )
@@ -339,7 +346,7 @@ class StructuredAttention(ImportHint, keras.layers.MultiHeadAttention):
         scores = keras.KerasTensor((*batch, self.num_heads, *queries, *keys), self.compute_dtype)
         return output, scores
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "structure": keras.saving.serialize_keras_object(self.structure),

@@ -1,13 +1,19 @@
 """From packed potentials to tags and marginals, as a layer that lives in the graph."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Spec
 from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.packed import scores_spec, unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import token_labels, token_marginals
 from keras_struct.layers.sequence_mask import in_order
+from keras_struct.ops.annotations import Tensor
 
 OUTPUT_MODES = ("tags", "segments", "marginals")
 
@@ -63,7 +69,7 @@ class StructuredDecoder(ImportHint):
     >>> tagger = keras.Model(tokens, layers.StructuredDecoder()(potentials))
     """
 
-    def __init__(self, output_mode="tags", temperature=1.0, **kwargs):
+    def __init__(self, output_mode: str = "tags", temperature: float = 1.0, **kwargs: Any) -> None:
         # Half precision would round the potentials and lose the lengths.
         super().__init__(autocast=False, **kwargs)
         if output_mode not in OUTPUT_MODES:
@@ -77,20 +83,20 @@ class StructuredDecoder(ImportHint):
         self.temperature = temperature
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         decoded = decode(unpack(inputs, ChainPotentials), self.output_mode, self.temperature)
         return K.cast(decoded, self.compute_dtype) if self.output_mode == "marginals" else decoded
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         if isinstance(inputs, keras.KerasTensor):
             return None  # The mask is values; Keras asks again when there are some.
         return unpack(inputs, ChainPotentials).positions()
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Spec:
         shape = scores_spec(inputs, ChainPotentials)[0].shape
         return decoded_spec(self.output_mode, shape[:2], shape[-1], self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "output_mode": self.output_mode,

@@ -1,13 +1,17 @@
 """Negative log-likelihood of a structure under the potentials that a model returns."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.chain_targets import chain_target, check_ignore_index
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.targets import StructuredLoss, token_weights
 from keras_struct.layers.token_nll import weighted_nll
+from keras_struct.ops.annotations import ArrayLike, Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -68,18 +72,18 @@ class StructuredNLL(StructuredLoss):
 
     def __init__(
         self,
-        reduction="sum_over_batch_size",
-        name="structured_nll",
-        dtype=None,
-        class_weights=None,
-        ignore_index=-100,
-        zero_infinity=False,
-    ):
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "structured_nll",
+        dtype: DType = None,
+        class_weights: ArrayLike | None = None,
+        ignore_index: int | None = -100,
+        zero_infinity: bool = False,
+    ) -> None:
         super().__init__(reduction, name, dtype, zero_infinity)
         self.class_weights = _as_class_weights(class_weights)
         self.ignore_index = check_ignore_index(ignore_index)
 
-    def losses(self, y_true, y_pred):
+    def losses(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, weight = y_true if isinstance(y_true, tuple) else (y_true, None)
         potentials = unpack(y_pred, ChainPotentials)
         if weight is None and self.class_weights is None:
@@ -119,7 +123,7 @@ class StructuredNLL(StructuredLoss):
         sets = K.cast(sets, dtype)
         return 1.0 + K.sum(sets * others, axis=-1) / K.maximum(K.sum(sets, axis=-1), 1.0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         weights = self.class_weights
         if isinstance(weights, dict):  # the keys of JSON are strings
             weights = {str(tag): weight for tag, weight in weights.items()}

@@ -1,9 +1,15 @@
 """Tags that mark spans: `B-PER`, `I-PER`, `O` and their relatives."""
 
+from __future__ import annotations
+
 import re
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from keras_struct.layers.annotations import Span
+from keras_struct.ops.annotations import ArrayLike
 
 # What each letter of the other schemes is called in BIOES.
 _LETTERS = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "O": "O"}
@@ -34,7 +40,7 @@ class TagConstraints(NamedTuple):
     end: np.ndarray
 
 
-def tag_constraints(labels, scheme="BIO"):
+def tag_constraints(labels: Sequence[str], scheme: str = "BIO") -> TagConstraints:
     """Constraints of a tagging scheme, for `CRF(constraints=...)`.
 
     Args:
@@ -123,7 +129,7 @@ def span_tables(labels):
     return SpanTables(boundary & inside[None, :], boundary & inside[:, None], types, names)
 
 
-def tag_spans(tags, labels=None):
+def tag_spans(tags: ArrayLike, labels: Sequence[str] | None = None) -> list[Span]:
     """Labelled spans in one sequence of tags, of whatever scheme.
 
     Args:
@@ -158,7 +164,9 @@ def tag_spans(tags, labels=None):
     return spans
 
 
-def spans_to_tags(spans, n, scheme="BIO", labels=None):
+def spans_to_tags(
+    spans: Iterable[Span], n: int, scheme: str = "BIO", labels: Sequence[str] | None = None
+) -> Any:
     """The tags of one sequence that mark labelled spans; the reverse of `tag_spans`.
 
     Args:
@@ -209,7 +217,7 @@ def spans_to_tags(spans, n, scheme="BIO", labels=None):
     return np.array([labels.index(tag) for tag in tags], "int32")
 
 
-def convert_tags(tags, scheme):
+def convert_tags(tags: Sequence[str], scheme: str) -> list[str]:
     """The tags of one sequence in another scheme.
 
     Args:

@@ -6,10 +6,14 @@ not exist is a `ValueError` there. Under a compiler, on every backend, it is an 
 loss is infinite and has no gradient, and a metric counts it as not found.
 """
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
+from keras_struct.layers.annotations import Config
+from keras_struct.ops.annotations import Tensor
 from keras_struct.ops.validation import readable
 
 NO_INTEGER = 2**30  # beyond every number of a tag, a word or a node
@@ -159,7 +163,9 @@ class StructuredLoss(keras.losses.Loss):
         )
         self.zero_infinity = bool(zero_infinity)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         y_true = K.convert_to_tensor(y_true, dtype=self.dtype)
         if sample_weight is None:
             return super().__call__(y_true, y_pred)
@@ -176,7 +182,7 @@ class StructuredLoss(keras.losses.Loss):
             )
         return super().__call__((y_true, weight), y_pred)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         losses = self.losses(y_true, y_pred)
         if not self.zero_infinity:
             return losses
@@ -186,7 +192,7 @@ class StructuredLoss(keras.losses.Loss):
         """The losses `(B,)`, infinite and without a gradient for what is impossible."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "dtype": self.dtype,

@@ -1,9 +1,16 @@
 """The attention map of a transport plan between queries and keys."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 from keras_struct import ops
 from keras_struct.layers.alignment_map import AlignmentMap
+from keras_struct.layers.annotations import Config
+from keras_struct.ops.annotations import Pair, Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -36,8 +43,13 @@ class SinkhornMap(AlignmentMap):
     """
 
     def __init__(
-        self, base_steps=None, tail_steps=2, temperature=1.0, learn_temperature=False, **kwargs
-    ):
+        self,
+        base_steps: int | None = None,
+        tail_steps: int = 2,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, learn_temperature, **kwargs)
         if temperature == 0:
             raise ValueError(
@@ -57,7 +69,13 @@ class SinkhornMap(AlignmentMap):
         self.base_steps = base_steps
         self.tail_steps = tail_steps
 
-    def marginals(self, scores, masks, temperature, read=None):
+    def marginals(
+        self,
+        scores: Tensor,
+        masks: Pair,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] | None = None,
+    ) -> Tensor:
         return ops.sinkhorn_plan(
             scores,
             mask=masks,
@@ -66,7 +84,7 @@ class SinkhornMap(AlignmentMap):
             tail_steps=self.tail_steps,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "base_steps": self.base_steps,

@@ -1,11 +1,18 @@
 """Attention maps of a sequence over itself: the marginals of trees over its positions."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.annotations import Config, Spec
 from keras_struct.layers.attention_map import MARGINALS, AttentionMap
 from keras_struct.layers.sequence_mask import all_of
+from keras_struct.ops.annotations import Tensor
 
 
 class TreeMap(AttentionMap):
@@ -35,7 +42,14 @@ class TreeMap(AttentionMap):
 
     over_pairs = True
 
-    def call(self, scores, key_mask=None, query_mask=None, *, training=None):
+    def call(
+        self,
+        scores: Tensor,
+        key_mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        *,
+        training: bool | None = None,
+    ) -> Tensor:
         queries, keys = scores.shape[-2:]
         if None not in (queries, keys) and queries != keys:
             raise ValueError(
@@ -44,7 +58,14 @@ class TreeMap(AttentionMap):
             )
         return self.read(scores, all_of(key_mask, query_mask), training)
 
-    def compute_output_spec(self, scores, key_mask=None, query_mask=None, *, training=None):
+    def compute_output_spec(
+        self,
+        scores: Tensor,
+        key_mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        *,
+        training: bool | None = None,
+    ) -> Spec:
         return super().compute_output_spec(scores)
 
 
@@ -64,17 +85,29 @@ class DependencyMap(TreeMap):
 
     trees = staticmethod(ops.spanning_tree)
 
-    def __init__(self, single_root=True, temperature=1.0, learn_temperature=False, **kwargs):
+    def __init__(
+        self,
+        single_root: bool = True,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, learn_temperature, **kwargs)
         if not isinstance(single_root, bool):
             raise ValueError(f"Expected True or False. Received: single_root={single_root!r}")
         self.single_root = single_root
 
-    def marginals(self, scores, mask, temperature, read=MARGINALS):
-        options = {"single_root": self.single_root, "temperature": temperature}
+    def marginals(
+        self,
+        scores: Tensor,
+        mask: Tensor | None,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
+        options: dict[str, Any] = {"single_root": self.single_root, "temperature": temperature}
         return read(self.trees(scores, mask=mask, **options))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "single_root": self.single_root}
 
 
@@ -153,7 +186,13 @@ class CKYMap(TreeMap):
     Hoang and Rush (2017), Structured attention networks.
     """
 
-    def marginals(self, scores, mask, temperature, read=MARGINALS):
+    def marginals(
+        self,
+        scores: Tensor,
+        mask: Tensor | None,
+        temperature: float,
+        read: Callable[[ops.Distribution], Tensor] = MARGINALS,
+    ) -> Tensor:
         places = K.arange(K.shape(scores)[-1])
         upper = K.cast(places[:, None] < places, scores.dtype)
         alone = K.equal(places[:, None], places)

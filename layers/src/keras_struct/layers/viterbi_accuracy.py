@@ -1,13 +1,17 @@
 """How often the best tags under the potentials of a model are right."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.chain_targets import chain_target, check_ignore_index
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import ChainPotentials
 from keras_struct.layers.segments import token_labels
 from keras_struct.layers.targets import example_weights, token_weights
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -40,18 +44,22 @@ class ViterbiAccuracy(keras.metrics.Mean):
     0.667
     """
 
-    def __init__(self, name="viterbi_accuracy", dtype=None, ignore_index=-100):
+    def __init__(
+        self, name: str = "viterbi_accuracy", dtype: DType = None, ignore_index: int | None = -100
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.ignore_index = check_ignore_index(ignore_index)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         potentials = _potentials(y_pred)
         weight = token_weights(sample_weight, potentials.positions(), self.dtype)
         right, known = _right_tags(y_true, potentials, self.ignore_index, weight)
         weight = weight * K.cast(known, self.dtype)
         super().update_state(K.cast(right, self.dtype), sample_weight=weight)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "ignore_index": self.ignore_index}
 
 
@@ -82,11 +90,18 @@ class ViterbiSequenceAccuracy(keras.metrics.Mean):
     1.0
     """
 
-    def __init__(self, name="viterbi_sequence_accuracy", dtype=None, ignore_index=-100):
+    def __init__(
+        self,
+        name: str = "viterbi_sequence_accuracy",
+        dtype: DType = None,
+        ignore_index: int | None = -100,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.ignore_index = check_ignore_index(ignore_index)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         potentials = _potentials(y_pred)
         if sample_weight is not None:
             batch, owner = potentials.scores.shape[0], type(self).__name__
@@ -95,7 +110,7 @@ class ViterbiSequenceAccuracy(keras.metrics.Mean):
         right = K.all(K.logical_or(right, K.logical_not(known)), axis=-1)
         super().update_state(K.cast(right, self.dtype), sample_weight=sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "ignore_index": self.ignore_index}
 
 

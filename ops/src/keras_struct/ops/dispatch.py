@@ -76,7 +76,7 @@ class Call:
     xla: bool = False
     division: division.Division | None = None
 
-    def option(self, name):
+    def option(self, name: str) -> Any:
         return dict(self.options)[name]
 
 
@@ -132,11 +132,11 @@ class Choice:
         return "\n".join(lines)
 
     @property
-    def implementation(self):
+    def implementation(self) -> Implementation:
         found = _registry[self.call.family][self.name]
         return found.for_call(self.call) if hasattr(found, "for_call") else found
 
-    def sweeps(self):
+    def sweeps(self) -> Sweeps:
         """The implementation, completed by `portable`."""
         own, portable = self.implementation, _registry[self.call.family].get("portable")
         return Sweeps(own.made_for(self.call), portable)

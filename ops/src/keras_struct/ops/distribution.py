@@ -53,7 +53,9 @@ class Distribution(InformationReadouts, OptimumReadouts):
     _choice: Any = None  # before it is made
     _static: Any = None  # if JAX made this one from leaves: what it was (see `autodiff/pytree.py`)
 
-    def __init__(self, structure, temperature=1.0, implementation=None):
+    def __init__(
+        self, structure: Any, temperature: ArrayLike = 1.0, implementation: str | None = None
+    ) -> None:
         self.structure = structure
         self.temperature = as_temperature(
             temperature, structure.batch_shape, structure.compute, structure.checks
@@ -71,7 +73,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
         )
 
     @property
-    def choice(self):
+    def choice(self) -> dispatch.Choice:
         """The `Choice` of implementation, with its reasons (see `ops.explain`)."""
         return self._choice
 

@@ -1,14 +1,21 @@
 """What an implementation provides, and what is done for the sweeps that it lacks."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
 from keras_struct.ops import array
-from keras_struct.ops.noise import Draws
+from keras_struct.ops.annotations import Tensor
+from keras_struct.ops.noise import Draws, Noise
+from keras_struct.ops.problem import Problem
+
+if TYPE_CHECKING:
+    from keras_struct.ops.dispatch import Call
 
 BLOCK = 1 << 22  # numbers of tapes that are repeated at a time to draw samples
 
@@ -28,19 +35,19 @@ class Implementation:
     samples = True  # whether it draws samples by the numbers of places in `recurrence.md`
     batch_axis = 0  # of every array in the tape
 
-    def made_for(self, call):
+    def made_for(self, call: Call) -> Implementation:
         """The implementation as it is where this call will run; the same object for equal calls."""
         return self
 
-    def rejects(self, call):
+    def rejects(self, call: Call) -> str | None:
         """None, or why it cannot take this call, as a sentence that a user can act on."""
         return None
 
-    def avoids(self, call):
+    def avoids(self, call: Call) -> str | None:
         """None, or why it takes this call on request only."""
         return None
 
-    def forward(self, problem, op):
+    def forward(self, problem: Problem, op: str) -> tuple[Any, Any]:
         """`(log_partition, tape)`, with `op` "logsumexp" or "max" as local operator.
 
         The log-partition is (B,), or a pair of such arrays that stands for its exact sum (what a
@@ -48,15 +55,15 @@ class Implementation:
         """
         raise NotImplementedError
 
-    def backward(self, problem, tape):
+    def backward(self, problem: Problem, tape: Any) -> Any:
         """Marginals of every example, one array per potential; zeros where no structure exists."""
         raise NotImplementedError
 
-    def curvature(self, problem, tape, tangents):
+    def curvature(self, problem: Problem, tape: Any, tangents: Any) -> Any:
         """Hessian of the log-partition times `tangents` (shaped like the marginals)."""
         raise NotImplementedError
 
-    def trace(self, problem, tape, draws=None):
+    def trace(self, problem: Problem, tape: Any, draws: Draws | None = None) -> Tensor:
         """One event per example, back through the tape: the best predecessor of every cell.
 
         Args:
@@ -67,7 +74,7 @@ class Implementation:
         """
         raise NotImplementedError
 
-    def sample(self, problem, tape, noise):
+    def sample(self, problem: Problem, tape: Any, noise: Noise) -> Tensor:
         """`noise.count` samples, (n, B, ...): by default by `trace`.
 
         Compilers map it over the samples; elsewhere as many samples at a time are part of the batch
@@ -102,7 +109,7 @@ class Implementation:
         tape = keras.tree.map_structure(lambda x: repeat(x, self.batch_axis), tape)
         return problem.replace(potentials=potentials, context=context), tape
 
-    def topk(self, problem, k):
+    def topk(self, problem: Problem, k: int) -> tuple[Tensor, Tensor]:
         """The k best events of every example, best first: `(events (k, B, ...), exists (k, B))`."""
         raise NotImplementedError
 
@@ -167,7 +174,7 @@ class BySpec(Implementation):
         self.implementations, self.kind = implementations, kind
         self.traceable = all(getattr(x, "traceable", True) for x in implementations.values())
 
-    def rejects(self, call):
+    def rejects(self, call: Call) -> str | None:
         chosen = self.implementations.get(self.kind(call.spec))
         return f"it has no {call.op}" if chosen is None else chosen.rejects(call)
 

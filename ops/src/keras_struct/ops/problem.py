@@ -1,5 +1,7 @@
 """What a sweep is asked: a structure as static data, its canonical potentials, their context."""
 
+from __future__ import annotations
+
 import dataclasses
 from typing import Any
 
@@ -25,7 +27,7 @@ class Problem:
     context: tuple
     labels: str | None = None
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> Problem:
         return dataclasses.replace(self, **changes)
 
 

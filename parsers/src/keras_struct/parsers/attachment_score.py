@@ -1,9 +1,14 @@
 """Attachment scores of predicted heads and relations, while a model trains."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.packed import scores_spec
 from keras_struct.layers.potentials import TreePotentials
 from keras_struct.layers.sequence_mask import all_of
@@ -15,6 +20,7 @@ from keras_struct.layers.targets import (
     integers,
     token_weights,
 )
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.attachment_scores import CONTENT_RELATIONS, universal_relation
 from keras_struct.parsers.tree_decoder import best_tree
 
@@ -56,7 +62,13 @@ class AttachmentScore(keras.metrics.Metric):
     Dependency Evaluation (CLAS).
     """
 
-    def __init__(self, measure="uas", labels=None, name=None, dtype=None):
+    def __init__(
+        self,
+        measure: str = "uas",
+        labels: Sequence[str] | None = None,
+        name: str | None = None,
+        dtype: DType = None,
+    ) -> None:
         if measure not in MEASURES:
             raise ValueError(f"Expected a measure among {MEASURES}. Received: measure={measure!r}")
         if labels is None and measure != "uas":
@@ -68,7 +80,9 @@ class AttachmentScore(keras.metrics.Metric):
         self.predicted = self.add_variable((), "zeros", name="predicted")
         self.target = self.add_variable((), "zeros", name="target")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         y_true = integers(y_true)
         y_pred = K.convert_to_tensor(y_pred)
         self._check_shapes(y_true, y_pred)
@@ -122,10 +136,10 @@ class AttachmentScore(keras.metrics.Metric):
         if self.measure != "uas" and not packed:
             check_shape("y_pred", y_pred, "heads and relations (B, N, 2)", None, None, 2)
 
-    def result(self):
+    def result(self) -> Tensor:
         return K.divide_no_nan(2 * self.right, self.predicted + self.target)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "measure": self.measure, "labels": self.labels}
 
 

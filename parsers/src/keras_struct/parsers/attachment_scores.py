@@ -1,6 +1,11 @@
 """Attachment scores of dependency trees, by the conventions of the CoNLL 2018 shared task."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from typing import NamedTuple
+
+import conllu
 
 from keras_struct.parsers.dependencies import arcs, words_of
 
@@ -28,7 +33,9 @@ class AttachmentScores(NamedTuple):
     words: int
 
 
-def attachment_scores(gold, predicted):
+def attachment_scores(
+    gold: Iterable[conllu.TokenList], predicted: Iterable[conllu.TokenList]
+) -> AttachmentScores:
     """Scores predicted dependency trees over gold words as the CoNLL 2018 shared task does.
 
     All words count, punctuation too. Of a relation only what stands before `:` is compared

@@ -1,8 +1,15 @@
 """Scores of all pairs of positions from two sequences of states."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import initializers
 from keras import ops as K
+
+from keras_struct.layers.annotations import Config, Initializer, Shape, Spec
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -35,14 +42,16 @@ class Biaffine(keras.layers.Layer):
     Source: Dozat and Manning (2017), Deep biaffine attention for neural dependency parsing, §3.2.
     """
 
-    def __init__(self, units, kernel_initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self, units: int, kernel_initializer: Initializer = "glorot_uniform", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(units, int) or units < 1:
             raise ValueError(f"Expected a positive integer. Received: units={units}")
         self.units = units
         self.kernel_initializer = initializers.get(kernel_initializer)
 
-    def build(self, rows_shape, columns_shape):
+    def build(self, rows_shape: Shape, columns_shape: Shape) -> None:
         features = (rows_shape[-1], columns_shape[-1])
         if len(rows_shape) != 3 or len(columns_shape) != 3 or None in features:
             raise ValueError(
@@ -55,18 +64,18 @@ class Biaffine(keras.layers.Layer):
             name="kernel",
         )
 
-    def call(self, rows, columns):
+    def call(self, rows: Tensor, columns: Tensor) -> Tensor:
         # The ones of [x; 1] and [y; 1] are sums, not columns: no copies of the states.
         x = K.tensordot(rows, self.kernel[:-1], axes=1) + self.kernel[-1]  # (B, N, K, F2 + 1)
         scores = K.einsum("bnkf,bmf->bnmk", x[..., :-1], columns)
         return scores + K.expand_dims(x[..., -1], 2)
 
-    def compute_output_spec(self, rows, columns):
+    def compute_output_spec(self, rows: Tensor, columns: Tensor) -> Spec:
         return keras.KerasTensor(
             (*rows.shape[:2], columns.shape[1], self.units), self.compute_dtype
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,

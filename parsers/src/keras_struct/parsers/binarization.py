@@ -4,6 +4,8 @@ The labels of the new nodes are written with two reserved signs, which the label
 must not hold: `@NP` is an intermediate node of an NP, `S+VP` an S over nothing but a VP.
 """
 
+from __future__ import annotations
+
 from keras_struct.parsers.tree import Tree, fold, preorder
 
 MARKER = "@"
@@ -11,7 +13,7 @@ JOINER = "+"
 UNRESERVED = f"without {JOINER} that do not start with {MARKER}"
 
 
-def binarize(tree, direction="right"):
+def binarize(tree: Tree, direction: str = "right") -> Tree:
     """Splits nodes of more than two children, with intermediate nodes labelled `@` and the label.
 
     Args:
@@ -49,7 +51,7 @@ def binarize(tree, direction="right"):
     return fold(tree, split)
 
 
-def unbinarize(tree):
+def unbinarize(tree: Tree) -> Tree:
     """Replaces the nodes whose label starts with `@` by their children; undoes `binarize`."""
     if tree.label.startswith(MARKER):
         raise ValueError(f"Expected a root that is no intermediate node. Received: tree={tree}")
@@ -64,7 +66,7 @@ def unbinarize(tree):
     return root
 
 
-def collapse_unary(tree):
+def collapse_unary(tree: Tree) -> Tree:
     """Merges constituents with their only child, if it is no tag: `(S (VP ...))` is `(S+VP ...)`.
 
     Args:
@@ -95,7 +97,7 @@ def collapse_unary(tree):
     return fold(tree, merge)
 
 
-def expand_unary(tree):
+def expand_unary(tree: Tree) -> Tree:
     """Makes a chain of constituents of every label joined by `+`; undoes `collapse_unary`."""
 
     def expand(node, children):

@@ -1,9 +1,14 @@
 """Labelled bracket F1 of predicted constituency spans, while a model trains."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.packed import scores_spec
 from keras_struct.layers.potentials import TreePotentials
 from keras_struct.layers.segments import last_start
@@ -16,6 +21,7 @@ from keras_struct.layers.targets import (
     example_weights,
     integers,
 )
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.binarization import JOINER
 from keras_struct.parsers.bracket_scores import IGNORED_LABELS, IGNORED_TAGS, scored_label
 from keras_struct.parsers.tree_decoder import best_tree
@@ -59,7 +65,13 @@ class BracketF1(keras.metrics.Metric):
     Source: Sekine and Collins (1997), EVALB.
     """
 
-    def __init__(self, labels, measure="f1", name=None, dtype=None):
+    def __init__(
+        self,
+        labels: Sequence[str],
+        measure: str = "f1",
+        name: str | None = None,
+        dtype: DType = None,
+    ) -> None:
         if measure not in MEASURES:
             raise ValueError(f"Expected a measure among {MEASURES}. Received: measure={measure!r}")
         super().__init__(name=f"bracket_{measure}" if name is None else name, dtype=dtype)
@@ -70,7 +82,9 @@ class BracketF1(keras.metrics.Metric):
         self.target = self.add_variable((), "zeros", name="target")
         self._brackets, self._is_tag = _label_tables(self.labels)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         y_true = integers(y_true)
         check_where("y_true", "integers", y_true, y_true >= 0, lambda x: x < NO_INTEGER)
         y_true = K.where(y_true < NO_INTEGER, y_true, -1)
@@ -111,7 +125,7 @@ class BracketF1(keras.metrics.Metric):
             return 1.0
         return example_weights(sample_weight, batch, self.dtype, type(self).__name__)
 
-    def result(self):
+    def result(self) -> Tensor:
         if self.measure == "precision":
             return K.divide_no_nan(self.right, self.predicted)
         if self.measure == "recall":
@@ -135,7 +149,7 @@ class BracketF1(keras.metrics.Metric):
         codes = (labels * base + start[..., None]) * base + end[..., None]
         return K.reshape(K.where(counts, codes, 0), (K.shape(codes)[0], -1))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "labels": self.labels, "measure": self.measure}
 
 

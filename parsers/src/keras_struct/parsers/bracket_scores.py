@@ -1,10 +1,14 @@
 """Labelled bracket precision, recall and F1 of constituency trees, by the conventions of EVALB."""
 
+from __future__ import annotations
+
 import itertools
 import re
 from collections import Counter, defaultdict
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
+from keras_struct.parsers.tree import Tree
 from keras_struct.parsers.tree_spans import tree_spans
 
 IGNORED_LABELS = ("", "TOP", "ROOT", "S1")
@@ -52,15 +56,15 @@ class BracketScores(NamedTuple):
 
 
 def bracket_scores(
-    gold,
-    predicted,
-    ignored_labels=IGNORED_LABELS,
-    ignored_tags=IGNORED_TAGS,
-    equal_labels=EQUAL_LABELS,
-    equal_words=(),
-    quote_tags=(),
-    labeled=True,
-):
+    gold: Iterable[Tree | tuple[Tree, ...] | None],
+    predicted: Iterable[Tree | tuple[Tree, ...] | None],
+    ignored_labels: Iterable[str] = IGNORED_LABELS,
+    ignored_tags: Iterable[str] = IGNORED_TAGS,
+    equal_labels: Iterable[Sequence[str]] = EQUAL_LABELS,
+    equal_words: Iterable[Sequence[str]] = (),
+    quote_tags: Iterable[str] = (),
+    labeled: bool = True,
+) -> BracketScores:
     """Scores predicted constituency trees against gold ones as EVALB does with `COLLINS.prm`.
 
     Words with an ignored tag (punctuation and traces, by each tree's own tags) are removed first,
@@ -132,7 +136,7 @@ def bracket_scores(
     )
 
 
-def read_evalb_parameters(lines, name="<lines>"):
+def read_evalb_parameters(lines: Iterable[str], name: str = "<lines>") -> dict[str, Any]:
     """The options of `bracket_scores` that a parameter file of EVALB stands for.
 
     `DELETE_LABEL`, `EQ_LABEL`, `EQ_WORD`, `QUOTE_LABEL` and `LABELED` decide scores; `DEBUG`,

@@ -1,10 +1,17 @@
 """Constituency parser over token states, as a prediction head."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Initializer, Shape
 from keras_struct.layers.crf import clone_initializer
 from keras_struct.layers.sequence_mask import in_order
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.biaffine import Biaffine
 from keras_struct.parsers.parser_head import ParserHead, check_size
 
@@ -68,19 +75,19 @@ class CKYParser(ParserHead):
 
     def __init__(
         self,
-        num_labels,
-        output_mode="potentials",
-        boundary_dim=100,
-        dropout=0.0,
-        activation="leaky_relu",
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        num_labels: int,
+        output_mode: str = "potentials",
+        boundary_dim: int = 100,
+        dropout: float = 0.0,
+        activation: str | Callable[[Tensor], Tensor] = "leaky_relu",
+        kernel_initializer: Initializer = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         check_size("num_labels", num_labels)
         super().__init__(num_labels, output_mode, dropout, activation, kernel_initializer, **kwargs)
         self.boundary_dim = check_size("boundary_dim", boundary_dim)
 
-    def build_scores(self, states_shape):
+    def build_scores(self, states_shape: Shape) -> None:
         features, d = 2 * states_shape[-1], self.boundary_dim
         self.left = self.projection("left", d, features)
         self.right = self.projection("right", d, features)
@@ -92,14 +99,14 @@ class CKYParser(ParserHead):
         )
         self.biaffine.build((None, None, d), (None, None, d))
 
-    def scores(self, states, mask, training):
+    def scores(self, states: Tensor, mask: Tensor | None, training: bool | None) -> Tensor:
         before = K.concatenate([in_order(_previous, mask, states), states], axis=-1)
         after = K.concatenate([states, in_order(_next, mask, states)], axis=-1)
         left = self.projected(self.left, before, training)
         right = self.projected(self.right, after, training)
         return self.biaffine(left, right)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_labels": self.num_labels,

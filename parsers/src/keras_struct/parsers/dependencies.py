@@ -1,7 +1,11 @@
 """Dependency trees in CoNLL-U, as the `TokenList` of the `conllu` package."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from string import whitespace
+from typing import Any
 
 import conllu
 import numpy as np
@@ -9,11 +13,18 @@ from conllu.exceptions import ParseException
 from conllu.parser import DEFAULT_FIELD_PARSERS, DEFAULT_FIELDS, parse_pair_value
 from conllu.serializer import serialize_field
 
+from keras_struct.ops.annotations import ArrayLike
+
 _BROKEN = re.compile("[\ud800-\udfff]")  # halves of characters, bytes that were no text
 _NO_TEXT = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
-def read_conllu(lines, name="<lines>", skipped=None, trees=False):
+def read_conllu(
+    lines: Iterable[str],
+    name: str = "<lines>",
+    skipped: Callable[[Exception], object] | None = None,
+    trees: bool = False,
+) -> Iterator[conllu.TokenList]:
     r"""Reads sentences in CoNLL-U with their comments, multiword tokens and empty nodes.
 
     Columns have the types of the `conllu` package where it can write them back as they were, else
@@ -107,7 +118,7 @@ def _add_comment(sentence, comment):
         sentence.metadata[comment] = None
 
 
-def conllu_text(text):
+def conllu_text(text: str) -> str:
     """A text that a column or a comment of CoNLL-U can hold: control signs and blanks are a blank.
 
     Example:
@@ -119,7 +130,7 @@ def conllu_text(text):
     return _NO_TEXT.sub(" ", text)
 
 
-def new_sentence(words, upos=None):
+def new_sentence(words: Sequence[str], upos: Sequence[str] | None = None) -> conllu.TokenList:
     """A sentence without arcs, for `with_arcs` to fill.
 
     Args:
@@ -145,12 +156,12 @@ def new_sentence(words, upos=None):
     return sentence
 
 
-def words_of(sentence):
+def words_of(sentence: conllu.TokenList) -> list[conllu.models.Token]:
     """The tokens that are syntactic words, without multiword tokens and empty nodes."""
     return [token for token in sentence if isinstance(token["id"], int)]
 
 
-def arcs(sentence):
+def arcs(sentence: conllu.TokenList) -> tuple[list[Any], list[str]]:
     """Heads and relations of the N syntactic words.
 
     Args:
@@ -164,7 +175,9 @@ def arcs(sentence):
     return [word["head"] for word in words], [word["deprel"] for word in words]
 
 
-def with_arcs(sentence, heads, relations):
+def with_arcs(
+    sentence: conllu.TokenList, heads: ArrayLike, relations: Sequence[str]
+) -> conllu.TokenList:
     """A copy of a sentence with other heads and relations.
 
     Enhanced dependencies are left out, for they belong to the arcs that are replaced.
@@ -186,7 +199,7 @@ def with_arcs(sentence, heads, relations):
     return conllu.TokenList(tokens, conllu.Metadata(sentence.metadata), DEFAULT_FIELDS)
 
 
-def check_arcs(sentence):
+def check_arcs(sentence: conllu.TokenList) -> None:
     """Raises an error unless the arcs of a sentence are a tree with one root.
 
     Args:
@@ -226,7 +239,7 @@ def check_arcs(sentence):
         reached.update(path)
 
 
-def is_projective(heads):
+def is_projective(heads: ArrayLike) -> bool:
     """Whether no two arcs cross, the arc from the root at position 0 among them.
 
     Args:

@@ -1,9 +1,16 @@
 """Dependency parsers over token states, as prediction heads."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Initializer, Shape
 from keras_struct.layers.crf import clone_initializer
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.biaffine import Biaffine
 from keras_struct.parsers.parser_head import ParserHead, check_size
 
@@ -46,16 +53,16 @@ class DependencyParser(ParserHead):
 
     def __init__(
         self,
-        num_relations,
-        output_mode="potentials",
-        single_root=True,
-        arc_dim=256,
-        relation_dim=64,
-        dropout=0.0,
-        activation="leaky_relu",
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        num_relations: int,
+        output_mode: str = "potentials",
+        single_root: bool = True,
+        arc_dim: int = 256,
+        relation_dim: int = 64,
+        dropout: float = 0.0,
+        activation: str | Callable[[Tensor], Tensor] = "leaky_relu",
+        kernel_initializer: Initializer = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         check_size("num_relations", num_relations)
         super().__init__(
             num_relations, output_mode, dropout, activation, kernel_initializer, **kwargs
@@ -67,7 +74,7 @@ class DependencyParser(ParserHead):
         self.arc_dim = check_size("arc_dim", arc_dim)
         self.relation_dim = check_size("relation_dim", relation_dim)
 
-    def build_scores(self, states_shape):
+    def build_scores(self, states_shape: Shape) -> None:
         features = states_shape[-1]
         self.root = self.add_weight(shape=(features,), initializer="zeros", name="root")
         # Keras before 3.15 saves no weights of layers in a list of tuples.
@@ -90,7 +97,7 @@ class DependencyParser(ParserHead):
         biaffine.build((None, None, units), (None, None, units))
         return [dependent, head, biaffine]
 
-    def scores(self, states, mask, training):
+    def scores(self, states: Tensor, mask: Tensor | None, training: bool | None) -> Tensor:
         batch, n, features = K.shape(states)
         root = K.broadcast_to(K.cast(self.root, states.dtype), (batch, 1, features))
         heads = K.concatenate([states, root], axis=1)
@@ -105,7 +112,7 @@ class DependencyParser(ParserHead):
         alone = K.equal(places[:, None], places)[:, :, None]
         return K.where(alone, total[:, :, n:], total[:, :, :n])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_relations": self.num_relations,

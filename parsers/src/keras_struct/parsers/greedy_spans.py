@@ -1,9 +1,13 @@
 """Brackets of independent spans, taken greedily: the baseline of a chart parser."""
 
+from __future__ import annotations
+
 import numpy as np
 
+from keras_struct.ops.annotations import ArrayLike
 
-def greedy_spans(scores, null=0):
+
+def greedy_spans(scores: ArrayLike, null: int = 0) -> list[tuple[int, int, int]]:
     """The spans that are likelier a constituent than not, the surest first, without crossings.
 
     Args:

@@ -1,9 +1,14 @@
 """Cross-entropy of parts on their own: the loss of parsers without a structure."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import DType
+from keras_struct.layers.potentials import TreePotentials
 from keras_struct.layers.targets import token_weights
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.tree_loss import TreeLoss
 
 
@@ -51,14 +56,14 @@ class LocalCrossEntropy(TreeLoss):
 
     def __init__(
         self,
-        reduction="sum_over_batch_size",
-        name="local_cross_entropy",
-        dtype=None,
-        zero_infinity=False,
-    ):
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "local_cross_entropy",
+        dtype: DType = None,
+        zero_infinity: bool = False,
+    ) -> None:
         super().__init__(reduction, name, dtype, zero_infinity)
 
-    def word_weights(self, weight, potentials):
+    def word_weights(self, weight: Tensor, potentials: TreePotentials) -> Tensor:
         if potentials.constituency:
             raise ValueError(
                 "Expected weights of the sentences (B,): spans have no weights of words. "
@@ -66,7 +71,9 @@ class LocalCrossEntropy(TreeLoss):
             )
         return token_weights(weight, potentials.positions(), potentials.scores.dtype)
 
-    def tree_loss(self, event, potentials, weight=None):
+    def tree_loss(
+        self, event: Tensor, potentials: TreePotentials, weight: Tensor | None = None
+    ) -> Tensor:
         scores = potentials.scores
         batch, n, _, k = K.shape(scores)
         word = potentials.positions()

@@ -1,14 +1,18 @@
 """What the heads of parsers share: projections of token states, masks, output modes."""
 
+from __future__ import annotations
+
 import keras
 from keras import initializers
 from keras import ops as K
 
+from keras_struct.layers.annotations import Shape, Spec
 from keras_struct.layers.crf import clone_initializer
 from keras_struct.layers.packed import pack, packed_spec, tree_options
 from keras_struct.layers.potentials import TreePotentials, potential_dtype
 from keras_struct.layers.prediction_head import PredictionHead
 from keras_struct.layers.sequence_mask import extent, without_padding
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.tree_decoder import OUTPUT_MODES, TreeDecoder, decode, decoded_spec
 
 
@@ -49,7 +53,7 @@ class ParserHead(PredictionHead):
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
-    def build(self, states_shape):
+    def build(self, states_shape: Shape) -> None:
         if len(states_shape) != 3 or states_shape[-1] is None:
             raise ValueError(
                 f"Expected token states (B, N, F). Received: states_shape={tuple(states_shape)}"
@@ -62,7 +66,7 @@ class ParserHead(PredictionHead):
     def scores(self, states, mask, training):
         raise NotImplementedError
 
-    def projection(self, name, units, features):
+    def projection(self, name: str, units: int, features: int) -> keras.layers.Dense:
         """A built dense layer from states with these features."""
         dense = keras.layers.Dense(
             units,
@@ -74,10 +78,14 @@ class ParserHead(PredictionHead):
         dense.build((None, None, features))
         return dense
 
-    def projected(self, projection, states, training):
+    def projected(
+        self, projection: keras.layers.Layer, states: Tensor, training: bool | None
+    ) -> Tensor:
         return self.dropout_layer(projection(states), training=training)
 
-    def call(self, states, mask=None, training=False):
+    def call(
+        self, states: Tensor, mask: Tensor | None = None, training: bool | None = False
+    ) -> Tensor:
         # A product with NaN would poison the gradients of the weights.
         states, which = without_padding(states, mask), extent(mask)
         scores = self.scores(states, which.get("mask"), training)
@@ -91,10 +99,12 @@ class ParserHead(PredictionHead):
             return pack(potentials)
         return decode(potentials, self.output_mode, self.compute_dtype)
 
-    def compute_mask(self, states, previous_mask=None):
+    def compute_mask(self, states: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None
 
-    def compute_output_spec(self, states, mask=None, training=False):
+    def compute_output_spec(
+        self, states: Tensor, mask: Tensor | None = None, training: bool | None = False
+    ) -> Spec:
         batch, n = states.shape[:2]
         shape = (batch, n, n, self.num_labels)
         if self.returns_potentials:

@@ -1,9 +1,11 @@
 """Constituency trees and their bracket notation, `(S (NP (DT the) (NN dog)) (VP (VBD ran)))`."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 BRACKET_ESCAPES = {
     "-LRB-": "(",
@@ -47,7 +49,7 @@ class Tree:
     """
 
     label: str
-    children: "Sequence[Tree] | str"
+    children: Sequence[Tree] | str
 
     def __post_init__(self):
         if isinstance(self.children, str):
@@ -64,15 +66,15 @@ class Tree:
             )
 
     @property
-    def word(self):
+    def word(self) -> str | None:
         """The word under a tag; None for a constituent."""
         return self.children if isinstance(self.children, str) else None
 
-    def words(self):
+    def words(self) -> list[str]:
         """The words, from left to right."""
         return [node.word for node in preorder(self) if node.word is not None]
 
-    def tags(self):
+    def tags(self) -> list[str]:
         """The part-of-speech tags, from left to right."""
         return [node.label for node in preorder(self) if node.word is not None]
 
@@ -111,7 +113,7 @@ def fold(tree, function):
     return results[0]
 
 
-def escape_word(word):
+def escape_word(word: str) -> str:
     """A word as treebanks write it: brackets, also within it, as -LRB-, and no blanks.
 
     Args:
@@ -131,12 +133,16 @@ def escape_word(word):
     return _NO_WORD.sub("\u00a0", _TO_ESCAPE.sub(lambda match: _ESCAPE[match[0]], word))
 
 
-def unescape_word(word):
+def unescape_word(word: str) -> str:
     """The word that `escape_word` wrote."""
     return _ESCAPED.sub(lambda match: BRACKET_ESCAPES[match[0]], word) if "-" in word else word
 
 
-def read_trees(lines, name="<lines>", skipped=None):
+def read_trees(
+    lines: Iterable[str],
+    name: str = "<lines>",
+    skipped: Callable[[Exception], object] | None = None,
+) -> Iterator[Tree]:
     """Reads trees in bracket notation, each on one line or over several.
 
     Args:

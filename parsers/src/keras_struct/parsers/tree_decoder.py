@@ -1,11 +1,17 @@
 """From packed scores to trees and marginals, as a layer that lives in the graph."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Spec
 from keras_struct.layers.import_hint import ImportHint
 from keras_struct.layers.packed import scores_spec, unpack
 from keras_struct.layers.potentials import TreePotentials
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.tree_target import tree_of
 
 OUTPUT_MODES = ("tree", "marginals", "minimum_risk")
@@ -55,8 +61,13 @@ class TreeDecoder(ImportHint):
     """
 
     def __init__(
-        self, output_mode="tree", temperature=1.0, null_label=None, threshold=0.0, **kwargs
-    ):
+        self,
+        output_mode: str = "tree",
+        temperature: float = 1.0,
+        null_label: int | None = None,
+        threshold: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         # Half precision would round the scores and lose the lengths.
         super().__init__(autocast=False, **kwargs)
         if output_mode not in OUTPUT_MODES:
@@ -72,7 +83,7 @@ class TreeDecoder(ImportHint):
         self.temperature = temperature
         self.null_label, self.threshold = null_label, threshold
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         potentials = unpack(inputs, TreePotentials)
         k = potentials.scores.shape[-1]
         if self.null_label is not None and not 0 <= self.null_label < k:
@@ -88,14 +99,14 @@ class TreeDecoder(ImportHint):
             self.threshold,
         )
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Spec:
         scores, header = scores_spec(inputs, TreePotentials)
         return decoded_spec(self.output_mode, scores.shape, header.structure, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "output_mode": self.output_mode,

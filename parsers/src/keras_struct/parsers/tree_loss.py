@@ -1,10 +1,13 @@
 """What the losses of trees share."""
 
+from __future__ import annotations
+
 from keras import ops as K
 
 from keras_struct.layers.packed import unpack
 from keras_struct.layers.potentials import TreePotentials
 from keras_struct.layers.targets import StructuredLoss
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.tree_target import read_tree
 
 
@@ -34,21 +37,23 @@ class TreeLoss(StructuredLoss):
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None, zero_infinity=False):
         super().__init__(reduction, name, dtype, zero_infinity)
 
-    def losses(self, y_true, y_pred):
+    def losses(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, weight = y_true if isinstance(y_true, tuple) else (y_true, None)
         potentials = unpack(y_pred, TreePotentials)
         if weight is not None:
             weight = self.word_weights(weight, potentials)
         return self.losses_of(y_true, potentials, weight)
 
-    def losses_of(self, y_true, potentials, weight=None):
+    def losses_of(
+        self, y_true: Tensor, potentials: TreePotentials, weight: Tensor | None = None
+    ) -> Tensor:
         """The losses `(B,)` of trees under potentials, infinite where there is no such tree."""
         event, exists = read_tree(y_true, potentials, weight)
         given = () if weight is None else (weight,)
         losses = self.tree_loss(event, potentials, *given)
         return K.where(exists, losses, float("inf"))
 
-    def word_weights(self, weight, potentials):
+    def word_weights(self, weight: Tensor, potentials: TreePotentials) -> Tensor:
         """Weights `(B, N)` of words, or a `ValueError`; only where `weighs_tokens` is True."""
         raise NotImplementedError
 

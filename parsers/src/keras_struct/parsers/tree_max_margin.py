@@ -1,8 +1,13 @@
 """Structured hinge loss of gold trees."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, DType
+from keras_struct.layers.potentials import TreePotentials
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.tree_loss import TreeLoss
 
 
@@ -47,18 +52,18 @@ class TreeMaxMargin(TreeLoss):
 
     def __init__(
         self,
-        margin=1.0,
-        reduction="sum_over_batch_size",
-        name="tree_max_margin",
-        dtype=None,
-        zero_infinity=False,
-    ):
+        margin: float = 1.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "tree_max_margin",
+        dtype: DType = None,
+        zero_infinity: bool = False,
+    ) -> None:
         super().__init__(reduction, name, dtype, zero_infinity)
         if not 0 < margin < float("inf"):
             raise ValueError(f"Expected a positive number. Received: margin={margin}")
         self.margin = margin
 
-    def tree_loss(self, event, potentials):
+    def tree_loss(self, event: Tensor, potentials: TreePotentials) -> Tensor:
         gold = potentials.distribution(temperature=0)
         wrong = 1 - gold.parts(event)["labels"]
         raised = potentials._replace(scores=potentials.scores + self.margin * wrong)
@@ -68,5 +73,5 @@ class TreeMaxMargin(TreeLoss):
         loss = K.where(possible, value, 0.0) - K.where(possible, score, 0.0)
         return K.where(possible, K.maximum(loss, 0.0), float("inf"))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "margin": self.margin}

@@ -1,10 +1,15 @@
 """Negative log-likelihood of gold trees."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, DType
 from keras_struct.layers.chain_targets import always, check_ignore_index
+from keras_struct.layers.potentials import TreePotentials
 from keras_struct.layers.targets import integers
+from keras_struct.ops.annotations import Tensor
 from keras_struct.parsers.tree_loss import TreeLoss
 from keras_struct.parsers.tree_target import read_tree
 
@@ -56,16 +61,18 @@ class TreeNLL(TreeLoss):
 
     def __init__(
         self,
-        reduction="sum_over_batch_size",
-        name="tree_nll",
-        dtype=None,
-        zero_infinity=False,
-        ignore_index=-100,
-    ):
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "tree_nll",
+        dtype: DType = None,
+        zero_infinity: bool = False,
+        ignore_index: int | None = -100,
+    ) -> None:
         super().__init__(reduction, name, dtype, zero_infinity)
         self.ignore_index = check_ignore_index(ignore_index)
 
-    def losses_of(self, y_true, potentials, weight=None):
+    def losses_of(
+        self, y_true: Tensor, potentials: TreePotentials, weight: Tensor | None = None
+    ) -> Tensor:
         if self.ignore_index is None:
             return super().losses_of(y_true, potentials, weight)
         y_true = integers(y_true)
@@ -79,10 +86,10 @@ class TreeNLL(TreeLoss):
         losses = -potentials.distribution().log_prob_of(some)
         return K.where(exists, losses, float("inf"))
 
-    def tree_loss(self, event, potentials):
+    def tree_loss(self, event: Tensor, potentials: TreePotentials) -> Tensor:
         return -potentials.distribution().log_prob(event)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "ignore_index": self.ignore_index}
 
 

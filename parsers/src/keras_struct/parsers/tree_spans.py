@@ -1,12 +1,18 @@
 """Constituency trees as labelled spans: lists of `(start, end, label)`, the end exclusive."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from keras_struct.layers.annotations import Span
 from keras_struct.parsers.binarization import MARKER, binarize, collapse_unary, unary_chain
 from keras_struct.parsers.tree import Tree
 
 NULL = MARKER  # label of the spans that are no constituent
 
 
-def tree_spans(tree):
+def tree_spans(tree: Tree) -> list[Span]:
     """The spans of all constituents, parents before their children, from left to right.
 
     Args:
@@ -23,7 +29,8 @@ def tree_spans(tree):
     [(0, 2, 'S'), (0, 1, 'NP'), (1, 2, 'VP')]
     """
     spans: list[tuple] = []
-    position, stack = 0, [tree]
+    position = 0
+    stack: list[Any] = [tree]
     while stack:
         node = stack.pop()
         if isinstance(node, int):  # all children of this constituent have been seen
@@ -38,7 +45,7 @@ def tree_spans(tree):
     return spans
 
 
-def chart_spans(tree, direction="right"):
+def chart_spans(tree: Tree, direction: str = "right") -> list[Span]:
     """The complete set of 2N - 1 labelled spans of the binarized tree, as a CKY chart has it.
 
     Every span between two positions occurs at most once: a chain of constituents over the same
@@ -79,7 +86,7 @@ def chart_spans(tree, direction="right"):
     return sorted(spans, key=_preorder)
 
 
-def tree_from_spans(words, tags, spans):
+def tree_from_spans(words: Sequence[str], tags: Sequence[str], spans: Iterable[Span]) -> Tree:
     """The tree of nested labelled spans; the inverse of `chart_spans` and of `tree_spans`.
 
     Args:

@@ -1,10 +1,14 @@
 """What parsers are not trained on: traces, functions and roots of treebanks."""
 
+from __future__ import annotations
+
+from typing import cast
+
 from keras_struct.parsers.bracket_scores import IGNORED_LABELS, cut_function
 from keras_struct.parsers.tree import Tree, fold
 
 
-def strip_traces(tree):
+def strip_traces(tree: Tree) -> Tree | None:
     """Removes words tagged `-NONE-` and the constituents that they leave empty.
 
     Args:
@@ -30,7 +34,7 @@ def strip_traces(tree):
     return fold(tree, strip)
 
 
-def strip_functions(tree):
+def strip_functions(tree: Tree) -> Tree:
     """Cuts what follows `-` or `=` off the labels of constituents: `NP-SBJ=2` is `NP`.
 
     Args:
@@ -53,7 +57,7 @@ def strip_functions(tree):
     return fold(tree, strip)
 
 
-def strip_root(tree):
+def strip_root(tree: Tree) -> Tree:
     """Removes the roots above a sentence that some treebanks have: TOP, ROOT, S1 or an empty label.
 
     Args:
@@ -70,5 +74,5 @@ def strip_root(tree):
     Tree<(S (VP (VB Go)))>
     """
     while tree.word is None and tree.label in IGNORED_LABELS and len(tree.children) == 1:
-        (tree,) = tree.children
+        tree = cast(Tree, tree.children[0])
     return tree

@@ -70,7 +70,7 @@ def trees(sentence: str, temperature: float = 1.0) -> dict[str, Any]:
 
 @functools.cache
 def parser_of(kind: str) -> Any:
-    classes = {
+    classes: dict[str, Any] = {
         "constituency": treebank.ConstituencyParser,
         "dependency": treebank.DependencyParser,
     }

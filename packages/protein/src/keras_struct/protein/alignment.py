@@ -1,8 +1,12 @@
 """The alignment of two chains, and how it is written."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import json
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -56,7 +60,7 @@ class Alignment:
             )
 
     @classmethod
-    def from_rows(cls, first, second, rows):
+    def from_rows(cls, first: Chain, second: Chain, rows: Sequence[str]) -> Self:
         """The alignment that two rows with `-` for gaps show, as TM-align and FASTA do.
 
         Raises:
@@ -74,7 +78,7 @@ class Alignment:
         both = letters[0] & letters[1]
         return cls(first, second, np.stack([x[both] for x in index], axis=1))
 
-    def moves(self):
+    def moves(self) -> str:
         """`M` for a pair, `D` for a residue of the first alone, `I` for one of the second."""
         moves, before = [], (-1, -1)
         for i, j in [*self.pairs.tolist(), (len(self.first), len(self.second))]:
@@ -82,20 +86,21 @@ class Alignment:
             before = (i, j)
         return "".join(moves[:-1])
 
-    def cigar(self):
+    def cigar(self) -> str:
         """Both chains from end to end: M aligned pair, D residue of the first, I of the second."""
         return "".join(f"{len(list(run))}{move}" for move, run in itertools.groupby(self.moves()))
 
-    def rows(self):
+    def rows(self) -> tuple[str, str]:
         """Both chains from end to end as rows of one length, `-` for gaps."""
         letters = iter(self.first.sequence), iter(self.second.sequence)
         columns = [
             (next(letters[0]) if move != "I" else "-", next(letters[1]) if move != "D" else "-")
             for move in self.moves()
         ]
-        return tuple("".join(column[k] for column in columns) for k in range(2))
+        first, second = ("".join(column[k] for column in columns) for k in range(2))
+        return first, second
 
-    def measures(self):
+    def measures(self) -> dict[str, float | None]:
         """Dictionary of what can be said of the alignment, see `scores`.
 
         `aligned` pairs, `identity`, `coverage_first`, `coverage_second`; with coordinates also
@@ -103,7 +108,7 @@ class Alignment:
         angstrom, and `lddt`. What needs three pairs is None with fewer.
         """
         n = len(self.pairs)
-        found = {
+        found: dict[str, float | None] = {
             "aligned": n,
             "identity": scores.identity(self.first, self.second, self.pairs),
             "coverage_first": scores.coverage(len(self.first), self.pairs),
@@ -120,7 +125,7 @@ class Alignment:
             "lddt": scores.lddt(*ca, self.pairs),
         }
 
-    def transformation(self):
+    def transformation(self) -> tuple[np.ndarray, np.ndarray]:
         """The superposition of the second chain on the first, of the best TM-score.
 
         Returns:
@@ -131,14 +136,14 @@ class Alignment:
         """
         return scores.superposition(self.first, self.second, self.pairs)
 
-    def as_fasta(self):
+    def as_fasta(self) -> str:
         """Aligned FASTA of two records."""
         chains = (self.first, self.second)
         return "".join(
             f">{chain.name}\n{row}\n" for chain, row in zip(chains, self.rows(), strict=True)
         )
 
-    def as_json(self):
+    def as_json(self) -> dict[str, Any]:
         """Dictionary of numbers, strings and lists: all but the map.
 
         With coordinates also the `rotation` and the `translation` of `transformation`, or None with
@@ -161,11 +166,11 @@ class Alignment:
             **moves,
         }
 
-    def as_json_line(self):
+    def as_json_line(self) -> str:
         """`as_json` as one line."""
         return json.dumps(self.as_json()) + "\n"
 
-    def as_text(self):
+    def as_text(self) -> str:
         """The rows in lines of 60, with what joins them and the probabilities in tenths.
 
         `|` joins equal residues and `:` other pairs; below, 9 means a probability of 0.9 or more.
@@ -196,7 +201,7 @@ class Alignment:
         ]
         return "\n".join(head) + "\n\n" + "\n\n".join(blocks) + "\n"
 
-    def as_cigar(self):
+    def as_cigar(self) -> str:
         """Names and CIGAR, tab-separated."""
         return f"{self.first.name}\t{self.second.name}\t{self.cigar()}\n"
 

@@ -1,5 +1,7 @@
 """One chain of a protein: its residues, their backbone and its letters."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from typing import Any
@@ -62,12 +64,12 @@ class Chain:
         return len(self.sequence)
 
     @property
-    def ca(self):
+    def ca(self) -> np.ndarray:
         """`(L, 3)`, angstrom: the CA atoms."""
         return with_coordinates(self).backbone[:, CA]
 
     @functools.cached_property
-    def structural_letters(self):
+    def structural_letters(self) -> str:
         """The 3Di letters of the residues, as Foldseek computes them; `D` where it cannot."""
         backbone = with_coordinates(self).backbone
         import mini3di

@@ -217,7 +217,7 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     shown = hits[:top] if chosen.output is None else hits
     if chosen.refine:
         shown = _refined(shown, chosen.refine)
-    measured = [(hit, hit.alignment.measures()) for hit in shown]
+    measured: list[Any] = [(hit, hit.alignment.measures()) for hit in shown]
     if chosen.refine:
         measured.sort(key=lambda pair: -pair[1].get("tm_score_first", -1.0))
     rows = [_row(hit, measures) for hit, measures in measured]

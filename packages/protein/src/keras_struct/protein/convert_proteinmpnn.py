@@ -1,15 +1,21 @@
 """The published weights of ProteinMPNN in a `ProteinMPNNEncoder`."""
 
+from __future__ import annotations
+
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from keras_struct.layers.annotations import StrPath
+from keras_struct.protein.proteinmpnn_encoder import ProteinMPNNEncoder
 
 PACKAGE = "proteinmpnn"
 WEIGHTS = Path("data") / "vanilla_model_weights" / "v_48_020.pt"
 
 
-def proteinmpnn_weights(source=None):
+def proteinmpnn_weights(source: StrPath | None = None) -> dict[str, Any]:
     """The weights of the encoder in a checkpoint of ProteinMPNN.
 
     Args:
@@ -49,7 +55,9 @@ def proteinmpnn_weights(source=None):
     return {**weights, "num_neighbors": int(stored["num_edges"])}
 
 
-def load_proteinmpnn(encoder=None, source=None):
+def load_proteinmpnn(
+    encoder: ProteinMPNNEncoder | None = None, source: StrPath | None = None
+) -> ProteinMPNNEncoder:
     """Fill a `ProteinMPNNEncoder` with published weights.
 
     Args:
@@ -63,8 +71,6 @@ def load_proteinmpnn(encoder=None, source=None):
         ImportError, FileNotFoundError, ValueError: As `proteinmpnn_weights`; ValueError also if
             the sizes do not fit.
     """
-    from keras_struct.protein.proteinmpnn_encoder import ProteinMPNNEncoder
-
     weights = proteinmpnn_weights(source)
     dim = weights["W_e.weight"].shape[0]
     layers = 1 + max(

@@ -1,8 +1,16 @@
 """ESM, a language model of proteins, as an encoder of chains."""
 
+from __future__ import annotations
+
+from typing import Any, Self
+
 import keras
 import numpy as np
 from keras import ops as K
+
+from keras_struct.layers.annotations import Config, Shape, Spec
+from keras_struct.ops.annotations import Tensor
+from keras_struct.protein.chain import Chain
 
 # The vocabulary of ESM, whose first entry is its mark of the begin.
 BEGIN, END, UNKNOWN = 0, 2, 3
@@ -37,7 +45,7 @@ class ESMEncoder(keras.layers.Layer):
 
     batch_residues = 4096
 
-    def __init__(self, backbone, **kwargs):
+    def __init__(self, backbone: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         parts = ("token_embedding", "transformer_layers", "output_layer_norm", "pad_token_id")
         if not all(hasattr(backbone, part) for part in parts):
@@ -49,21 +57,23 @@ class ESMEncoder(keras.layers.Layer):
         self.supports_masking = True
 
     @property
-    def input_specs(self):
+    def input_specs(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape of a residue and dtype of the input, by name."""
         return {"tokens": ((), "int32")}
 
-    def chain_inputs(self, chain):
+    def chain_inputs(self, chain: Chain) -> dict[str, np.ndarray]:
         """The input of a `Chain`, an array `(L,)` by name."""
         return {
             "tokens": np.array([LETTERS.get(x, UNKNOWN) for x in chain.sequence.upper()], "int32")
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 2:
             raise ValueError(f"Expected tokens (B, L). Received: input_shape={tuple(input_shape)}")
 
-    def call(self, inputs, mask=None, training=None):
+    def call(
+        self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
         backbone, inside = self.backbone, inputs > 0
         begin = K.full_like(inputs[:, :1], BEGIN)
         tokens = K.concatenate([begin, inputs, K.zeros_like(begin)], axis=1)
@@ -83,20 +93,22 @@ class ESMEncoder(keras.layers.Layer):
         x = backbone.output_layer_norm(x)[:, 1:-1]
         return x * K.cast(inside, x.dtype)[..., None]
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return previous_mask
 
-    def compute_output_spec(self, inputs, mask=None, training=None):
+    def compute_output_spec(
+        self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None
+    ) -> Spec:
         return keras.KerasTensor((*inputs.shape, self.hidden_dim), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "backbone": keras.saving.serialize_keras_object(self.backbone),
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
         return cls(**{**config, "backbone": backbone})
 

@@ -80,8 +80,10 @@ def test_modified_residues_belong_to_the_chain_and_ligands_do_not(tmp_path):
     ]
     (chain,) = protein.read_chains(write(tmp_path / "a.pdb", lines))
     assert chain.sequence == "GMXA" and chain.residue_ids == ("1", "2", "3", "4")
-    assert np.isnan(chain.backbone[:, 4]).all()  # no CB was resolved
-    assert np.isfinite(chain.backbone[:, :4]).all()  # also of the residue that nobody knows
+    assert np.isnan(np.asarray(chain.backbone)[:, 4]).all()  # no CB was resolved
+    assert np.isfinite(
+        np.asarray(chain.backbone)[:, :4]
+    ).all()  # also of the residue that nobody knows
 
 
 def test_the_location_of_the_highest_occupancy_counts(tmp_path):
@@ -95,7 +97,7 @@ def test_the_location_of_the_highest_occupancy_counts(tmp_path):
     (chain,) = protein.read_chains(write(tmp_path / "a.pdb", lines))
     assert chain.sequence == "GSA" and chain.residue_ids == ("1", "2", "3B")
     (only_b,) = protein.read_chains(write(tmp_path / "b.pdb", lines[8:12]))
-    np.testing.assert_array_equal(chain.backbone[1], only_b.backbone[0])
+    np.testing.assert_array_equal(np.asarray(chain.backbone)[1], np.asarray(only_b.backbone)[0])
 
 
 def test_of_two_amino_acids_at_one_place_the_likelier_counts(tmp_path):
@@ -323,7 +325,7 @@ def test_pdb_lines_that_end_early(tmp_path, width):
         return
     (chain,) = protein.read_chains(write(tmp_path / "a.pdb", lines))
     assert chain.sequence == "GSA"
-    assert np.isfinite(chain.backbone[:, :4]).all()
+    assert np.isfinite(np.asarray(chain.backbone)[:, :4]).all()
 
 
 def test_residues_of_simulation_packages(tmp_path):

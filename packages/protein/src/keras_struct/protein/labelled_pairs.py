@@ -1,10 +1,14 @@
 """Pairs of chains with a reference alignment, to train on and to be judged by."""
 
+from __future__ import annotations
+
 import csv
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
+from keras_struct.layers.annotations import StrPath
 from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.chain import Chain
 from keras_struct.protein.structure_files import read_chain
@@ -20,7 +24,9 @@ class LabelledPair:
     weight: float = 1.0
 
 
-def read_labelled_pairs(path, skipped=None):
+def read_labelled_pairs(
+    path: StrPath, skipped: Callable[[Exception], object] | None = None
+) -> list[LabelledPair]:
     """The reference alignments of a table.
 
     Args:

@@ -1,11 +1,15 @@
 """A picture of an alignment map."""
 
+from __future__ import annotations
+
+from keras_struct.layers.annotations import StrPath
 from keras_struct.layers.whole_files import open_whole
+from keras_struct.protein.alignment import Alignment
 
 ENDINGS = ("png", "svg", "pdf")
 
 
-def draw(alignment, path):
+def draw(alignment: Alignment, path: StrPath) -> None:
     """Draw the marginals of all pairs with the best alignment over them.
 
     Args:

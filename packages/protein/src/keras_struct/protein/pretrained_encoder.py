@@ -1,8 +1,17 @@
 """States of residues from an encoder that was trained elsewhere, and from letters."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
+import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Shape, Spec
+from keras_struct.ops.annotations import Tensor
+from keras_struct.protein.chain import Chain
 from keras_struct.protein.residue_encoder import ResidueEncoder
 
 STATES = "states"  # the input that stands for the trunk's, once they are computed
@@ -48,15 +57,15 @@ class PretrainedEncoder(keras.layers.Layer):
 
     def __init__(
         self,
-        trunk,
-        alphabets=("3di", "amino_acids"),
-        dim=64,
-        hidden_dim=256,
-        depth=2,
-        kernel_size=9,
-        dropout=0.2,
-        **kwargs,
-    ):
+        trunk: keras.layers.Layer,
+        alphabets: Sequence[str] = ("3di", "amino_acids"),
+        dim: int = 64,
+        hidden_dim: int = 256,
+        depth: int = 2,
+        kernel_size: int = 9,
+        dropout: float = 0.2,
+        **kwargs: Any,
+    ) -> None:
         # Coordinates are in float32 whatever the layers compute in.
         super().__init__(autocast=False, **kwargs)
         policy = self.dtype_policy
@@ -73,19 +82,19 @@ class PretrainedEncoder(keras.layers.Layer):
         self.batch_residues = trunk.batch_residues
 
     @property
-    def alphabets(self):
+    def alphabets(self) -> tuple[str, ...]:
         return self.letters.alphabets
 
     @property
-    def input_specs(self):
+    def input_specs(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape of a residue and dtype of every input, by name."""
         return {**self.letters.input_specs, **self.trunk.input_specs}
 
-    def chain_inputs(self, chain):
+    def chain_inputs(self, chain: Chain) -> dict[str, np.ndarray]:
         """The inputs of a `Chain`, arrays `(L, ...)` by name."""
         return {**self.letters.chain_inputs(chain), **self.trunk.chain_inputs(chain)}
 
-    def build(self, input_shape):
+    def build(self, input_shape: dict[str, Shape]) -> None:
         letters = input_shape["letters"]
         self.letters.build(letters)
         if not self.trunk.built:
@@ -96,7 +105,7 @@ class PretrainedEncoder(keras.layers.Layer):
         self.hidden.build(states)
         self.project.build((*letters[:2], self.hidden_dim))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         inside = self.compute_mask(inputs)
         x = inputs[STATES] if STATES in inputs else self.trunk_states(inputs, training)
         x = self.hidden(self.drop(self.norm(x), training=training))
@@ -104,19 +113,21 @@ class PretrainedEncoder(keras.layers.Layer):
         x = x * K.cast(inside, x.dtype)[..., None]
         return x + self.letters(inputs["letters"], training=training)
 
-    def trunk_states(self, inputs, training=None):
+    def trunk_states(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         """What the trunk makes of the inputs, `(B, L, trunk.hidden_dim)`."""
         (name,) = self.trunk.input_specs
         learns = training if self.trunk.trainable else False
         return self.trunk(inputs[name], mask=self.compute_mask(inputs), training=learns)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(
+        self, inputs: dict[str, Tensor], previous_mask: Tensor | None = None
+    ) -> Tensor | None:
         return inputs["letters"][..., 0] > 0
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs: dict[str, Tensor], training: bool | None = None) -> Spec:
         return keras.KerasTensor((*inputs["letters"].shape[:-1], self.dim), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         letters = self.letters
         return {
             **super().get_config(),
@@ -130,6 +141,6 @@ class PretrainedEncoder(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
         return cls(**{**config, "trunk": trunk})

@@ -1,18 +1,25 @@
 """The model that aligns proteins: letters in, alignments out."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 
 from keras_struct import layers
+from keras_struct.layers.annotations import Spec, StrPath
 from keras_struct.layers.whole_files import whole_folder
+from keras_struct.ops.annotations import Tensor
 from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.batches import batch_rows, batches_by_shape, padded
+from keras_struct.protein.chain import Chain
 from keras_struct.protein.paths import matched_pairs
+from keras_struct.protein.pretrained_encoder import PretrainedEncoder
 from keras_struct.protein.refinement import refine as refined
 from keras_struct.protein.residue_encoder import ALPHABETS, ResidueEncoder
 from keras_struct.protein.transport_aligner import PlanDecoder, TransportAligner
@@ -38,10 +45,10 @@ class AlignmentReadout(keras.layers.Layer):
         `layers.AlignmentDecoder`.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         potentials = layers.unpack(inputs, layers.AlignmentPotentials)
         alignments = potentials.distribution()
         return {
@@ -50,7 +57,7 @@ class AlignmentReadout(keras.layers.Layer):
             "score": alignments.value(),
         }
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Spec:
         return {
             mode: layers.AlignmentDecoder(mode).compute_output_spec(inputs)
             for mode in ("path", "map", "score")
@@ -82,7 +89,7 @@ class ProteinAligner:
     layer); van Kempen et al. (2024), Foldseek (structural letters).
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         self.model = model
         (self.encoder,) = (layer for layer in model.layers if hasattr(layer, "chain_inputs"))
         self.aligner = model.get_layer("aligner")
@@ -100,20 +107,20 @@ class ProteinAligner:
         self.matching_model = keras.Model({**states, **masks}, found, name="align")
 
     @property
-    def transports(self):
+    def transports(self) -> bool:
         """Whether the map is a transport plan, and no alignment's."""
         return isinstance(self.aligner, TransportAligner)
 
     @classmethod
     def create(
         cls,
-        encoder=None,
-        gap_open=-3.0,
-        gap_extend=-0.3,
-        contextual_gaps=True,
-        structure="smith_waterman",
-        learn_temperature=False,
-    ):
+        encoder: ResidueEncoder | PretrainedEncoder | None = None,
+        gap_open: float = -3.0,
+        gap_extend: float | None = -0.3,
+        contextual_gaps: bool = True,
+        structure: str = "smith_waterman",
+        learn_temperature: bool = False,
+    ) -> Self:
         """A new model to train.
 
         Args:
@@ -138,7 +145,7 @@ class ProteinAligner:
         return cls(pair_model(encoder, aligner, encoder.input_specs))
 
     @classmethod
-    def from_preset(cls, preset):
+    def from_preset(cls, preset: StrPath) -> Self:
         """A shipped model, `"structure"`, `"sequence"`, `"proteinmpnn"`, or one that `save` wrote.
 
         Raises:
@@ -157,7 +164,7 @@ class ProteinAligner:
         with reading_model(path):
             return cls(keras.saving.load_model(path, compile=False))
 
-    def save(self, path):
+    def save(self, path: StrPath) -> None:
         """Write the model as one `.keras` file, whole or not at all."""
         path = Path(path)
         if path.suffix != ENDING:
@@ -165,7 +172,9 @@ class ProteinAligner:
         with whole_folder(path) as new:
             self.model.save(new)
 
-    def encode(self, chains, batch_residues=None):
+    def encode(
+        self, chains: Sequence[Chain], batch_residues: int | None = None
+    ) -> list[np.ndarray]:
         """List of states `(L, dim)`, float32, of chains.
 
         Args:
@@ -181,7 +190,9 @@ class ProteinAligner:
             self.encoding_model, inputs, batch_residues or self.encoder.batch_residues
         )
 
-    def match(self, first, second, batch_cells=2**21):
+    def match(
+        self, first: Sequence[np.ndarray], second: Sequence[np.ndarray], batch_cells: int = 2**21
+    ) -> Iterator[Any]:
         """Align encoded chains, lazily and in the order of their size.
 
         Args:
@@ -207,7 +218,9 @@ class ProteinAligner:
                     float(outputs["score"][row]),
                 )
 
-    def align(self, pairs, maps=False, refine=0):
+    def align(
+        self, pairs: Sequence[tuple[Chain, Chain]], maps: bool = False, refine: int = 0
+    ) -> list[Alignment]:
         """The best alignments of pairs of chains.
 
         Args:
@@ -233,7 +246,7 @@ class ProteinAligner:
         found = refined(found, refine) if refine else found
         return found if maps else [dataclasses.replace(a, map=None) for a in found]
 
-    def export(self, path, overwrite=False):
+    def export(self, path: StrPath, overwrite: bool = False) -> Path:
         """Write two SavedModels that run in plain TensorFlow: `path/encode` and `path/align`.
 
         The first takes what the encoder does, letters `(B, L, A)` or a dictionary, and returns

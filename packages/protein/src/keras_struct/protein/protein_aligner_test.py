@@ -92,7 +92,8 @@ def test_the_shipped_models_find_what_tm_align_finds(shipped, chains):
         (ours,) = by_backbone.align([(first, second)])
         assert protein.pair_scores(ours.pairs, reference.pairs)["f1"] > 0.9
     by_letters = protein.ProteinAligner.from_preset("sequence")
-    (ours,) = by_letters.align([tuple(protein.Chain(c.name, c.sequence) for c in (first, second))])
+    bare = [protein.Chain(c.name, c.sequence) for c in (first, second)]
+    (ours,) = by_letters.align([(bare[0], bare[1])])
     assert protein.pair_scores(ours.pairs, reference.pairs)["f1"] > 0.8
 
 
@@ -182,8 +183,8 @@ def test_training_learns_and_goes_on_where_it_stopped(table, tmp_path, name):
     history = [json.loads(x) for x in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in history] == list(range(1, epochs + 2))
     assert history[-1]["loss"] < history[0]["loss"]
-    model = protein.ProteinAligner.from_preset(tmp_path / "model.keras")
-    scores = protein.evaluate(model, protein.read_labelled_pairs(table))
+    trained = protein.ProteinAligner.from_preset(tmp_path / "model.keras")
+    scores = protein.evaluate(trained, protein.read_labelled_pairs(table))
     assert abs(scores["f1"] - max(row["f1"] for row in history)) < 1e-6
     assert 0 < scores["reference_lddt"] <= 1
 

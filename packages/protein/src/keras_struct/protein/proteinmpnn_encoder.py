@@ -1,10 +1,17 @@
 """The structure encoder of ProteinMPNN: message passing on the graph of nearest residues."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
+import numpy as np
 from keras import ops as K
 
+from keras_struct.layers.annotations import Config, Shape, Spec
+from keras_struct.ops.annotations import Tensor
 from keras_struct.ops.numerics import all_over
-from keras_struct.protein.chain import with_coordinates
+from keras_struct.protein.chain import Chain, with_coordinates
 
 ATOMS = ("N", "CA", "C", "O", "CB")
 # The order in which ProteinMPNN lists the distances of an edge.
@@ -66,7 +73,14 @@ class ProteinMPNNEncoder(keras.layers.Layer):
 
     batch_residues = 1024  # an edge has 400 distances
 
-    def __init__(self, hidden_dim=128, num_layers=3, num_neighbors=48, dropout=0.1, **kwargs):
+    def __init__(
+        self,
+        hidden_dim: int = 128,
+        num_layers: int = 3,
+        num_neighbors: int = 48,
+        dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
         # Distances are differences of large numbers: in float32 whatever the layers compute in.
         super().__init__(autocast=False, **kwargs)
         for name, value, least in (
@@ -97,11 +111,11 @@ class ProteinMPNNEncoder(keras.layers.Layer):
         self.supports_masking = True
 
     @property
-    def input_specs(self):
+    def input_specs(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape of a residue and dtype of the input, by name."""
         return {"backbone": ((4, 3), "float32")}
 
-    def chain_inputs(self, chain):
+    def chain_inputs(self, chain: Chain) -> dict[str, np.ndarray]:
         """The input of a `Chain`, an array `(L, 4, 3)` by name.
 
         Raises:
@@ -109,7 +123,7 @@ class ProteinMPNNEncoder(keras.layers.Layer):
         """
         return {"backbone": with_coordinates(chain).backbone[:, :4].astype("float32")}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 4 or input_shape[2] is None or input_shape[2] < 4:
             raise ValueError(
                 "Expected coordinates (B, L, A, 3) of N, CA, C and O. "
@@ -128,7 +142,14 @@ class ProteinMPNNEncoder(keras.layers.Layer):
         for layer in self.message_layers:
             layer.build((batch, length, self.hidden_dim))
 
-    def call(self, inputs, mask=None, residue_index=None, chain_index=None, training=None):
+    def call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        residue_index: Tensor | None = None,
+        chain_index: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         x = K.cast(inputs[:, :, :4], "float32")
         batch, length = K.shape(x)[0], K.shape(x)[1]
         inside = all_over(K.isfinite(x), (2, 3))
@@ -181,15 +202,20 @@ class ProteinMPNNEncoder(keras.layers.Layer):
         joined = K.logical_and(-found < BEYOND / 2, inside[:, :, None])
         return K.minimum(K.cast(index, "int32"), K.shape(ca)[1] - 1), joined
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return previous_mask
 
     def compute_output_spec(
-        self, inputs, mask=None, residue_index=None, chain_index=None, training=None
-    ):
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        residue_index: Tensor | None = None,
+        chain_index: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Spec:
         return keras.KerasTensor((*inputs.shape[:2], self.hidden_dim), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,

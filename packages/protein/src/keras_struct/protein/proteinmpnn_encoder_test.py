@@ -19,7 +19,7 @@ numpy = keras.ops.convert_to_numpy
 
 @pytest.fixture(scope="module")
 def chains():
-    return [chain.backbone.astype("float32") for chain in protein.read_chains(GLOBINS, "ABN")]
+    return [np.asarray(chain.backbone, "float32") for chain in protein.read_chains(GLOBINS, "ABN")]
 
 
 @pytest.fixture

@@ -1,9 +1,13 @@
 """Alignments improved by their own superposition, towards a higher TM-score."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.scores import LEAST_PAIRS, d0, fit
 
 GAPS = (-0.6, 0.0)  # the score of a gap in the one round and the other, as in TM-align
@@ -11,7 +15,7 @@ FITS = 10  # of a superposition; each raises its TM-score
 FAINT = 1e-3  # weight of what a fit should hardly see
 
 
-def refine(alignments, steps=10):
+def refine(alignments: Sequence[Alignment], steps: int = 10) -> list[Alignment]:
     """Alignments of a higher TM-score, found from those given.
 
     A superposition of the aligned residues is fitted, the chains are aligned anew by how near their

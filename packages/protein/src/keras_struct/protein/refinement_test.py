@@ -76,7 +76,7 @@ def test_the_aligner_refines_and_keeps_the_map(pairs):
     (plain,), (refined,) = (aligner.align(pairs[:1], maps=True, refine=n) for n in (0, 3))
     assert score(refined) > score(plain) and refined.score == plain.score
     np.testing.assert_array_equal(
-        refined.probabilities, plain.map[tuple(refined.pairs.T)].astype("float64")
+        refined.probabilities, np.asarray(plain.map)[tuple(refined.pairs.T)].astype("float64")
     )
 
 

@@ -1,8 +1,17 @@
 """Letters of residues into states."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops as K
+
+from keras_struct.layers.annotations import Config, Shape, Spec
+from keras_struct.ops.annotations import Tensor
+from keras_struct.protein.chain import Chain
 
 ALPHABETS = {
     "amino_acids": "ACDEFGHIKLMNPQRSTVWYX",
@@ -49,13 +58,13 @@ class ResidueEncoder(keras.layers.Layer):
 
     def __init__(
         self,
-        alphabets=("3di", "amino_acids"),
-        dim=128,
-        depth=2,
-        kernel_size=9,
-        dropout=0.1,
-        **kwargs,
-    ):
+        alphabets: Sequence[str] = ("3di", "amino_acids"),
+        dim: int = 128,
+        depth: int = 2,
+        kernel_size: int = 9,
+        dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         unknown = [name for name in alphabets if name not in ALPHABETS]
         if unknown or not alphabets:
@@ -103,15 +112,15 @@ class ResidueEncoder(keras.layers.Layer):
         ]
 
     @property
-    def input_specs(self):
+    def input_specs(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape of a residue and dtype of the input, by name."""
         return {"letters": ((len(self.alphabets),), "int32")}
 
-    def chain_inputs(self, chain):
+    def chain_inputs(self, chain: Chain) -> dict[str, np.ndarray]:
         """The input of a `Chain`, an array `(L, len(alphabets))` by name."""
         return {"letters": letter_ids(chain, self.alphabets)}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 3 or input_shape[-1] != len(self.alphabets):
             raise ValueError(
                 f"Expected letters (B, L, {len(self.alphabets)}), a column for each of "
@@ -123,7 +132,7 @@ class ResidueEncoder(keras.layers.Layer):
         for layer in (*self.norms, *self.convolutions, *self.denses):
             layer.build(states)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         inside = K.cast(self._inside(inputs), self.compute_dtype)[..., None]
         x = sum(embed(inputs[..., k]) for k, embed in enumerate(self.embeddings))
         x = self.drop(x, training=training) * inside
@@ -138,13 +147,13 @@ class ResidueEncoder(keras.layers.Layer):
     def _inside(self, inputs):
         return inputs[..., 0] > 0
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return self._inside(inputs)
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs: Tensor, training: bool | None = None) -> Spec:
         return keras.KerasTensor((*inputs.shape[:-1], self.dim), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "alphabets": list(self.alphabets),
@@ -155,7 +164,7 @@ class ResidueEncoder(keras.layers.Layer):
         }
 
 
-def letter_ids(chain, alphabets):
+def letter_ids(chain: Chain, alphabets: Sequence[str]) -> np.ndarray:
     """Integers `(L, len(alphabets))` of a `Chain`, as `ResidueEncoder` takes them.
 
     Amino acids beside the twenty are `X`.

@@ -1,6 +1,11 @@
 """How good an alignment of two chains is: by their coordinates, and against a reference."""
 
+from __future__ import annotations
+
 import numpy as np
+
+from keras_struct.ops.annotations import ArrayLike
+from keras_struct.protein.chain import Chain
 
 LEAST_PAIRS = 3  # for a superposition
 FRAGMENTS = (1, 2, 4, 8)  # of the alignment, whose superpositions the search starts from
@@ -42,7 +47,12 @@ def d0(length):
     return max(0.5, 1.24 * (length - 15) ** (1 / 3) - 1.8) if length > 15 else 0.5
 
 
-def superposition(first, second, pairs, length=None):
+def superposition(
+    first: Chain | np.ndarray,
+    second: Chain | np.ndarray,
+    pairs: ArrayLike,
+    length: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """The superposition of the second chain on the first that has the highest TM-score.
 
     Searched as in TM-score: from least-squares fits of pieces of the alignment, each refined on the
@@ -59,7 +69,12 @@ def superposition(first, second, pairs, length=None):
     return _search(first, second, pairs, length)[1:]
 
 
-def tm_score(first, second, pairs, length=None):
+def tm_score(
+    first: Chain | np.ndarray,
+    second: Chain | np.ndarray,
+    pairs: ArrayLike,
+    length: int | None = None,
+) -> float:
     """TM-score of an alignment, in (0, 1]: that of its best superposition.
 
     Args:
@@ -114,7 +129,7 @@ def _search(first, second, pairs, length):
     return best
 
 
-def rmsd(first, second, pairs):
+def rmsd(first: Chain | np.ndarray, second: Chain | np.ndarray, pairs: ArrayLike) -> float:
     """Root mean square distance, in angstrom, of the aligned CA atoms after their best fit."""
     pairs = checked_pairs(first, second, pairs, LEAST_PAIRS)
     fixed, moving = _ca(first)[pairs[:, 0]], _ca(second)[pairs[:, 1]]
@@ -122,7 +137,7 @@ def rmsd(first, second, pairs):
     return float(np.sqrt(((moving @ rotation.T + shift - fixed) ** 2).sum(axis=1).mean()))
 
 
-def lddt(first, second, pairs):
+def lddt(first: Chain | np.ndarray, second: Chain | np.ndarray, pairs: ArrayLike) -> float:
     """Local distance difference test of an alignment, in [0, 1], over CA atoms.
 
     Of the distances below 15 angstrom between aligned residues of the first chain, the share that
@@ -146,19 +161,19 @@ def lddt(first, second, pairs):
     return float(np.nan_to_num(per_residue).mean())
 
 
-def coverage(length, pairs):
+def coverage(length: int, pairs: ArrayLike) -> float:
     """The share of the residues of a chain of this length that are aligned."""
     return len(pairs) / length
 
 
-def identity(first, second, pairs):
+def identity(first: Chain, second: Chain, pairs: ArrayLike) -> float:
     """The share of aligned residues that are the same amino acid; 0 without pairs."""
     pairs = checked_pairs(first.sequence, second.sequence, pairs, 0)
     same = [first.sequence[i] == second.sequence[j] != "X" for i, j in pairs]
     return float(np.mean(same)) if same else 0.0
 
 
-def pair_scores(predicted, reference):
+def pair_scores(predicted: ArrayLike, reference: ArrayLike) -> dict[str, float]:
     """Precision, recall and F1 of predicted pairs against those of a reference.
 
     Args:

@@ -1,17 +1,22 @@
 """A query against many chains: encode once, align in batches, rank."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import hashlib
 import io
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
+from keras_struct.layers.annotations import StrPath
 from keras_struct.layers.whole_files import open_whole
 from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.chain import Chain
+from keras_struct.protein.protein_aligner import ProteinAligner
 from keras_struct.protein.structure_files import is_protein_file, read_chains
 from keras_struct.runs import digest_of_weights
 
@@ -90,7 +95,7 @@ class EncodingCache:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
 
 
-def protein_files(places):
+def protein_files(places: Iterable[StrPath]) -> list[Path]:
     """The protein files that paths name, in order; of a folder all that lie in it or below.
 
     Raises:
@@ -111,7 +116,16 @@ def protein_files(places):
     return files
 
 
-def search(aligner, query, files, cache=None, skipped=None, progress=None, model=1, names="author"):
+def search(
+    aligner: ProteinAligner,
+    query: Chain,
+    files: Iterable[StrPath],
+    cache: StrPath | None = None,
+    skipped: Callable[[Path, Exception], object] | None = None,
+    progress: Callable[[int], object] | None = None,
+    model: int = 1,
+    names: str = "author",
+) -> list[Hit]:
     """The alignments of a query with every chain of many files, best first.
 
     Each file is read and encoded once; with a cache, once for all searches, and a search that was

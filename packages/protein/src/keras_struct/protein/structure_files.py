@@ -1,16 +1,20 @@
 """Chains from files of structures and sequences."""
 
+from __future__ import annotations
+
 import bz2
 import gzip
 import itertools
 import lzma
 import re
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_struct.layers.annotations import StrPath
 from keras_struct.protein.atom_tables import NAMES, Unfit, cif_atoms, pdb_atoms
 from keras_struct.protein.chain import BACKBONE, Chain
 from keras_struct.runs import shortened
@@ -58,7 +62,13 @@ def _uncompressed_name(path):
     return path.stem if path.suffix.lower() in COMPRESSED else path.name
 
 
-def read_chains(path, chains=None, model=1, names="author", skipped=None):
+def read_chains(
+    path: StrPath,
+    chains: Iterable[str] | None = None,
+    model: int = 1,
+    names: str = "author",
+    skipped: Callable[[Exception], object] | None = None,
+) -> list[Chain]:
     """The protein chains of a file, in its order.
 
     Residues are those that are there, with a CA atom: what was not resolved is no residue. Of
@@ -133,7 +143,12 @@ def read_chains(path, chains=None, model=1, names="author", skipped=None):
     ]
 
 
-def read_chain(place, model=1, names="author", skipped=None):
+def read_chain(
+    place: StrPath,
+    model: int = 1,
+    names: str = "author",
+    skipped: Callable[[Exception], object] | None = None,
+) -> Chain:
     """The chain that `file` or `file:chain` names; of a file with several, the first.
 
     Args:
@@ -147,7 +162,7 @@ def read_chain(place, model=1, names="author", skipped=None):
     file, name = file_and_chain(place)
     if name is None:
         return read_chains(file, None, model, names, skipped)[0]
-    errors: list[ValueError] = []
+    errors: list[Exception] = []
     try:
         return read_chains(file, [name], model, names, errors.append)[0]
     except ValueError as error:

@@ -1,11 +1,16 @@
 """Superposed structures in files: two chains, or all that a file holds."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_struct.layers.annotations import StrPath
 from keras_struct.layers.whole_files import is_stream, open_whole
+from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.atom_tables import Unfit
 from keras_struct.protein.structure_files import (
     CIF,
@@ -21,7 +26,7 @@ LEAST_PLACE, MOST_PLACE = -999.9994, 9999.9994  # angstrom
 LEAST_NUMBER, MOST_NUMBER, MOST_ATOMS = -999, 9999, 99_999
 
 
-def write_superposed(alignment, path):
+def write_superposed(alignment: Alignment, path: StrPath) -> Any:
     """Write both chains of an alignment, the second moved onto the first.
 
     Args:
@@ -47,7 +52,7 @@ def write_superposed(alignment, path):
     return _write(structure.concatenate([fixed, moved]), path)
 
 
-def write_transformed(alignment, source, path, model=1):
+def write_transformed(alignment: Alignment, source: StrPath, path: StrPath, model: int = 1) -> Any:
     """Write all that a file holds of one model, moved as the second chain is onto the first.
 
     Args:

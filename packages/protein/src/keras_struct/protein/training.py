@@ -1,13 +1,17 @@
 """Training of an aligner on labelled pairs, and its scores on others."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_struct import layers
+from keras_struct.layers.annotations import StrPath
 from keras_struct.protein.batches import batches_by_shape, padded
-from keras_struct.protein.labelled_pairs import read_labelled_pairs
+from keras_struct.protein.labelled_pairs import LabelledPair, read_labelled_pairs
 from keras_struct.protein.paths import path_of_pairs
 from keras_struct.protein.pretrained_encoder import STATES
 from keras_struct.protein.protein_aligner import (
@@ -32,21 +36,21 @@ COARSE = 64  # what padded lengths are multiples of: coarser than in use, so bat
 
 
 def train(
-    train_files,
-    dev_files,
-    output,
-    aligner=None,
-    epochs=10,
-    learning_rate=1e-3,
-    batch_cells=2**20,
-    loss="path",
-    longest=512,
-    seed=0,
-    limit=None,
-    restart=False,
-    skipped=None,
-    progress=print,
-):
+    train_files: Sequence[StrPath],
+    dev_files: Sequence[StrPath],
+    output: StrPath,
+    aligner: ProteinAligner | None = None,
+    epochs: int = 10,
+    learning_rate: float = 1e-3,
+    batch_cells: int = 2**20,
+    loss: str = "path",
+    longest: int = 512,
+    seed: int = 0,
+    limit: int | None = None,
+    restart: bool = False,
+    skipped: Callable[[Exception], object] | None = None,
+    progress: Callable[[str], None] = print,
+) -> ProteinAligner:
     """Train an aligner on labelled pairs.
 
     After each epoch the state of the training is stored in `output/checkpoint`, and the model in
@@ -160,7 +164,9 @@ def _digest_of_pairs(pairs):
     return digest(parts)
 
 
-def evaluate(aligner, pairs, refine=0):
+def evaluate(
+    aligner: ProteinAligner, pairs: Sequence[LabelledPair], refine: int = 0
+) -> dict[str, float]:
     """Mean scores of an aligner on labelled pairs, each weighted as its pair.
 
     Args:

@@ -1,9 +1,15 @@
 """Pairs of residues by a transport plan with dustbins, in place of an alignment with gaps."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops as K
 
 from keras_struct import ops
+from keras_struct.layers.annotations import Config, Shape, Spec
+from keras_struct.ops.annotations import Tensor
 
 SMALLEST = 1e-6  # mass, in logarithms
 
@@ -46,7 +52,9 @@ class TransportAligner(keras.layers.Layer):
     Sinkhorn attention (the tail).
     """
 
-    def __init__(self, epsilon=1.0, base_steps=30, tail_steps=4, **kwargs):
+    def __init__(
+        self, epsilon: float = 1.0, base_steps: int = 30, tail_steps: int = 4, **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         if not 0 < epsilon < float("inf"):
             raise ValueError(f"Expected a finite epsilon > 0. Received: epsilon={epsilon}")
@@ -55,7 +63,7 @@ class TransportAligner(keras.layers.Layer):
         self.base_steps = base_steps
         self.tail_steps = tail_steps
 
-    def build(self, first_shape, second_shape):
+    def build(self, first_shape: Shape, second_shape: Shape) -> None:
         if first_shape[-1] != second_shape[-1]:
             raise ValueError(
                 "Expected states of one size. Received: "
@@ -66,7 +74,13 @@ class TransportAligner(keras.layers.Layer):
         self.state = self.add_weight(shape=first_shape[-1:], initializer="zeros", name="state")
         self.bias = self.add_weight(shape=(), initializer="zeros", name="bias")
 
-    def call(self, first, second, first_mask=None, second_mask=None):
+    def call(
+        self,
+        first: Tensor,
+        second: Tensor,
+        first_mask: Tensor | None = None,
+        second_mask: Tensor | None = None,
+    ) -> Tensor:
         first, second = K.cast(first, "float32"), K.cast(second, "float32")
         masks = [
             K.ones_like(x[..., 0], "bool") if mask is None else K.cast(mask, "bool")
@@ -98,13 +112,19 @@ class TransportAligner(keras.layers.Layer):
             dustbin=dustbin,
         )
 
-    def compute_mask(self, first, previous_mask=None):
+    def compute_mask(self, first: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None  # a loss would take that of the rows for one of the chains
 
-    def compute_output_spec(self, first, second, first_mask=None, second_mask=None):
+    def compute_output_spec(
+        self,
+        first: Tensor,
+        second: Tensor,
+        first_mask: Tensor | None = None,
+        second_mask: Tensor | None = None,
+    ) -> Spec:
         return keras.KerasTensor((*first.shape[:2], second.shape[1]), "float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "epsilon": self.epsilon,
@@ -131,17 +151,17 @@ class PlanDecoder(keras.layers.Layer):
     Source: Holmes and Durbin (1998), Dynamic programming alignment accuracy.
     """
 
-    def __init__(self, threshold=0.2, **kwargs):
+    def __init__(self, threshold: float = 0.2, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         if not 0 <= threshold < 1:
             raise ValueError(f"Expected a threshold in [0, 1). Received: threshold={threshold}")
         self.threshold = threshold
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         best = ops.smith_waterman(inputs - self.threshold, 0.0, temperature=0)
         return {"path": best.argmax(), "map": inputs, "score": K.sum(inputs, axis=(1, 2))}
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Spec:
         batch, rows, columns = inputs.shape
         steps = None if None in (rows, columns) else rows + columns + 1
         return {
@@ -150,12 +170,12 @@ class PlanDecoder(keras.layers.Layer):
             "score": keras.KerasTensor((batch,), inputs.dtype),
         }
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "threshold": self.threshold}
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-def plan_cross_entropy(y_true, y_pred):
+def plan_cross_entropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Negative log-probability of where each residue of either chain goes, `(B,)`.
 
     Args:
@@ -173,7 +193,7 @@ def plan_cross_entropy(y_true, y_pred):
 
 
 @keras.saving.register_keras_serializable("keras_struct")
-def plan_f1_loss(y_true, y_pred):
+def plan_f1_loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """One minus the soft F1 of a plan, `(B,)`; arguments as of `plan_cross_entropy`."""
     pairs = matched(y_true, y_pred)
     both, every = (K.sum(x, axis=(1, 2)) for x in (pairs * y_pred, pairs + y_pred))

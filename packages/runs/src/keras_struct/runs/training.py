@@ -1,5 +1,7 @@
 """Training that goes on after an interruption of any kind, to the result of one without any."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import shutil
@@ -10,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_struct.layers.annotations import StrPath
 from keras_struct.layers.whole_files import open_whole, whole_folder
 from keras_struct.runs.model_data import digest_of_file
 
@@ -20,7 +23,7 @@ SHOWN = 60  # letters of a decision that an error shows
 Row = dict[str, Any]
 
 
-def claim(folder, decisions, restart=False):
+def claim(folder: StrPath, decisions: dict[str, Any], restart: bool = False) -> None:
     """Make a folder that of a training, or check that it is.
 
     Args:

@@ -1,10 +1,16 @@
 """One parser from several that were trained from the same start."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
+from keras_struct.treebank.parser_task import ParserTask
 
-def average(parsers):
+
+def average(parsers: Sequence[ParserTask]) -> ParserTask:
     """Give a parser the mean of its weights and those of others.
 
     Parsers that went different ways from one start (by their seeds or learning rates) lie in one

@@ -5,17 +5,24 @@ layers of the backbone that stayed frozen come from the installed MiniLM. The ma
 layers are stored as they are, or as a product of two thin ones, to be added to MiniLM's.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from keras_struct.layers.annotations import StrPath
 from keras_struct.layers.whole_files import whole_folder
 from keras_struct.runs.model_data import check_model, models_folder, reading_model
 from keras_struct.treebank.minilm import MODELS, minilm_backbone, minilm_tokenizer
 from keras_struct.treebank.preprocessor import ParserPreprocessor
+
+if TYPE_CHECKING:
+    from keras_struct.treebank.parser_task import ParserTask
 
 SHIPPED = ("constituency_en", "dependency_en")
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
@@ -51,7 +58,9 @@ def preset_folder(preset):
     return models / str(preset)
 
 
-def save_compact_preset(parser, folder, about="", rank=None):
+def save_compact_preset(
+    parser: ParserTask, folder: StrPath, about: str = "", rank: int | None = None
+) -> None:
     """Store a parser over MiniLM, whole or not at all.
 
     Args:

@@ -1,13 +1,19 @@
 """Constituency parser of text."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import keras
+import keras_hub
 import numpy as np
 
+from keras_struct.layers.annotations import Config
 from keras_struct.parsers import NULL, CKYParser
 from keras_struct.treebank.parser_task import ParserTask
 from keras_struct.treebank.parses import ConstituencyParse
+from keras_struct.treebank.preprocessor import ParserPreprocessor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -68,17 +74,17 @@ class ConstituencyParser(ParserTask):
 
     def __init__(
         self,
-        backbone,
-        preprocessor,
-        labels,
-        tags,
-        boundary_dim=128,
-        dropout=0.2,
-        decoding="minimum_risk",
-        temperature=1.3,
-        threshold=0.4,
-        **kwargs,
-    ):
+        backbone: keras_hub.models.Backbone,
+        preprocessor: ParserPreprocessor | None,
+        labels: Sequence[str],
+        tags: Sequence[str],
+        boundary_dim: int = 128,
+        dropout: float = 0.2,
+        decoding: str = "minimum_risk",
+        temperature: float = 1.3,
+        threshold: float = 0.4,
+        **kwargs: Any,
+    ) -> None:
         if NULL not in labels:
             raise ValueError(f"Expected {NULL!r} among the labels. Received: labels={labels}")
         head = CKYParser(len(labels), boundary_dim=boundary_dim, dropout=dropout, name="tree")
@@ -93,7 +99,9 @@ class ConstituencyParser(ParserTask):
         self.boundary_dim = boundary_dim
         self.temperature, self.threshold = temperature, threshold
 
-    def result(self, words, tree, tags, marginals):
+    def result(
+        self, words: Sequence[str], tree: np.ndarray, tags: list[str], marginals: np.ndarray | None
+    ) -> ConstituencyParse:
         rows = [(s, e, k) for s, e, k in tree.tolist() if s >= 0 and self.labels[k] != NULL]
         p = None
         if marginals is not None:
@@ -101,7 +109,7 @@ class ConstituencyParser(ParserTask):
             p = [float(marginals[s, e - 1, k]) for s, e, k in rows]
         return ConstituencyParse(words, tags, [(s, e, self.labels[k]) for s, e, k in rows], p)
 
-    def joined(self, parses):
+    def joined(self, parses: Sequence[ConstituencyParse]) -> ConstituencyParse:
         """Side by side; the tree has a root with an empty label."""
         shift, spans = 0, []
         for parse in parses:
@@ -109,7 +117,7 @@ class ConstituencyParser(ParserTask):
             shift += len(parse.words)
         p = None
         if parses[0].probabilities is not None:
-            p = [x for parse in parses for x in parse.probabilities]
+            p = [x for parse in parses for x in parse.probabilities or ()]
         return ConstituencyParse(
             [word for parse in parses for word in parse.words],
             [tag for parse in parses for tag in parse.tags],
@@ -117,7 +125,7 @@ class ConstituencyParser(ParserTask):
             p,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "boundary_dim": self.boundary_dim,

@@ -1,13 +1,19 @@
 """Dependency parser of text."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import keras
+import keras_hub
 import numpy as np
 
+from keras_struct.layers.annotations import Config
 from keras_struct.parsers import EisnerParser, SpanningTreeParser
 from keras_struct.treebank.parser_task import ParserTask
 from keras_struct.treebank.parses import DependencyParse
+from keras_struct.treebank.preprocessor import ParserPreprocessor
 
 STRUCTURES = {"eisner": EisnerParser, "spanning_tree": SpanningTreeParser}
 JOINING_RELATION = "parataxis"
@@ -67,17 +73,17 @@ class DependencyParser(ParserTask):
 
     def __init__(
         self,
-        backbone,
-        preprocessor,
-        labels,
-        tags,
-        structure="eisner",
-        arc_dim=256,
-        relation_dim=96,
-        dropout=0.2,
-        decoding="minimum_risk",
-        **kwargs,
-    ):
+        backbone: keras_hub.models.Backbone,
+        preprocessor: ParserPreprocessor | None,
+        labels: Sequence[str],
+        tags: Sequence[str],
+        structure: str = "eisner",
+        arc_dim: int = 256,
+        relation_dim: int = 96,
+        dropout: float = 0.2,
+        decoding: str = "minimum_risk",
+        **kwargs: Any,
+    ) -> None:
         if structure not in STRUCTURES:
             raise ValueError(
                 f"Expected a structure among {list(STRUCTURES)}. Received: structure={structure!r}"
@@ -88,7 +94,9 @@ class DependencyParser(ParserTask):
         super().__init__(backbone, preprocessor, head, labels, tags, dropout, decoding, **kwargs)
         self.structure, self.arc_dim, self.relation_dim = structure, arc_dim, relation_dim
 
-    def result(self, words, tree, tags, marginals):
+    def result(
+        self, words: Sequence[str], tree: np.ndarray, tags: list[str], marginals: np.ndarray | None
+    ) -> DependencyParse:
         heads, relations = tree[: len(words)].T.tolist()
         p = None
         if marginals is not None:
@@ -97,7 +105,7 @@ class DependencyParser(ParserTask):
             p = [float(marginals[m, m if h == 0 else h - 1, k]) for m, (h, k) in arcs]
         return DependencyParse(words, tags, heads, [self.labels[k] for k in relations], p)
 
-    def joined(self, parses):
+    def joined(self, parses: Sequence[DependencyParse]) -> DependencyParse:
         """One tree: the roots of the later pieces depend on that of the first, by parataxis."""
         shift, heads, relations = 0, [], []
         top = parses[0].heads.index(0) + 1
@@ -114,7 +122,7 @@ class DependencyParser(ParserTask):
             shift += len(parse.words)
         p = None
         if parses[0].probabilities is not None:
-            p = [x for parse in parses for x in parse.probabilities]
+            p = [x for parse in parses for x in parse.probabilities or ()]
         return DependencyParse(
             [word for parse in parses for word in parse.words],
             [tag for parse in parses for tag in parse.tags],
@@ -123,7 +131,7 @@ class DependencyParser(ParserTask):
             p,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "structure": self.structure,

@@ -1,10 +1,16 @@
 """Scores of parsers on gold trees."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 from keras_struct.treebank.constituency_parser import ConstituencyParser
 from keras_struct.treebank.gold_trees import ConstituencyTrees, DependencyTrees
+from keras_struct.treebank.parser_task import ParserTask
 
 
-def evaluate(parser, gold, **options):
+def evaluate(parser: ParserTask, gold: Sequence[Any], **options: Any) -> dict[str, float]:
     """Scores of a parser on gold trees, from their words.
 
     Args:

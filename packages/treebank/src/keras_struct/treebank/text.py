@@ -142,8 +142,8 @@ def read_sentences(
             yield from sentences_of(text, offset, file)
         elif found := list(_WORD.finditer(text)):
             offsets = [(match.start() + offset, match.end() + offset) for match in found]
-            words = [match[0] for match in found]
-            yield Sentence(words, " ".join(words), offsets, file)
+            forms = [match[0] for match in found]
+            yield Sentence(forms, " ".join(forms), offsets, file)
 
 
 def _numbered_lines(lines: Iterable[str]) -> Iterator[tuple[int, int, str]]:

@@ -130,8 +130,8 @@ def test_outputs_of_words_that_formats_cannot_hold():
         "a\u00a0b", "f(x)", "\u00a0\u001b".replace("\u001b", ""), "c\u00a0d", "\u2028"
     ]  # fmt: skip
     arcs = treebank.DependencyParse(nasty, ["X"] * 5, [0, 1, 1, 1, 1], ["root", *["dep"] * 4])
-    (again,) = parsers.read_conllu(arcs.sentence.serialize().split("\n"), trees=True)
-    assert [word["form"] for word in again] == ["a b", "f(x)", "_", "c d", "_"]
+    (back,) = parsers.read_conllu(arcs.sentence.serialize().split("\n"), trees=True)
+    assert [word["form"] for word in back] == ["a b", "f(x)", "_", "c d", "_"]
     for parse in (tree, arcs):
         import xml.etree.ElementTree as ElementTree
 

@@ -1,7 +1,10 @@
 """Training of parsers on treebanks."""
 
+from __future__ import annotations
+
 import functools
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import keras_hub
 import numpy as np
 
 from keras_struct import parsers
+from keras_struct.layers.annotations import StrPath
 from keras_struct.layers.whole_files import whole_folder
 from keras_struct.runs import claim, digest, digest_of_weights, fit
 from keras_struct.runs.checks import check_count, check_positive, check_seed
@@ -41,28 +45,28 @@ PARSERS: dict[str, type[ParserTask]] = {
 
 
 def train(
-    kind,
-    train_files,
-    dev_files,
-    output,
-    epochs=4,
-    learning_rate=4e-4,
-    batch_tokens=1200,
-    frozen_layers=3,
-    loss="nll",
-    seed=0,
-    limit=None,
-    about="",
-    backbone=None,
-    preprocessor=None,
-    start=None,
-    rank=None,
-    restart=False,
-    skipped=None,
-    encoding=None,
-    progress=print,
-    **options,
-):
+    kind: str,
+    train_files: Sequence[StrPath],
+    dev_files: Sequence[StrPath],
+    output: StrPath,
+    epochs: int = 4,
+    learning_rate: float = 4e-4,
+    batch_tokens: int = 1200,
+    frozen_layers: int | None = 3,
+    loss: str = "nll",
+    seed: int = 0,
+    limit: int | None = None,
+    about: str = "",
+    backbone: keras_hub.models.Backbone | None = None,
+    preprocessor: ParserPreprocessor | None = None,
+    start: ParserTask | StrPath | None = None,
+    rank: int | None = None,
+    restart: bool = False,
+    skipped: Callable[[Exception], object] | None = None,
+    encoding: str | None = None,
+    progress: Callable[[str], None] = print,
+    **options: Any,
+) -> ParserTask:
     """Train a parser over MiniLM on treebanks.
 
     The embeddings and the lowest layers stay as they are, so their states are computed once. After
@@ -153,7 +157,7 @@ def train(
     parser = task(backbone, preprocessor, labels=labels.labels, tags=tags.labels, **options)
     freeze(backbone, frozen_layers)
     if start is not None:
-        kept = {w.path for w in backbone.non_trainable_weights} if compact else ()
+        kept = {w.path for w in parser.backbone.non_trainable_weights} if compact else ()
         start_from(parser, start, kept)
     output = Path(output)
     decisions = {

@@ -1,7 +1,14 @@
 """From the states of subwords to those of words."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops as K
+
+from keras_struct.layers.annotations import Spec
+from keras_struct.ops.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_struct")
@@ -29,11 +36,11 @@ class WordPooling(keras.layers.Layer):
     [[[1.0, 1.0], [2.0, 4.0], [0.0, 0.0]]]
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         states, places = inputs
         features = states.shape[-1]
         batch, n, _ = K.shape(places)
@@ -42,10 +49,10 @@ class WordPooling(keras.layers.Layer):
         words = K.reshape(K.take(flat, index, axis=0), (batch, n, 2 * features))
         return K.where(places[:, :, :1] >= 0, words, K.zeros_like(words))
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return inputs[1][..., 0] >= 0
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Spec:
         states, places = inputs
         shape = (*places.shape[:2], 2 * states.shape[-1])
         return keras.KerasTensor(shape, self.compute_dtype)
