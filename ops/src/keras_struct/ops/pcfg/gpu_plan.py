@@ -12,6 +12,7 @@ from keras_struct.ops.gpu import power
 
 MOST_TILE = 32
 FULL = 256  # programs that are enough for a device
+MOST_OUT = 1 << 28  # numbers of what rules get, of which each program has its own
 MOST_NUMBERS = 1 << 31  # places in the chart and the rules of a sentence have 32 bits
 MOST_WORDS = 1 << 15  # the places of noise
 
@@ -78,6 +79,12 @@ class Plan:
     @property
     def warps(self):
         return max(1, self.block // 256)
+
+    def programs(self, batch, n):
+        """For each sentence of n words: as many as fill a device, if they have room and work."""
+        size = max(batch, 1)
+        room = MOST_OUT // (size * self.phrases * self.cells)
+        return max(1, min(FULL // size, room, n - 1))
 
     def too_large(self, n):
         """None, or why sentences of n words are not taken."""

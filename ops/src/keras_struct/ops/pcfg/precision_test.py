@@ -31,9 +31,9 @@ def readouts(x, directions, temperature, dtype, implementation="portable"):
 
 
 @pytest.mark.parametrize(("scale", "temperature"), SCALES)
-def test_cold_and_large(scale, temperature, implementation="portable"):
+def test_cold_and_large(scale, temperature, implementation="portable", n=14):
     """Probabilities are right to 1e-4 of what they count: a rule is used up to N - 1 times."""
-    x, directions = potentials(scale), potentials(1.0, seed=1)
+    x, directions = potentials(scale, n=n), potentials(1.0, n=n, seed=1)
     found = readouts(x, directions, temperature, "float32", implementation)
     with float64():
         exact = readouts(x, directions, temperature, "float64")
@@ -43,12 +43,11 @@ def test_cold_and_large(scale, temperature, implementation="portable"):
 
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-4])
-def test_ties_beyond_the_precision(temperature, implementation="portable"):
+def test_ties_beyond_the_precision(temperature, implementation="portable", n=14):
     """Where exponents have no digits left, shares still sum to 1 and curvature is finite."""
     rng = np.random.default_rng(1)
-    n = 14
-    x = [1e4 * rng.integers(0, 2, size=y.shape).astype("float32") for y in potentials(1.0)]
-    directions = potentials(1.0, seed=1)
+    x = [1e4 * rng.integers(0, 2, size=y.shape).astype("float32") for y in potentials(1.0, n=n)]
+    directions = potentials(1.0, n=n, seed=1)
     _, *found = readouts(x, directions, temperature, "float32", implementation)
     assert all(np.isfinite(y).all() for y in found)
     rules, terms, roots = found[:3]

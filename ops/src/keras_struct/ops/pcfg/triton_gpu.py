@@ -119,7 +119,7 @@ class _Sweep:
         self.programs = kernels.programs
         if self.programs is None:
             size = self.batch if isinstance(self.batch, int) else gpu_plan.FULL
-            self.programs = max(1, min(gpu_plan.FULL // max(size, 1), self.n - 1))
+            self.programs = self.plan.programs(size, self.n)
         self.zeros = functools.partial(torch.zeros, dtype=terms.dtype, device=terms.device)
         self.new = functools.partial(torch.empty, dtype=terms.dtype, device=terms.device)
         self.lengths = problem.context[0].clamp(0, self.n).to(torch.int32).contiguous()

@@ -60,13 +60,13 @@ def test_in_the_sizes_of_a_gpu(k, p):
 @slow
 @pytest.mark.parametrize(("scale", "temperature"), precision_test.SCALES)
 def test_cold_and_large_in_float32(scale, temperature):
-    precision_test.test_cold_and_large(scale, temperature, NAME)
+    precision_test.test_cold_and_large(scale, temperature, NAME, n=6)
 
 
 @slow
 @pytest.mark.parametrize("temperature", [1e-6, 1e-4])
 def test_ties_beyond_the_precision(temperature):
-    precision_test.test_ties_beyond_the_precision(temperature, NAME)
+    precision_test.test_ties_beyond_the_precision(temperature, NAME, n=6)
 
 
 def _potentials(batch, n, k, p, seed=0):
@@ -174,3 +174,14 @@ def test_tiles_have_symbols_of_one_kind(k, p, sizes):
     assert plan.words % plan.tile == 0 and plan.words >= k
     assert plan.symbols % plan.tile == 0 and plan.symbols - plan.words >= p
     assert plan.phrases <= plan.words
+
+
+@pytest.mark.parametrize(
+    ("batch", "n", "programs"), [(1, 28, 27), (16, 28, 16), (1000, 28, 1), (4, 1, 1), (0, 5, 4)]
+)
+def test_programs_fill_a_device_and_have_work(batch, n, programs):
+    assert Plan(30, 60, 32, 2).programs(batch, n) == programs
+
+
+def test_programs_have_room_for_what_rules_get():
+    assert Plan(100, 200, 32, 2).programs(8, 100) == 2

@@ -215,10 +215,12 @@ def share_rules(
                 at = of_rules(out, a, tile, PLAN)
                 tl.store(at, tl.load(at) + found)
             m = tl.load(pair)
+            if RATE:
+                change -= total * tl.load(pair + 2 * PLAN.cells)
+            tl.debug_barrier()  # until all threads have read what is written over
             tl.store(pair, over(total, m))
             if RATE:
-                d = tl.load(pair + 2 * PLAN.cells)
-                tl.store(pair + 2 * PLAN.cells, over(change - total * d, m))
+                tl.store(pair + 2 * PLAN.cells, over(change, m))
 
 
 @triton.jit
