@@ -282,6 +282,10 @@ def _chains():
     for kernel in ("maximum", "tangent", "curvature", "walk"):
         yield _chain("linear_chain K=32", 32, linear, kernel)
     yield _chain("linear_chain K=64", 64, linear, "curvature")
+    for kernel in ("forward", "maximum", "backward", "tangent", "curvature"):
+        yield _chain("linear_chain K=128", 128, linear, kernel, every)
+    for kernel in ("forward", "backward", "curvature"):
+        yield _chain("linear_chain K=256", 256, linear, kernel)
 
 
 def _chain(name, states, facts, kernel, chips=("sm_90",)):
@@ -289,11 +293,11 @@ def _chain(name, states, facts, kernel, chips=("sm_90",)):
     plan = ChainPlan(states=states, steps=512, approximate=True, **facts)
     sizes = {
         "forward": ("tape", "ends"),
-        "tangent": ("tape", "tscores", "tlinks", "dtape", "gained", "tends"),
+        "tangent": ("tape", "tscores", "tlinks", "dtape", "gained", "work", "tends"),
         "walk": ("tape", "last", "keys", "states", "spans"),
         "backward": (
-            "tape", "final", "tscores", "tlinks", "dtape", "gained", "dfinal", "ring", "dscores",
-            "dlinks",
+            "tape", "final", "tscores", "tlinks", "dtape", "gained", "work", "dfinal", "ring",
+            "dscores", "dlinks",
         ),
     }  # fmt: skip
     entry = {"maximum": "forward", "curvature": "backward"}.get(kernel, kernel)
@@ -325,7 +329,7 @@ def _chain(name, states, facts, kernel, chips=("sm_90",)):
         {name: "*i32" if name in whole else NUMBERS for name in names},
         constants,
         warps,
-        cells / (32 * warps),
+        (plan.tile * plan.states if plan.tile else cells) / (32 * warps),
         round(moved[kernel], 3),
         chips,
     )

@@ -27,6 +27,7 @@ KERNELS = (
     "keras_struct.ops.alignment.triton_sweeps",
     "keras_struct.ops.alignment.triton_paths",
     "keras_struct.ops.chain.triton_step",
+    "keras_struct.ops.chain.triton_tiles",
     "keras_struct.ops.chain.triton_sweeps",
     "keras_struct.ops.chain.triton_paths",
     "keras_struct.ops.chart.triton_chart",

@@ -42,6 +42,10 @@ class Plan(Form):
         """None, or why a step does not fit in registers."""
         if self.links and self.states > MOST_STATES:
             return f"all pairs of more than {MOST_STATES} tags do not fit in registers"
+        return self.too_many_ways()
+
+    def too_many_ways(self):
+        """The same, of the ways into states."""
         if self.rows * self.ways > MOST_WAYS:
             return f"a step has more than {MOST_WAYS} ways into its states, too many for registers"
         return None

@@ -12,7 +12,10 @@ from keras_struct.ops.gpu import warps_for
 from keras_struct.ops.implementation import Paths
 from keras_struct.ops.triton import TritonGPU, keys_of
 
-MOST_STATES = 64  # of chains whose states are all linked
+MOST_HELD = 64  # states whose links a program holds in registers; those of more it reads in tiles
+MOST_STATES = 256  # beyond, a step is as long as the launches of the framework's
+EACH = 16  # numbers of a thread, of a tile
+MOST_LINKS = 1 << 25  # of a step, of all examples: a product of matrices does more of them sooner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +26,13 @@ class Plan(gpu_plan.Plan):
         shared: Whether the batch has one table of links.
         approximate: Whether exponentials are those of the special function unit.
         wide: Whether numbers are float64.
+        block: States of a tile of links; None for what the number of states asks for.
     """
 
     shared: bool = True
     approximate: bool = False
     wide: bool = False
+    block: int | None = None
 
     def __repr__(self):
         """A name of few letters, by which Triton tells compiled kernels apart."""
@@ -41,12 +46,31 @@ class Plan(gpu_plan.Plan):
     @property
     def warps(self):
         """One warp for up to 32 tags, which waits for no other one."""
+        if self.links and self.rows > MOST_HELD:
+            return self.rows // EACH
         return 1 if self.ways == 1 and self.rows <= 32 else super().warps
+
+    @property
+    def tile(self):
+        """How many states' links to all are worked on at a time, 0 for all at once."""
+        if not self.links:
+            return 0
+        if self.block is None and self.rows > MOST_HELD:
+            return 32 * self.warps * EACH // self.rows
+        return self.block or 0
 
     def too_large(self):
         if self.links and self.rows > MOST_STATES:
-            return f"all pairs of more than {MOST_STATES} tags do not fit in registers"
-        return super().too_large()
+            return f"a step of all pairs of more than {MOST_STATES} tags takes a program too long"
+        return self.too_many_ways()
+
+    def better_as_products(self, batch):
+        if self.tile and self.links == "shared" and batch * self.rows**2 > MOST_LINKS:
+            return (
+                f"it adds up {self.states} x {self.states} terms for each of {batch} examples, "
+                "which are products of large matrices where scores are in range"
+            )
+        return super().better_as_products(batch)
 
     @property
     def plane(self):
@@ -79,7 +103,13 @@ class Plan(gpu_plan.Plan):
 
 
 class ChainTriton(Paths, TritonGPU):
-    """Sweeps over time."""
+    """Sweeps over time.
+
+    Attributes:
+        block: See `Plan`.
+    """
+
+    block: int | None = None
 
     def rejects(self, call):
         if isinstance(call.spec, CategoricalSpec):
@@ -97,7 +127,7 @@ class ChainTriton(Paths, TritonGPU):
         return plan.better_as_products(batch)
 
     def plan(self, spec, shapes, states=None):
-        return Plan(**Form.facts(spec, shapes, states))
+        return Plan(**Form.facts(spec, shapes, states), block=self.block)
 
     def cut(self, problem):
         return _Sweep(self, problem)
@@ -149,7 +179,8 @@ class _Sweep(Ends):
     def backward(self, tape, tangents=None):
         """Marginals, or with tangents those of the marginals."""
         plan, rate, final = self.plan, tangents is not None, self.shares(tape)
-        rates = [self.scores, self.links, final, final, final]
+        work = self.new((self.batch, 5, plan.rows)) if plan.tile else final
+        rates = [self.scores, self.links, final, final, work, final]
         if rate:
             tscores, *tlinks = (x.contiguous() for x in tangents)
             dtape = self.new((self.batch, plan.steps + 1, plan.rows))
@@ -157,7 +188,7 @@ class _Sweep(Ends):
                 self.new((self.batch, 2, plan.steps + 1)),
                 self.new((self.batch, plan.rows)),
             )
-            rates = [tscores, tlinks[0] if tlinks else tscores, dtape, gained]
+            rates = [tscores, tlinks[0] if tlinks else tscores, dtape, gained, work]
             self.launch("sweeps", "tangent", (self.batch,), tape.g, *rates, ends, warps=plan.warps)
             moved = ends[:, : plan.states]
             rates.append(self.states(final * (moved - (final * moved).sum(1, keepdim=True))))

@@ -28,7 +28,7 @@ from keras_struct.ops.chain.subset.cases import CASES as SUBSET
 from keras_struct.ops.chain.triton_gpu import ChainTriton
 from keras_struct.ops.laws import StructureLaws
 from keras_struct.ops.testing import array
-from keras_struct.ops.triton_testing import ALL, NAME, check_readouts, laws_of
+from keras_struct.ops.triton_testing import ALL, NAME, check_readouts, interpreted, laws_of
 
 interpreter = triton_testing.interpreter("chain")
 CASES = {"linear_chain": LINEAR_CHAIN, "semi_markov": SEMI_MARKOV, "ctc": CTC, "subset": SUBSET}
@@ -77,6 +77,20 @@ def test_readouts_equal_portable(name):
     check_readouts(RAGGED[name])
 
 
+@pytest.mark.parametrize("name", [*["linear_chain", "over_time"], *["each", "semi_markov"] * ALL])
+def test_links_in_tiles(name):
+    """As those of more than 64 tags."""
+    with interpreted("chain", block=2):
+        check_readouts(RAGGED[name])
+
+
+@pytest.mark.skipif(not ALL, reason="up to 600 steps; with GPU_TESTS=all")
+@pytest.mark.parametrize("name", ["log_space", "over_time", "left_to_right", "semi_markov"])
+def test_links_in_tiles_in_float32(name, monkeypatch):
+    with interpreted("chain", block=2):
+        test_float32_equals_float64(name, monkeypatch)
+
+
 @pytest.mark.skipif(not ALL, reason="minutes in the interpreter; with GPU_TESTS=all")
 @pytest.mark.parametrize("name", ACROSS_TILES)
 def test_longer_ones_equal_portable(name):
@@ -117,8 +131,9 @@ def test_compiled_for_batches_of_any_size():
 
 
 @pytest.mark.parametrize("name", RAGGED if ALL else ["semi_markov"])
-def test_every_launch_compiles_for_a_gpu(name):
-    with triton_testing.compiled("chain") as kernels:
+@pytest.mark.parametrize("block", [None, *[2] * ALL])
+def test_every_launch_compiles_for_a_gpu(name, block):
+    with triton_testing.compiled("chain", block=block) as kernels:
         d = RAGGED[name].distribution(dtype="float32", implementation=NAME)
         d.marginals("all"), d.argmax(), d.sample(1, 3)
         d._sweeps.curvature(d._problem, d._soft[1], tuple(map(torch.ones_like, d._marginals)))
@@ -130,16 +145,20 @@ def test_says_why_not():
     call = dataclasses.replace(call, platform="gpu")
     kernel = ChainTriton()
     assert kernel.rejects(call) is None and kernel.avoids(call) is None
-    table = (1, 1, 200, 200)
+    table = (1, 1, 300, 300)
     for facts, reason in (
         ({"platform": "cpu"}, "the scores are on the cpu"),
         ({"exporting": True}, "torch.export"),
-        ({"shapes": ((1, 4, 200), table)}, "more than 64 tags"),
+        ({"shapes": ((1, 4, 300), table)}, "more than 256 tags"),
         ({"shapes": ((1, None, 3), (1, 1, 3, 3))}, "shapes that are known"),
     ):
         assert reason in kernel.rejects(dataclasses.replace(call, **facts))
     long = dataclasses.replace(call, shapes=((1, 4096, 3), (1, 1, 3, 3)))
     assert "in 12 levels" in kernel.avoids(long)
+    many = dataclasses.replace(call, shapes=((1024, 4, 200), (1, 1, 200, 200)))
+    assert kernel.rejects(many) is None and "large matrices" in kernel.avoids(many)
+    few = dataclasses.replace(call, shapes=((32, 4, 200), (1, 1, 200, 200)))
+    assert kernel.rejects(few) is kernel.avoids(few) is None
     softmax = ops.categorical(np.zeros((1, 4), "float32")).choice.call
     assert "which PyTorch has" in kernel.rejects(softmax)
     names = list(dispatch.candidates("chain"))

@@ -37,15 +37,22 @@ def score_of(scores, t, FILL: tl.constexpr, PLAN: tl.constexpr):
 
 
 @triton.jit
-def links_of(links, t, FILL: tl.constexpr, PLAN: tl.constexpr):
-    """Links after a time, (rows, rows)."""
-    i = tl.arange(0, PLAN.rows)[:, None]
+def places_of_links(t, first, COUNT: tl.constexpr, PLAN: tl.constexpr):
+    """Where links after a time are, from some states on, (COUNT, rows), and which there are."""
+    i = (first + tl.arange(0, COUNT))[:, None]
     j = tl.arange(0, PLAN.rows)[None, :]
     known = (i < PLAN.states) & (j < PLAN.states)
     at = i * PLAN.states + j
     if PLAN.links == "over_time":
         known = known & (at * 0 + t < PLAN.steps - 1)
         at = at + t * PLAN.states * PLAN.states
+    return at, known
+
+
+@triton.jit
+def links_of(links, t, FILL: tl.constexpr, PLAN: tl.constexpr):
+    """Links after a time, (rows, rows)."""
+    at, known = places_of_links(t, 0, PLAN.rows, PLAN)
     return tl.load(links + at, mask=known, other=FILL)
 
 

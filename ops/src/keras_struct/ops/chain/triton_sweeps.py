@@ -9,6 +9,7 @@ Beside the arrays of `triton_step.py`:
     ring             (planes, slots, ways, rows) probabilities of the ways at the last times
     dtape            (steps + 1, rows) tangents of g, less what all paths have gained by then
     gained           (2, steps + 1) that, as a pair
+    work             (5, rows), see `triton_tiles.py`
 
 The forward sweep leaves g, and all others make f and the weights of a step again from there. Where
 a step has several ways, threads read what others have stored, after a barrier.
@@ -23,11 +24,13 @@ from keras_struct.ops.chain.triton_step import (
     filtered,
     links_of,
     log_sum,
+    places_of_links,
     read,
     score_of,
     started,
     write,
 )
+from keras_struct.ops.chain.triton_tiles import back_by_tiles, rates_by_tiles, sum_by_tiles
 from keras_struct.ops.triton_math import join, sum_over, two_sum
 
 
@@ -38,21 +41,29 @@ def forward(scores, links, lengths, tape, ends, HARD: tl.constexpr, PLAN: tl.con
     scores = scores + b * PLAN.steps * PLAN.score_size
     links = links + b * PLAN.links_size
     tape = tape + b * 2 * PLAN.plane
-    table = links_of(links, 0, 0.0, PLAN) if PLAN.links == "shared" else scores
+    ends = ends + b * 2 * PLAN.rows
+    at = ends + tl.arange(0, PLAN.rows)
+    table = scores
+    if PLAN.links == "shared" and PLAN.tile == 0:
+        table = links_of(links, 0, 0.0, PLAN)
     high, low, f_high, f_low = started(scores, PLAN)
     write(tape, 0, high, low, PLAN)
     tl.debug_barrier()
     for t in range(0, tl.load(lengths + b)):
         f_high, f_low, _ = enter(scores, tape, high, low, t, HARD, PLAN)
         high, low = f_high, f_low
-        if PLAN.links is not None:
+        if PLAN.tile > 0:
+            tl.store(at, f_high)
+            tl.store(at + PLAN.rows, f_low)
+            tl.debug_barrier()
+            high, low = sum_by_tiles(links, ends, t, HARD, PLAN)
+        elif PLAN.links is not None:
             weight = table if PLAN.links == "shared" else links_of(links, t, 0.0, PLAN)
             peak, rest, _, _ = log_sum(f_high[:, None], f_low[:, None], weight, 0, HARD, PLAN)
             high, low = join(peak, rest)
         write(tape, t + 1, high, low, PLAN)
-        if PLAN.ways > 1:
+        if PLAN.ways > 1 or PLAN.tile > 0:
             tl.debug_barrier()
-    at = ends + b * 2 * PLAN.rows + tl.arange(0, PLAN.rows)
     tl.store(at, f_high)
     tl.store(at + PLAN.rows, f_low)
 
@@ -78,13 +89,7 @@ def give(dscores, t, used, PLAN: tl.constexpr):
 @triton.jit
 def give_links(dlinks, t, pair, PLAN: tl.constexpr):
     """Marginals of the links, or those of a time."""
-    i = tl.arange(0, PLAN.rows)[:, None]
-    j = tl.arange(0, PLAN.rows)[None, :]
-    known = (i < PLAN.states) & (j < PLAN.states)
-    at = i * PLAN.states + j
-    if PLAN.links == "over_time":
-        known = known & (at * 0 + t < PLAN.steps - 1)
-        at = at + t * PLAN.states * PLAN.states
+    at, known = places_of_links(t, 0, PLAN.rows, PLAN)
     tl.store(dlinks + at, pair, mask=known)
 
 
@@ -144,7 +149,7 @@ def rates_of(tscores, dtape, dhigh, gained, t, gain_high, gain_low, PLAN: tl.con
 
 @triton.jit
 def tangent(
-    scores, links, lengths, tape, tscores, tlinks, dtape, gained, tends, PLAN: tl.constexpr
+    scores, links, lengths, tape, tscores, tlinks, dtape, gained, work, tends, PLAN: tl.constexpr
 ):
     """Tangents of the messages before every step, and of those of the last one."""
     b = tl.program_id(0).to(tl.int64)
@@ -157,6 +162,7 @@ def tangent(
     tlinks = tlinks + b * PLAN.tangent_links_size
     dtape = dtape + b * PLAN.plane
     gained = gained + b * 2 * (PLAN.steps + 1)
+    work = work + b * 5 * PLAN.rows
     dg, df = started(scores, PLAN)[1], started(scores, PLAN)[1]
     gain_high, gain_low = sum_over(dg, 0), sum_over(dg, 0)
     tl.store(dtape + state, dg)
@@ -170,7 +176,9 @@ def tangent(
         rates = rates_of(tscores, dtape, dg, gained, t, gain_high, gain_low, PLAN)
         df = rates if PLAN.ways == 1 else sum_over(shares * rates, 0)
         dg = df
-        if PLAN.links is not None:
+        if PLAN.tile > 0:
+            dg = rates_by_tiles(links, tlinks, tape, work, high, low, df, t, PLAN)
+        elif PLAN.links is not None:
             weight = links_of(links, t, 0.0, PLAN)
             _, _, weights, total = log_sum(high[:, None], low[:, None], weight, 0, False, PLAN)
             gains = df[:, None] + links_of(tlinks, t, 0.0, PLAN)
@@ -199,6 +207,7 @@ def backward(
     tlinks,
     dtape,
     gained,
+    work,
     dfinal,
     ring,
     dscores,
@@ -216,6 +225,7 @@ def backward(
     dscores = dscores + b * PLAN.steps * PLAN.score_size
     dlinks = dlinks + b * PLAN.tangent_links_size
     ring = ring + b * (2 if RATE else 1) * PLAN.slots * PLAN.ways * PLAN.rows
+    work = work + b * 5 * PLAN.rows
     if RATE:
         tscores = tscores + b * PLAN.steps * PLAN.score_size
         tlinks = tlinks + b * PLAN.tangent_links_size
@@ -229,7 +239,7 @@ def backward(
         if RATE:
             dq = tl.load(dfinal + tl.arange(0, PLAN.rows))
     pairs = zero
-    if PLAN.links == "shared":
+    if PLAN.links == "shared" and PLAN.tile == 0:
         pairs = zero[:, None] + zero[None, :]
     for step in range(0, n):
         t = n - 1 - step
@@ -241,7 +251,26 @@ def backward(
             rates = rates_of(tscores, dtape, dg, gained, t, gain_high, gain_low, PLAN)
             df = rates if PLAN.ways == 1 else sum_over(shares * rates, 0)
         p, dp = q, dq
-        if PLAN.links is not None:
+        if PLAN.tile > 0:
+            p, dp = back_by_tiles(
+                links,
+                tlinks,
+                tape,
+                dlinks,
+                work,
+                high,
+                low,
+                df if RATE else high,
+                q,
+                dq,
+                t,
+                RATE,
+                PLAN,
+            )
+            p = p + final_at(final, t, n, PLAN)
+            if RATE:
+                dp = dp + final_at(dfinal, t, n, PLAN)
+        elif PLAN.links is not None:
             weight = links_of(links, t, 0.0, PLAN)
             _, _, weights, total = log_sum(high[:, None], low[:, None], weight, 0, False, PLAN)
             pair = weights * (q / total)[None, :]
@@ -265,5 +294,5 @@ def backward(
                 used = shares * dp[None, :] + used * (rates - df[None, :])
                 dq = into(ring, t, n, used, 1, PLAN)
             give(dscores, t, used, PLAN)
-    if PLAN.links == "shared":
+    if PLAN.links == "shared" and PLAN.tile == 0:
         give_links(dlinks, 0, pairs, PLAN)
