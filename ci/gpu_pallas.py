@@ -198,13 +198,18 @@ def chains():
 
     from keras_struct import ops
 
-    def program(name, make, shapes, cells, scores, rows):
-        moved = chain(scores, rows, cells)
-        return Program(name, readouts(make), shapes, "float32", cells, moved, EVERY)
+    def program(name, make, shapes, cells, scores, rows, chips=EVERY, sweeps=()):
+        moved = chain(scores, rows, max(cells, rows * rows) if sweeps else cells)
+        return Program(name, readouts(make), shapes, "float32", cells, moved, chips, sweeps)
 
     for k in (16, 32):
         shapes: Any = (BATCH, STEPS, k), (k, k)
         yield program(f"linear_chain K={k}", ops.linear_chain, shapes, k * k, k, k)
+    shapes = (BATCH, STEPS, 128), (128, 128)
+    tiles = 16 * 32 * 8  # links of a tile, 16 of a thread
+    many = "linear_chain K=128", ops.linear_chain, shapes, tiles, 128, 128
+    yield program(*many, sweeps=("forward", "backward", "tangent", "walk"))
+    yield program(*many, ("sm_80", "sm_90"), ("curvature",))  # sm_100 spills two registers
     shapes = (BATCH, STEPS, 8, 8), (8, 8)
     yield program("semi_markov K=8, D=8", ops.semi_markov, shapes, 128, 64, 8)
     labels = np.arange(1, 64, dtype="int32") + np.zeros((BATCH, 1), "int32")

@@ -50,7 +50,7 @@ class Step:
         self.states = iota((plan.rows,), 0)
         shape = plan.ways, plan.rows
         self.way, self.state = iota(shape, 0), iota(shape, 1)
-        self.table = x.links[:, :] if plan.links == "shared" else None
+        self.table = x.links[:, :] if plan.links == "shared" and not plan.tile else None
 
     @property
     def one_way(self):

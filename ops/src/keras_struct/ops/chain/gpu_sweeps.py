@@ -9,6 +9,7 @@ Beside the references of `gpu_step.py`:
     ring             (planes, slots, ways, rows) probabilities of the ways at the last times
     dg               (steps + 1, rows) tangents of g, less what all paths have gained by then
     gained           (2, steps + 1) that, as a pair
+    work             (5, rows), see `gpu_tiles.py`, for links in tiles
 
 The forward sweep leaves g, and all others make f and the weights of a step again from there.
 """
@@ -16,6 +17,12 @@ The forward sweep leaves g, and all others make f and the weights of a step agai
 from jax import numpy as jnp
 
 from keras_struct.ops.chain.gpu_step import Step, int32, load
+from keras_struct.ops.chain.gpu_tiles import (
+    back_by_tiles,
+    no_links,
+    rates_by_tiles,
+    sum_by_tiles,
+)
 from keras_struct.ops.exact_sum import two_sum
 from keras_struct.ops.numerics import FORBIDDEN
 
@@ -29,9 +36,9 @@ def forward(plan, barrier, op, x):
 
     def body(t, carry):
         f, _ = step.enter(t, carry[0])
-        g = step.link(t, f)
+        g = sum_by_tiles(step, t, f) if plan.tile else step.link(t, f)
         step.write(x.g, t + 1, g)
-        if not step.one_way:
+        if plan.tile or not step.one_way:
             barrier()
         return g, f
 
@@ -54,7 +61,9 @@ def backward(plan, barrier, x):
         q, links = carry
         f, shares = step.enter(t, step.read(x.g, t))
         p = q
-        if plan.links:
+        if plan.tile:
+            p = back_by_tiles(step, t, f, q) + step.ended(t, final)
+        elif plan.links:
             weights, total = step.weights(t, f)
             pair = weights * (q[None] / total)
             p = jnp.sum(pair, 1) + step.ended(t, final)
@@ -68,7 +77,7 @@ def backward(plan, barrier, x):
 
     q = step.vector(0.0) if plan.links else final
     _, links = step.over(body, (q, _no_pairs(step)), back=True)
-    if plan.links == "shared":
+    if plan.links == "shared" and not plan.tile:
         x.dlinks[:, :] = links
 
 
@@ -81,7 +90,9 @@ def _every_path(plan, used):
 
 
 def _no_pairs(step):
-    if step.plan.links != "shared":
+    if step.plan.tile:
+        no_links(step)
+    if step.table is None:
         return int32(0)
     return jnp.zeros_like(step.table)
 
@@ -111,7 +122,9 @@ def tangent(plan, barrier, x):
         f, shares = step.enter(t, step.read(x.g, t))
         df, _ = _rates(step, t, shares, dg, gained)
         dg = df
-        if plan.links:
+        if plan.tile:
+            dg = rates_by_tiles(step, t, f, df)
+        elif plan.links:
             weights, total = step.weights(t, f)
             gains = df[:, None] + step.links(x.tlinks, t)
             dg = jnp.sum(weights * gains, 0) / jnp.squeeze(total, 0)
@@ -158,7 +171,10 @@ def curvature(plan, barrier, x):
         else:
             df, rates = _rates(step, t, shares, None, (x.gained[0, t], x.gained[1, t]))
         p, dp = q, dq
-        if plan.links:
+        if plan.tile:
+            p, dp = back_by_tiles(step, t, f, q, (df, dq))
+            p, dp = p + step.ended(t, final), dp + step.ended(t, dfinal)
+        elif plan.links:
             weights, total = step.weights(t, f)
             gains = df[:, None] + step.links(x.tlinks, t)
             mean = jnp.sum(weights * gains, 0, keepdims=True) / total
@@ -177,5 +193,5 @@ def curvature(plan, barrier, x):
 
     q, dq = (step.vector(0.0),) * 2 if plan.links else (final, dfinal)
     _, _, links = step.over(body, (q, dq, _no_pairs(step)), back=True)
-    if plan.links == "shared":
+    if plan.links == "shared" and not plan.tile:
         x.dlinks[:, :] = links

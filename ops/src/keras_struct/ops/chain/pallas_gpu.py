@@ -13,7 +13,13 @@ from keras_struct.ops.pallas_gpu import PallasGPU
 
 
 class ChainGPU(Paths, PallasGPU):
-    """Sweeps over time."""
+    """Sweeps over time.
+
+    Attributes:
+        block: See `Plan`.
+    """
+
+    block: int | None = None
 
     def rejects(self, call):
         if isinstance(call.spec, CategoricalSpec):
@@ -30,7 +36,7 @@ class ChainGPU(Paths, PallasGPU):
         return plan.better_as_products(call.shapes[0][0])
 
     def plan(self, spec, shapes, states=None):
-        return Plan(**Form.facts(spec, shapes, states))
+        return Plan(**Form.facts(spec, shapes, states), block=self.block)
 
     def cut(self, problem):
         return _Sweep(self, problem)
@@ -98,6 +104,8 @@ class _Sweep(Ends):
         if plan.links:
             times = (plan.steps,) if plan.links == "over_time" else ()
             named["dlinks"] = self.array(self.batch, *times, plan.rows, plan.rows)
+        if plan.tile:
+            named["work"] = self.array(self.batch, 5, plan.rows)
         if plan.ways > 1:
             ring = self.batch, planes, plan.slots, plan.ways, plan.rows
             named["ring"] = self.array(*ring)
@@ -157,11 +165,14 @@ class _Sweep(Ends):
             "dg": self.array(self.batch, plan.steps + 1, plan.rows),
             "tends": self.array(self.batch, plan.rows),
         }
+        if plan.tile:
+            outputs["work"] = self.array(self.batch, 5, plan.rows)
         if plan.ways > 1:
             outputs["gained"] = self.array(self.batch, 2, plan.steps + 1)
         found = self.call("tangent", "tangent", inputs, outputs)
         final, rates = self.shares(tape), found.pop("tends")[:, : plan.states]
         dfinal = final * (rates - (final * rates).sum(1, keepdims=True))
+        found.pop("work", None)
         inputs |= found
         inputs |= {"final": self.states(final), "dfinal": self.states(dfinal)}
         return self.collected(self.call("curvature", "curvature", inputs, self.marginals(2)))

@@ -42,9 +42,26 @@ class TestLaws(Laws):  # type: ignore[misc, valid-type]
     pass
 
 
-@pytest.mark.parametrize("name", ACROSS_TILES if ALL_GPU else ["linear_chain", "ctc"])
+@pytest.mark.parametrize("name", ACROSS_TILES if ALL_GPU else ["ctc"])
 def test_readouts_equal_portable(name):
     check_readouts(ACROSS_TILES[name], GPU)
+
+
+LINKED = ("linear_chain", *["linear_chain_over_time", "linear_chain_each", "semi_markov"] * ALL_GPU)
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_links_in_tiles(name):
+    """As those of more than 64 tags."""
+    with pallas_testing.interpreted("chain", name=GPU, block=2):
+        check_readouts(ACROSS_TILES[name], GPU)
+
+
+@pytest.mark.skipif(not ALL_GPU, reason="programs of up to 600 steps; with GPU_TESTS=all")
+@pytest.mark.parametrize("name", ["log_space", "over_time", "left_to_right", "semi_markov"])
+def test_links_in_tiles_in_float32(name, monkeypatch):
+    with pallas_testing.interpreted("chain", name=GPU, block=2):
+        test_float32_equals_float64(name, monkeypatch)
 
 
 @pytest.mark.skipif(not ALL_GPU, reason="programs of up to 600 steps; with GPU_TESTS=all")
@@ -129,7 +146,7 @@ def test_says_why_not():
         ({"platform": "cpu"}, "the scores are on the cpu"),
         ({"exporting": True}, "a SavedModel may run anywhere"),
         ({"shapes": ((1, None, 4), (1, 1, 4, 4))}, "shapes that are known"),
-        ({"shapes": ((1, 3, 200), (1, 1, 200, 200))}, "more than 128 tags"),
+        ({"shapes": ((1, 3, 300), (1, 1, 300, 300))}, "more than 256 tags"),
     ):
         assert reason in kernel.rejects(dataclasses.replace(call, **facts))
     assert "one pass over the scores" in kernel.rejects(categorical)

@@ -12,11 +12,6 @@ from keras_struct.ops.gpu import warps_for
 from keras_struct.ops.implementation import Paths
 from keras_struct.ops.triton import TritonGPU, keys_of
 
-MOST_HELD = 64  # states whose links a program holds in registers; those of more it reads in tiles
-MOST_STATES = 256  # beyond, a step is as long as the launches of the framework's
-EACH = 16  # numbers of a thread, of a tile
-MOST_LINKS = 1 << 25  # of a step, of all examples: a product of matrices does more of them sooner
-
 
 @dataclasses.dataclass(frozen=True)
 class Plan(gpu_plan.Plan):
@@ -26,13 +21,11 @@ class Plan(gpu_plan.Plan):
         shared: Whether the batch has one table of links.
         approximate: Whether exponentials are those of the special function unit.
         wide: Whether numbers are float64.
-        block: States of a tile of links; None for what the number of states asks for.
     """
 
     shared: bool = True
     approximate: bool = False
     wide: bool = False
-    block: int | None = None
 
     def __repr__(self):
         """A name of few letters, by which Triton tells compiled kernels apart."""
@@ -46,31 +39,7 @@ class Plan(gpu_plan.Plan):
     @property
     def warps(self):
         """One warp for up to 32 tags, which waits for no other one."""
-        if self.links and self.rows > MOST_HELD:
-            return self.rows // EACH
         return 1 if self.ways == 1 and self.rows <= 32 else super().warps
-
-    @property
-    def tile(self):
-        """How many states' links to all are worked on at a time, 0 for all at once."""
-        if not self.links:
-            return 0
-        if self.block is None and self.rows > MOST_HELD:
-            return 32 * self.warps * EACH // self.rows
-        return self.block or 0
-
-    def too_large(self):
-        if self.links and self.rows > MOST_STATES:
-            return f"a step of all pairs of more than {MOST_STATES} tags takes a program too long"
-        return self.too_many_ways()
-
-    def better_as_products(self, batch):
-        if self.tile and self.links == "shared" and batch * self.rows**2 > MOST_LINKS:
-            return (
-                f"it adds up {self.states} x {self.states} terms for each of {batch} examples, "
-                "which are products of large matrices where scores are in range"
-            )
-        return super().better_as_products(batch)
 
     @property
     def plane(self):
