@@ -49,12 +49,12 @@ test-lowest: $(VENV)/test.stamp  ## the tests with the lowest versions of Keras 
 	PIP_CONSTRAINT=$(CURDIR)/build/lowest.txt $(MAKE) --no-print-directory VENV=.venv-lowest install
 	LOWEST_VERSIONS=1 .venv-lowest/bin/python ci/test_backends.py --jobs $(JOBS) $(ARGS)
 
-tpu-report: $(VENV)/tpu.stamp  ## compile TPU kernels for four chips and steps for 2x2, compare with what is pinned, write ops/TPU.md
+tpu-report: $(VENV)/tpu.stamp  ## compile TPU kernels by libtpu and steps for 2x2, compare with what is pinned, write ops/TPU.md
 	$(BIN)/python ci/tpu_compile.py $(ARGS)
 	$(BIN)/python ci/tpu_table.py
 	$(BIN)/python ci/tpu_mesh.py
 
-test-tpu: $(VENV)/tpu.stamp  ## every law of the TPU kernels, interpreted; then compile them for v5e, v6e, v5p and 7x
+test-tpu: $(VENV)/tpu.stamp  ## every law of the TPU kernels, interpreted; then compile them by libtpu
 	TPU_TESTS=all KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q ops -k pallas
 	$(BIN)/python ci/tpu_compile.py $(ARGS)
 	$(BIN)/python ci/tpu_mesh.py

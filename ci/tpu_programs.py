@@ -18,13 +18,13 @@ class Program(NamedTuple):
         name: Unique name.
         shapes: Shapes of its float32 arguments.
         run: The function.
-        chips: The chips whose VMEM has room for it.
+        chips: The chips for which it is compiled, of those whose VMEM has room for it.
     """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
     run: Callable[..., Any]
-    chips: tuple[str, ...] = ("v5e", "v6e", "v5p", "7x")
+    chips: tuple[str, ...] = ("v5e", "v6e")
 
 
 def _map(function):
@@ -56,6 +56,7 @@ def _alignments():
         "overlap per cell": lambda s, gap: ops.overlap(s, gap),
         "monotonic_alignment": ops.monotonic_alignment,
         "osa": lambda s: ops.osa(s, np.ones(size, bool), 1.0, 1.0, 1.0),
+        "needleman_wunsch bfloat16": lambda s: ops.needleman_wunsch(s.astype("bfloat16"), -1.0),
     }
     shapes = dict.fromkeys(functions, (size,)) | {"overlap per cell": (size, size)}
     made = []
@@ -97,18 +98,18 @@ def _chains():
 
 
 def _charts():
-    sentences, large = (128, 64, 64), ("v5e", "v6e")
+    sentences, every = (128, 64, 64), ("v5e", "v6e", "v5p", "7x")
     ragged = np.arange(128, dtype="int32") // 2 + 1
     made = [
-        Program("cky: map", (sentences,), _map(lambda x: ops.cky(x, lengths=ragged))),
-        Program("cky: paths", (sentences,), _paths(ops.cky)),
-        Program("nussinov: map", (sentences,), _map(ops.nussinov)),
-        Program("eisner: map", (sentences,), _map(ops.eisner), large),
+        Program("cky: map", (sentences,), _map(lambda x: ops.cky(x, lengths=ragged)), every),
+        Program("cky: paths", (sentences,), _paths(ops.cky), every),
+        Program("nussinov: map", (sentences,), _map(ops.nussinov), every),
+        Program("eisner: map", (sentences,), _map(ops.eisner)),
     ]
     # The longest that VMEM holds.
     for function, n in ((ops.cky, 182), (ops.eisner, 94)):
         name = f"{function.__name__} long: map"
-        made.append(Program(name, ((128, n, n),), _map(function), large))
+        made.append(Program(name, ((128, n, n),), _map(function)))
     return made
 
 
@@ -135,10 +136,11 @@ def _transport():
         return _attention("bfloat16", band_width=128, dustbin=nothing)(*arrays)
 
     dense, long = ((4, 4096, 64),) * 3, ((2, 16384, 64),) * 3
+    chips = "v5e", "v6e", "v5p"
     return [
-        Program("sinkhorn_tail: bfloat16", dense, _attention("bfloat16")),
-        Program("sinkhorn_tail: float32", dense, _attention("float32")),
-        Program("sinkhorn_tail: band and dustbin", long, band),
+        Program("sinkhorn_tail: bfloat16", dense, _attention("bfloat16"), chips),
+        Program("sinkhorn_tail: float32", dense, _attention("float32"), chips),
+        Program("sinkhorn_tail: band and dustbin", long, band, chips),
     ]
 
 
@@ -149,8 +151,8 @@ def _spanning_trees():
 
     # The longest that VMEM holds.
     return [
-        Program("spanning_tree", ((128, 64, 64),), run, ("v5e", "v6e")),
-        Program("spanning_tree long", ((128, 83, 83),), run, ("v5e", "v6e")),
+        Program("spanning_tree", ((128, 64, 64),), run),
+        Program("spanning_tree long", ((128, 83, 83),), run),
     ]
 
 
@@ -169,7 +171,7 @@ def _grammars():
     return [
         Program("pcfg: map", small, _map(of(ragged))),
         Program("pcfg: paths", small, _paths(of())),
-        Program("pcfg large: map", large, _map(of()), ("v5e", "v6e")),
+        Program("pcfg large: map", large, _map(of())),
     ]
 
 

@@ -51,6 +51,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
     """
 
     _choice: Any = None  # before it is made
+    _narrow: str | None = None  # of `Problem`; not known of what JAX made from leaves
     _static: Any = None  # if JAX made this one from leaves: what it was (see `autodiff/pytree.py`)
 
     def __init__(
@@ -61,6 +62,9 @@ class Distribution(InformationReadouts, OptimumReadouts):
             temperature, structure.batch_shape, structure.compute, structure.checks
         )
         structure.checks.run()
+        given = structure.as_given and (self.temperature is None or self._hard)
+        if given and keras.backend.standardize_dtype(structure.dtype) == "bfloat16":
+            self._narrow = "bfloat16"
         self._choice = dispatch.choose(
             dispatch.call_of(
                 structure.op,
@@ -85,7 +89,7 @@ class Distribution(InformationReadouts, OptimumReadouts):
 
     @Once
     def _problem(self):
-        return autodiff.whole(self, "_prepared")
+        return autodiff.whole(self, "_prepared").replace(narrow=self._narrow)
 
     def _prepared(self):
         return self.structure.problem(self._scores())

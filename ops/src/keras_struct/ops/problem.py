@@ -20,14 +20,20 @@ class Problem:
         context: Arrays without gradient, the batch axis first, such as lengths.
         labels: None; or "arcs" or "spans", which carry one label each: then the first potential has
             an axis of labels at its end (see `labels`). Implementations never see labels.
+        narrow: None, or "bfloat16" if this holds every number of the first potential, but
+            `FORBIDDEN`, which may be rounded.
     """
 
     spec: Any
     potentials: tuple
     context: tuple
     labels: str | None = None
+    narrow: str | None = None
 
     def replace(self, **changes: Any) -> Problem:
+        """A copy with changes; of other potentials nothing is known to be narrow."""
+        if "potentials" in changes:
+            changes.setdefault("narrow", None)
         return dataclasses.replace(self, **changes)
 
 
@@ -35,5 +41,5 @@ if keras.backend.backend() == "jax":
     import jax
 
     jax.tree_util.register_dataclass(
-        Problem, data_fields=["potentials", "context"], meta_fields=["spec", "labels"]
+        Problem, data_fields=["potentials", "context"], meta_fields=["spec", "labels", "narrow"]
     )

@@ -26,6 +26,7 @@ class Structure:
         costs: Whether potentials are costs (value is a soft minimum).
         event_rank: Number of axes of an event, without batch axes.
         labels: None, or "arcs" or "spans" if these carry one label each (see `labels`).
+        as_given: Whether the first canonical potential has the numbers of the primary potential.
         closed_entmax: Whether sparse marginals have a closed form, `entmax`.
         axes: For each potential, for each of its axes after the batch: the number of the sequence
             that it runs along, or None. Potentials that are not named run along no sequence.
@@ -46,6 +47,7 @@ class Structure:
     costs = False
     event_rank = 1
     labels: str | None = None
+    as_given = False
     closed_entmax = False
     axes: Mapping[str, tuple] = MappingProxyType({})
     spec: Any = None

@@ -38,6 +38,7 @@ class Lattice(Structure):
     """
 
     family = "alignment"
+    as_given = True
 
     def __init__(self, op, spec, cells, gaps, lengths, mask=None, costs=False, inside=None):
         self.op, self.spec, self.costs = op, spec, costs

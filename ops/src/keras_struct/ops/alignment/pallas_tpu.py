@@ -49,12 +49,14 @@ class AlignmentTPU(PathsTPU):
     """Sweeps over tiles, which are larger where there are few states.
 
     Attributes:
-        sizes: None, or rows, times and span of every tile, see `Tiling`.
+        sizes: None, or rows, times, span and together of every tile, see `Tiling`.
         memory: Megabytes of VMEM that a kernel may take.
+        wholes: Whether scores in range are summed as whole numbers, see `tpu_sums.py`.
     """
 
-    sizes: tuple[int, int, int] | None = None
+    sizes: tuple[int, int, int, int] | None = None
     memory = room(None) + SPARE
+    wholes = True
 
     def made_for(self, call):
         return _with_memory(self, room(call.device_kind) + SPARE)
@@ -78,7 +80,7 @@ class AlignmentTPU(PathsTPU):
         if self.sizes is not None:
             return Tiling.of(spec, shapes, [self.sizes], self.memory)
         heights = (48, 32, 24, 16, 8) if spec.states == 1 else (32, 16, 8)
-        sizes = [(rows, times, LANES) for rows in heights for times in (64, 32, 16)]
+        sizes = [(rows, times, LANES, 8) for rows in heights for times in (64, 32, 16)]
         return Tiling.of(spec, shapes, sizes, self.memory)
 
     def cut(self, problem):
@@ -105,6 +107,11 @@ class _Sweep:
         self.batch = first.shape[0]
         self.blocks = blocks_of(self.batch)
         self.dtype = problem.potentials[0].dtype
+        self.potentials = problem.potentials
+        if problem.narrow is not None:
+            # Exact, and in the same pass of XLA as what prepares them.
+            cells, *rest = problem.potentials
+            self.potentials = cells.astype(problem.narrow), *rest
         height, width = problem.potentials[0].shape[1:]
         shapes = [x.shape for x in problem.potentials]
         self.tiling = kernels.tiling(self.spec, shapes)
@@ -118,8 +125,29 @@ class _Sweep:
             [self.lengths.max(2), jnp.stack(sums, 1), long.min(2)], 1
         ).astype("int32")
 
+    def in_range(self, op):
+        """Whether all examples of a block are, (blocks, 1)."""
+        from jax import numpy as jnp
+
+        from keras_struct.ops.alignment import tpu_sums
+
+        if not self.kernels.wholes:
+            return jnp.zeros((self.blocks, 1), "int32")
+        steps = max(2, self.tiling.height + self.tiling.width)
+        found = tpu_sums.in_range(self.problem.potentials, steps, op).astype("int32")
+        return on_lanes(jnp.broadcast_to(found, (self.batch,))[:, None], self.batch, 1).min(2)
+
     def call(
-        self, kernel, name, inputs, outputs, scratch, tangents=None, marginals=False, back=False
+        self,
+        kernel,
+        name,
+        op,
+        inputs,
+        outputs,
+        scratch,
+        tangents=None,
+        marginals=False,
+        back=False,
     ):
         """A kernel on all tiles: `kernel(tile, scores, ...)`, of tangents and marginals, too, where
         they are asked for, then of references to the rest.
@@ -127,6 +155,7 @@ class _Sweep:
         Args:
             kernel: The function.
             name: Its name in compiled programs, without prefix.
+            op: "logsumexp" or "max": of its messages.
             inputs, outputs, scratch: As for `PallasTPU.call`, beside potentials and marginals.
             tangents: None, or tangents of the canonical potentials.
             marginals: Whether the first outputs are marginals.
@@ -135,16 +164,19 @@ class _Sweep:
         Returns:
             List of arrays.
         """
+        from jax import numpy as jnp
+
         from keras_struct.ops.alignment.tpu_windows import on_tiles
 
         tiling, batch, dtype = self.tiling, self.batch, self.dtype
-        given = [tiling.given(self.problem.potentials, batch, dtype, back)]
+        given = [tiling.given(self.potentials, batch, dtype, back)]
         if tangents is not None:
             given.append(tiling.given(tangents, batch, dtype, back, 0.0))
         made = [tiling.made(self.kinds, dtype, batch)] if marginals else []
         kernel = on_tiles(kernel, tiling, self.kinds, given, made, len(inputs), len(outputs), back)
         inputs = [*itertools.chain(*[x.triples for x in given]), *inputs]
-        inputs = [numbers_of_block(self.limits), of_block(self.lengths), *inputs]
+        limits = jnp.concatenate([self.limits, self.in_range(op)], 1)
+        inputs = [numbers_of_block(limits), of_block(self.lengths), *inputs]
         outputs = [*itertools.chain(*[x.triples for x in made]), *outputs]
         scratch = [*itertools.chain(*[x.scratch for x in (*given, *made)]), *scratch]
         grid = self.blocks, tiling.strips, tiling.tiles
@@ -211,6 +243,7 @@ class _Sweep:
         heads, carry, ends = self.call(
             functools.partial(tpu_sweeps.forward, op),
             f"forward_{op}",
+            op,
             [],
             [self.heads(pairs), self.carry(pairs), self.of_block(*self.ends_shape)],
             [self.messages(pairs), self.above(pairs), self.array(2, SUBLANES, LANES)],
@@ -229,6 +262,7 @@ class _Sweep:
         outputs = self.call(
             tpu_sweeps.backward,
             "backward",
+            "logsumexp",
             [*self.again(tape), of_block(self.end_weights(tape))],
             [],
             [self.messages(2 * self.spec.states), *self.weights()],
@@ -245,6 +279,7 @@ class _Sweep:
         dheads, dcarry, dend = self.call(
             tpu_sweeps.tangent,
             "tangent",
+            "logsumexp",
             inputs,
             [self.heads(states), self.carry(states), self.of_block(1, LANES)],
             [self.messages(2 * states), self.messages(states), self.above(states)],
@@ -254,6 +289,7 @@ class _Sweep:
         outputs = self.call(
             tpu_sweeps.curvature,
             "curvature",
+            "logsumexp",
             inputs,
             [],
             [self.messages(2 * states), *self.weights(), self.messages(states), *self.weights()],
@@ -316,6 +352,7 @@ class _Sweep:
         (places,) = self.call(
             functools.partial(tpu_paths.walk, op, noisy, group),
             f"walk_{op}",
+            op,
             [*self.again(tape), of_block(nodes), of_block(keys)],
             [self.of_block(tiling.diagonals, samples, LANES, dtype="int32")],
             [
@@ -373,6 +410,7 @@ class _Sweep:
         (nodes,) = self.call(
             functools.partial(tpu_paths.last_nodes, op, noisy),
             f"ends_{op}",
+            op,
             inputs,
             [self.of_block(3, samples, LANES, dtype="int32")],
             [self.messages(2 * self.spec.states), self.array(samples, LANES)],

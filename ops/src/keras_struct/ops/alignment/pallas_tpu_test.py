@@ -8,17 +8,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+from keras import ops as K
 
 from keras_struct import ops
 from keras_struct.ops import dispatch, pallas_testing
 from keras_struct.ops.alignment import alignment_test, cases, precision_test
 from keras_struct.ops.alignment.spec import DAMERAU
 from keras_struct.ops.laws import ReadoutLaws, StructureLaws
+from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas_testing import ALL, NAME, check_readouts, laws_of
-from keras_struct.ops.testing import BACKEND
+from keras_struct.ops.testing import BACKEND, array, tensor
 
 pytestmark = pytest.mark.skipif(BACKEND != "jax", reason="Pallas is a part of JAX")
-interpreter = pallas_testing.interpreter("alignment", sizes=(8, 8, 8))
+interpreter = pallas_testing.interpreter("alignment", sizes=(8, 8, 8, 1))
 Laws = StructureLaws if ALL else ReadoutLaws
 
 
@@ -72,7 +74,7 @@ def test_across_strips_and_tiles(name):
     """With a block of columns to a tile; all of them, with two tiles to a block, too."""
     check_readouts(ACROSS_TILES[name])
     if ALL:
-        with pallas_testing.interpreted("alignment", sizes=(8, 8, 16)):
+        with pallas_testing.interpreted("alignment", sizes=(8, 8, 16, 1)):
             check_readouts(ACROSS_TILES[name])
 
 
@@ -81,8 +83,76 @@ def test_without_races_or_fresh_memory(function):
     """Two strips of two tiles."""
     shape, gaps = (2, 9, 3), {"gap_open": ()}
     case = cases._case("", getattr(ops, function), shape, "scores", gaps, ((9, 0), (3, 2)))
-    with pallas_testing.interpreted("alignment", strict=True, sizes=(8, 8, 8)):
+    with pallas_testing.interpreted("alignment", strict=True, sizes=(8, 8, 8, 2)):
         check_readouts(case)
+
+
+@pytest.mark.skipif(not ALL, reason="the precision test does it for one; with TPU_TESTS=all")
+@pytest.mark.parametrize("name", ACROSS_TILES)
+def test_out_of_range(name):
+    """As if scores were too large to be summed as whole numbers."""
+    with pallas_testing.interpreted("alignment", sizes=(8, 8, 8, 2), wholes=False):
+        check_readouts(ACROSS_TILES[name])
+
+
+@pytest.mark.parametrize("op, steps, scores, expected", [
+    ("logsumexp", 1000, [8000.0, -8000.0, FORBIDDEN], True),
+    ("logsumexp", 1000, [9000.0], False),
+    ("logsumexp", 1000, [0.0, -1e9], False),
+    ("logsumexp", 1000, [np.inf], False),
+    ("max", 1000, [5.0, -4.0, 0.25, FORBIDDEN], True),
+    ("max", 1000, [5.0, 0.1], False),
+    ("max", 1000, [1e9, 1.0], False),
+    ("max", 1000, [0.0], True),
+    ("max", 2, [0.1], False),
+    ("max", 2, [1 + 2**-10], True),
+])  # fmt: skip
+def test_what_is_in_range(op, steps, scores, expected):
+    from keras_struct.ops.alignment.tpu_sums import in_range
+
+    scores = tensor(scores, "float32")
+    assert bool(in_range([scores[None, None]], steps, op)[0]) == expected
+
+
+def test_best_path_of_scores_on_a_grid():
+    """Sums of such scores have no rounding error, so messages are single numbers."""
+    rng = np.random.default_rng(5)
+    scores = rng.integers(-4, 12, (3, 17, 11)).astype("float32") / 4
+    wanted, found = (
+        ops.needleman_wunsch(scores, -0.75, lengths=([17, 9, 0], [11, 10, 3]), implementation=name)
+        for name in ("portable", NAME)
+    )
+    np.testing.assert_array_equal(found.argmax(), wanted.argmax())
+
+
+def test_scores_in_bfloat16_are_read_as_such():
+    """Values and marginals are those of the same numbers in float32, to the last digit."""
+    rng = np.random.default_rng(6)
+    scores = rng.normal(0, 4, (3, 17, 11))
+    scores[0, 3, 4] = -np.inf
+    scores = tensor(scores, "bfloat16")
+    narrow, wide = (
+        ops.needleman_wunsch(x, -1.0, lengths=([17, 9, 0], [11, 10, 3]), implementation=NAME)
+        for x in (scores, K.cast(scores, "float32"))
+    )
+    assert (narrow._problem.narrow, wide._problem.narrow) == ("bfloat16", None)
+    for found, wanted in zip(narrow._pair, wide._pair, strict=True):
+        np.testing.assert_array_equal(array(found), array(wanted))
+    found, wanted = narrow.marginals(), K.cast(wide.marginals(), "bfloat16")
+    np.testing.assert_array_equal(array(found), array(wanted))
+
+
+def test_what_is_not_bfloat16_any_more():
+    import jax
+
+    scores = tensor(np.zeros((1, 3, 4)), "bfloat16")
+    d = ops.needleman_wunsch(scores, -1.0)
+    assert d._problem.replace(potentials=d._problem.potentials).narrow is None
+    for other in (
+        ops.needleman_wunsch(scores, -1.0, temperature=0.5),
+        jax.tree.map(lambda x: x + 1e-3, d),
+    ):
+        assert other._problem.narrow is None
 
 
 def test_more_examples_than_lanes():

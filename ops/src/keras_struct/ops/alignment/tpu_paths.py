@@ -24,6 +24,7 @@ def last_nodes(op, noisy, tile, scores, *refs):
     @pl.when(tile.has_origin)
     def _():
         nodes[...] = jnp.full(nodes.shape, -1, jnp.int32)
+        tile.clear(messages, op)
         peaks[...] = jnp.full(peaks.shape, 2 * _IMPOSSIBLE, peaks.dtype)
 
     @pl.when(tile.active)
@@ -73,6 +74,7 @@ def walk(op, noisy, group, tile, scores, heads, carry, nodes, keys, places, mess
 
     @pl.when((tile.c == tiling.tiles - 1) & (tile.k == tiling.strips - 1))
     def _():
+        tile.clear(messages, op)
         node[...] = nodes[...]
 
         def clear(n, _):

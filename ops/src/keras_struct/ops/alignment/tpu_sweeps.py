@@ -24,7 +24,8 @@ from jax import lax
 from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
-from keras_struct.ops.alignment.tpu_tile import fill, fill_pairs, sum_of
+from keras_struct.ops.alignment.tpu_sums import sum_of
+from keras_struct.ops.alignment.tpu_tile import TOGETHER, fill, fill_pairs
 from keras_struct.ops.messages import join
 from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas_tpu import LANES, SUBLANES
@@ -38,6 +39,7 @@ def forward(op, tile, scores, heads, carry, ends, messages, above, found):
 
     @pl.when(tile.has_origin)
     def _():
+        tile.clear(messages, op)
         fill_pairs(above, [x for x in nothing for _ in range(halo)])
         if tiling.spec.end == "corner":
             for x, value in enumerate(nothing):
@@ -58,22 +60,17 @@ def forward(op, tile, scores, heads, carry, ends, messages, above, found):
         carry[...] = messages[:, :past]
         heads[...] = above[:, pl.ds(tile.begin + past, tiling.times), :]
 
-        def step(t):
+        def step(t, big):
             time = tile.begin + t
             tile.rows_above(messages, above, t, time + past)
-            row, _ = tile.advance(messages, scores.at(t), t, op)
+            row, _ = tile.advance(messages, scores.at(t), t, op, big)
             for x, value in enumerate(x for pair in row for x in pair):
-                for h in range(halo):
+                for h in range(halo if value is not None else 0):
                     at = pl.ds(jnp.maximum(time - tiling.rows + past, 0), 1)
                     last = tiling.rows - halo + h
                     above[x * halo + h, at, :] = value[last : last + 1]
 
-        @pl.when(tile.has_origin)
-        def _():
-            step(0)
-            tile.start(messages)
-
-        tile.loop(step)
+        tile.loop(step, lambda: tile.start(messages), TOGETHER)
         pl.when(tile.may_end)(functools.partial(collect_ends, tile, messages, op, ends, found))
         messages[:, :past] = messages[:, tiling.times :]
 

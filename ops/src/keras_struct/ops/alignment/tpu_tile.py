@@ -8,15 +8,19 @@ from jax.experimental import pallas as pl
 
 from keras_struct.ops.alignment.run import largest
 from keras_struct.ops.alignment.spec import START
+from keras_struct.ops.alignment.tpu_sums import ones, parts, sum_of, sum_of_wholes
 from keras_struct.ops.alignment.tpu_tiles import FRONT, Tiling
 from keras_struct.ops.exact_sum import two_sum
-from keras_struct.ops.messages import join
 from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 
 # Columns of the limits of a block of examples: over its lengths, the largest of the first and of
-# the second, the least and the largest sum, the least of the first and of the second.
-MOST_ROWS, MOST_COLUMNS, FIRST_END, LAST_END, LEAST_ROWS, LEAST_COLUMNS = range(6)
+# the second, the least and the largest sum, the least of the first and of the second; and whether
+# its scores are in range, see `tpu_sums.py`.
+MOST_ROWS, MOST_COLUMNS, FIRST_END, LAST_END, LEAST_ROWS, LEAST_COLUMNS, IN_RANGE = range(7)
+# Registers of nodes with one state, of several times, in the body of a loop; and where more is
+# done with each. Those of several states are linked to each other.
+TOGETHER, REPEATED = 72, 24
 
 
 class Tile:
@@ -116,7 +120,10 @@ class Tile:
         fresh = jnp.where(legal & (n1 > 0) & (n2 > 0), 0.0, FORBIDDEN)
         border = (i == 0) | (j == 0)
         return [
-            (jnp.where(border, FORBIDDEN if s else fresh, high), jnp.where(border, 0.0, low))
+            (
+                jnp.where(border, FORBIDDEN if s else fresh, high),
+                None if low is None else jnp.where(border, 0.0, low),
+            )
             for s, (high, low) in enumerate(row)
         ]
 
@@ -157,11 +164,12 @@ class Tile:
         return plane[self.tiling.past + t - self.tiling.lag(move), source, :]
 
     def terms(self, messages, thetas, t):
-        """For every move `(high, low, score)` of the paths that it ends."""
+        """For every move `(high, low, score)` of the paths that it ends; the last of `thetas` is
+        that of moves without a score."""
         found: dict = {}
         terms = []
         for move in self.spec.moves:
-            score = self.zeros() if move.channel is None else thetas[move.channel]
+            score = thetas[-1 if move.channel is None else move.channel]
             if move.source == START:
                 terms.append((self.zeros(), self.zeros(), score))
                 continue
@@ -174,7 +182,7 @@ class Tile:
 
     def logits(self, messages, thetas, t):
         """For every move, its log-weight beside the best one into the same state."""
-        terms = self.terms(messages, thetas, t)
+        terms = self.terms(messages, [*thetas, self.zeros()], t)
         found = []
         for move, (high, low, score) in zip(self.spec.moves, terms, strict=True):
             into = [terms[k] for k in self.spec.into(move.target)]
@@ -183,22 +191,39 @@ class Tile:
             found.append((high - peak) + (error + low))
         return found
 
-    def advance(self, messages, thetas, t, op):
+    def advance(self, messages, thetas, t, op, big):
         """The pairs of all states at a time, written into the messages, and the weights of the
-        moves."""
+        moves. `big` are `ones` where scores are in range, else None."""
+        thetas, sum_into = [*thetas, self.zeros()], sum_of
+        if big is not None:
+            sum_into = functools.partial(sum_of_wholes, big)
+            if op == "logsumexp":
+                thetas = [parts(theta, big) for theta in thetas]
         terms = self.terms(messages, thetas, t)
         row, weights = [], [None] * len(terms)
         for state in range(self.spec.states):
             into = self.spec.into(state)
-            pair, shares = sum_of([terms[m] for m in into], op)
+            pair, shares = sum_into([terms[m] for m in into], op)
             row.append(pair)
             for m, share in zip(into, shares, strict=True):
                 weights[m] = share
         row = self.restart(row, t)
         for state, pair in enumerate(row):
             for n, x in enumerate(pair):
-                messages[2 * state + n, *self.here(t), :] = x
+                if x is not None:
+                    messages[2 * state + n, *self.here(t), :] = x
         return row, weights
+
+    def clear(self, messages, op):
+        """Before the first tile of all: low parts are 0 where nobody writes them."""
+        if op == "max":
+            for state in range(self.spec.states):
+                low = messages.at[2 * state + 1]
+
+                def one(t, _, low=low):
+                    low[t] = jnp.zeros(low.shape[1:], low.dtype)
+
+                lax.fori_loop(0, low.shape[0], one, None)
 
     def start(self, messages):
         """The node (0, 0), once time 0 of the tile that has it is done."""
@@ -216,34 +241,54 @@ class Tile:
                 row = heads[x * halo + h, pl.ds(offset, 1), :]
                 planes[x, self.tiling.past + t, pl.ds(FRONT - halo + h, 1), :] = row
 
-    def loop(self, step):
-        """`step(t)` for all times of the tile; the one of the node (0, 0) is done first."""
-        lax.fori_loop(
-            jnp.where(self.has_origin, 1, 0),
-            jnp.int32(self.tiling.times),
-            lambda t, _: step(t),
-            None,
-        )
+    def loop(self, step, begin, registers):
+        """`step(t, big)` for all times of the tile, and `begin()` after that of node (0, 0).
+
+        Several times stand in the body of the loop, so that the rows of one begin while others of
+        the time before are on their way: as many as `registers` allow.
+        """
+        per_time = self.spec.states**2 * self.tiling.rows // SUBLANES
+
+        def steps(big):
+            most = max(1, registers // (per_time if big is not None else 4 * per_time))
+            together = min(1 << (most.bit_length() - 1), self.tiling.together)
+
+            def one(t, _):
+                step(t, big)
+                pl.when(t == 0)(begin)
+
+            def some(n, _):
+                for m in range(together):
+                    step(n * together + m, big)
+
+            @pl.when(self.has_origin)
+            def _():
+                lax.fori_loop(0, together, one, None)
+
+            first = jnp.where(self.has_origin, 1, 0)
+            lax.fori_loop(first, jnp.int32(self.tiling.times // together), some, None)
+
+        in_range = self.limits(IN_RANGE) > 0
+        pl.when(in_range)(lambda: steps(ones(self.dtype, in_range)))
+        pl.when(jnp.logical_not(in_range))(lambda: steps(None))
 
     def repeat(self, messages, carry, heads, scores, op, use, rates=None):
         """A tile once more from the tape: `use(t, row, weights, thetas)` at every time."""
         messages[:, : self.tiling.past] = carry[...]
 
-        def step(t):
+        def step(t, big):
             self.rows_above(messages, heads, t, t)
             thetas = scores.at(t)
-            use(t, *self.advance(messages, thetas, t, op), thetas)
+            use(t, *self.advance(messages, thetas, t, op, big), thetas)
 
-        @pl.when(self.has_origin)
-        def _():
-            step(0)
+        def begin():
             self.start(messages)
             if rates is not None and self.spec.start == "corner":
                 zero = jnp.zeros((1, LANES), self.dtype)
                 for s in range(self.spec.states):
                     rates[s, self.tiling.past, pl.ds(FRONT, 1), :] = zero
 
-        self.loop(step)
+        self.loop(step, begin, REPEATED)
 
     def inject(self, messages, ends, t):
         """For every state, the probability that a path ends in each node.
@@ -310,34 +355,6 @@ class Tile:
             return peak, top
         total = functools.reduce(lambda a, b: a + b, [jnp.exp(x - top) for x in logits])
         return peak, top + jnp.log(jnp.sum(total, 0, keepdims=True))
-
-
-def sum_of(terms, op):
-    """`run.sum_of` with fewer operations: one division, and a score that all terms share is added
-    once."""
-    score = terms[0][2]
-    shared = all(x is score for _, _, x in terms)
-    if shared:
-        peak = largest([high for high, _, _ in terms])
-        logits = [(high - peak) + low for high, low, _ in terms]
-    else:
-        sums = [two_sum(high, x) for high, _, x in terms]
-        peak = largest([high for high, _ in sums])
-        logits = [
-            (high - peak) + (error + low)
-            for (high, error), (_, low, _) in zip(sums, terms, strict=True)
-        ]
-    rest = top = largest(logits)
-    weights = [None] * len(terms)
-    if op == "logsumexp":
-        weights = [jnp.exp(logit - top) for logit in logits]
-        total = functools.reduce(lambda a, b: a + b, weights)
-        rest, inverse = top + jnp.log(total), pl.reciprocal(total, full_range=False)
-        weights = [weight * inverse for weight in weights]
-    if shared:
-        high, error = two_sum(peak, score)
-        return (high, error + rest), weights
-    return join(peak, rest), weights
 
 
 def fill(ref, value):

@@ -33,6 +33,7 @@ class Tiling:
         rows: Rows of nodes in a strip, a multiple of 8.
         times: Times in a tile, a power of two of at least 8.
         span: Columns in a block, at least as many as rows: a power of two times `times`.
+        together: Times in the body of a loop, at most.
     """
 
     spec: Spec
@@ -41,6 +42,7 @@ class Tiling:
     rows: int
     times: int
     span: int
+    together: int
 
     @classmethod
     def of(cls, spec, shapes, sizes, memory):
@@ -49,15 +51,16 @@ class Tiling:
         Args:
             spec: The structure.
             shapes: Of the canonical potentials.
-            sizes: Triples of rows, times and span; the first two are cut down to the lattice.
+            sizes: Rows, times, span and together; the first two are cut down to the lattice.
             memory: Megabytes of VMEM that a kernel may take.
         """
         height, width = shapes[0][1:]
-        for rows, times, span in sizes:
+        for rows, times, span, together in sizes:
             rows = min(rows, rounded(height + 1, SUBLANES))
             while times // 2 >= rounded(width + rows, SUBLANES):
                 times //= 2
-            tiling = cls(spec, height, width, rows, times, span)
+            together = min(together, times)
+            tiling = cls(spec, height, width, rows, times, span, together)
             if tiling.memory(shapes) <= memory * MEGABYTE:
                 return tiling
         return None
@@ -243,7 +246,7 @@ class Tiling:
         blocks, triples, scratch = blocks_of(batch), [], []
         columns = (self.last_block + 1) * self.span
         shapes = {
-            "full": (blocks, self.height, examples_of(batch), self.width),
+            "full": (blocks, self.height, examples_of(batch, dtype), self.width),
             "column": (blocks, columns, LANES),
             "row": (blocks, self.strips, self.rows, LANES),
             "scalar": (blocks, self.rows, LANES),
@@ -293,10 +296,10 @@ class Given(NamedTuple):
     fill: float = 0.0
 
 
-def examples_of(batch):
+def examples_of(batch, dtype):
     """Examples that a block has room for in the layout of the potentials."""
     small = isinstance(batch, int) and batch < LANES
-    return rounded(batch, SUBLANES) if small else LANES
+    return rounded(batch, SUBLANES * (4 // min(4, dtype.itemsize))) if small else LANES
 
 
 def _in_blocks(x, batch):
@@ -306,7 +309,7 @@ def _in_blocks(x, batch):
     """
     from jax import numpy as jnp
 
-    blocks, examples = blocks_of(batch), examples_of(batch)
+    blocks, examples = blocks_of(batch), examples_of(batch, x.dtype)
     if x.shape[0] == 1:
         return x.swapaxes(0, 1)[None]
     x = jnp.pad(x, [(0, blocks * examples - batch), (0, 0), (0, 0)])

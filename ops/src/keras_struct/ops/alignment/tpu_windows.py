@@ -22,6 +22,7 @@ from jax import numpy as jnp
 from jax.experimental import pallas as pl
 
 from keras_struct.ops.alignment.tpu_tile import tile_of
+from keras_struct.ops.numerics import FORBIDDEN, INFEASIBLE
 from keras_struct.ops.pallas_tpu import LANES, SUBLANES
 
 
@@ -109,7 +110,7 @@ class Cells(_Window):
         column = lax.broadcasted_iota(jnp.int32, (tiling.span, LANES), 0)
 
         def put(row, x, there):
-            x = jnp.where(column < jnp.where(there, beyond, 0), _on_lanes(x), self.fill)
+            x = jnp.where(column < jnp.where(there, beyond, 0), self._wide(x), self.fill)
             self.ref[self.columns(row, start, tiling.span), :] = x
 
         def some(n, _):
@@ -123,6 +124,13 @@ class Cells(_Window):
             top = jnp.where(tile.k == 0, self.x[0], top)
         there = tile.first <= tiling.height
         put(0, top, there if self.kind == "gap" else there & (tile.k > 0))
+
+    def _wide(self, x):
+        """Of a row, examples on the lanes, in the dtype of the arithmetic."""
+        if x.dtype == self.ref.dtype:
+            return _on_lanes(x)
+        x = _on_lanes(x.astype(self.ref.dtype))
+        return jnp.where(x < INFEASIBLE, FORBIDDEN, x)
 
     def _before_first_column(self):
         """What rows have in front of the first block of columns."""

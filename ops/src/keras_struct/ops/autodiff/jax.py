@@ -46,7 +46,8 @@ def _whole(name, d, known, *args):
 
 
 def constant(problem):
-    return problem.replace(potentials=lax.stop_gradient(problem.potentials))
+    constants = lax.stop_gradient(problem.potentials)
+    return problem.replace(potentials=constants, narrow=problem.narrow)
 
 
 def forward(sweeps, problem, op):
