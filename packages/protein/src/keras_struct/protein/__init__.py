@@ -4,6 +4,7 @@ from keras_struct.protein.alignment import Alignment
 from keras_struct.protein.chain import Chain
 from keras_struct.protein.convert_proteinmpnn import load_proteinmpnn, proteinmpnn_weights
 from keras_struct.protein.esm_encoder import ESMEncoder
+from keras_struct.protein.index_search import IndexSearch
 from keras_struct.protein.labelled_pairs import LabelledPair, read_labelled_pairs
 from keras_struct.protein.picture import draw
 from keras_struct.protein.pretrained_encoder import PretrainedEncoder
@@ -22,6 +23,7 @@ from keras_struct.protein.scores import (
 )
 from keras_struct.protein.search import Hit, protein_files, search
 from keras_struct.protein.structure_files import read_chain, read_chains
+from keras_struct.protein.structure_index import StructureIndex, build_index
 from keras_struct.protein.superposed_files import write_superposed, write_transformed
 from keras_struct.protein.training import evaluate, train
 from keras_struct.protein.transport_aligner import (
@@ -37,13 +39,16 @@ __all__ = [
     "Chain",
     "ESMEncoder",
     "Hit",
+    "IndexSearch",
     "LabelledPair",
     "PlanDecoder",
     "PretrainedEncoder",
     "ProteinAligner",
     "ProteinMPNNEncoder",
     "ResidueEncoder",
+    "StructureIndex",
     "TransportAligner",
+    "build_index",
     "coverage",
     "draw",
     "evaluate",

@@ -80,13 +80,23 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
     sub = command("search", "Align a chain with every chain of files and folders, best first.")
     sub.add_argument("query")
-    sub.add_argument("places", nargs="+", metavar="PLACE", help="files and folders")
+    sub.add_argument("places", nargs="*", metavar="PLACE", help="files and folders")
+    sub.add_argument("--index", type=Path, help="search what `index` wrote, by E-value")
+    sub.add_argument(
+        "--candidates", type=int, default=1000, help="chains of an index to align (default: 1000)"
+    )
     chains(sub)
     add_options(sub, "--strict")
     sub.add_argument("--cache", type=Path, help="folder that keeps what is encoded; resumes")
     refinable(sub, "; hits are then ranked by it")
     sub.add_argument("--top", type=int, default=20, help="hits to show (default: 20; 0: all)")
     sub.add_argument("--output", type=Path, help="table of all hits, tab-separated")
+
+    sub = command("index", "Encode the chains of files and folders once, or add them to an index.")
+    sub.add_argument("places", nargs="+", metavar="PLACE", help="files and folders")
+    sub.add_argument("--output", type=Path, required=True, help="folder of the index")
+    chains(sub)
+    add_options(sub, "--strict")
 
     sub = command("train", "Train an aligner on labelled pairs; goes on where it stopped.", False)
     sub.add_argument("--train", nargs="+", required=True, metavar="TSV", help="labelled pairs")
@@ -135,6 +145,7 @@ def main(words: Sequence[str] | None = None) -> int:
     run: dict[str, Callable[[argparse.Namespace, LeftOut], None]] = {
         "align": run_align,
         "search": run_search,
+        "index": run_index,
         "train": run_train,
         "evaluate": run_evaluate,
         "export": run_export,
@@ -189,17 +200,23 @@ def run_align(chosen: argparse.Namespace, left_out: LeftOut) -> None:
 
 
 def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
-    from keras_struct.layers.whole_files import open_whole, stream_of
     from keras_struct.protein import protein_files, read_chain, search
     from keras_struct.protein.structure_files import file_and_chain
-    from keras_struct.runs.progress import print_table, progress_bar
+    from keras_struct.runs.checks import check_count
+    from keras_struct.runs.progress import progress_bar
 
     if chosen.top < 0:
         raise ValueError(f"Expected a number of hits, or 0 for all. Received: --top {chosen.top}")
-    files = protein_files(chosen.places)
+    if bool(chosen.places) == (chosen.index is not None):
+        raise ValueError("Expected files and folders, or an index. Received: both, or neither")
+    check_count("candidates", chosen.candidates)
+    files = protein_files(chosen.places) if chosen.places else []
     check_outputs(chosen.output, inputs=[file_and_chain(chosen.query)[0], *files])
     number, other = chosen.model_number
     query = read_chain(chosen.query, number, chosen.chain_names, left_out)
+    if chosen.index is not None:
+        run_index_search(chosen, query)
+        return
     with progress_bar("files", len(files)) as progress:
         hits = search(
             load(chosen),
@@ -217,20 +234,62 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     shown = hits[:top] if chosen.output is None else hits
     if chosen.refine:
         shown = _refined(shown, chosen.refine)
+    show_hits(chosen, query, shown, top, f"{len(hits)} chains")
+
+
+def run_index_search(chosen: argparse.Namespace, query: Any) -> None:
+    from keras_struct.protein import IndexSearch, StructureIndex
+
+    search = IndexSearch(load(chosen), StructureIndex(chosen.index))
+    top = min(chosen.top or chosen.candidates, chosen.candidates)
+    hits = search(query, top=top, candidates=chosen.candidates)
+    if not hits:
+        raise ValueError(f"Expected chains to align. Received: none in {chosen.index}")
+    shown = _refined(hits, chosen.refine) if chosen.refine else hits
+    show_hits(chosen, query, shown, top, f"best of {len(search.index)} chains")
+
+
+def show_hits(
+    chosen: argparse.Namespace, query: Any, shown: list[Any], top: int, title: str
+) -> None:
+    """Print the best hits, and write all that are shown."""
+    from keras_struct.layers.whole_files import open_whole, stream_of
+    from keras_struct.runs.progress import print_table
+
     measured: list[Any] = [(hit, hit.alignment.measures()) for hit in shown]
     if chosen.refine:
         measured.sort(key=lambda pair: -pair[1].get("tm_score_first", -1.0))
     rows = [_row(hit, measures) for hit, measures in measured]
     columns = ["chain", "score", "aligned", "identity", "TM-score", "RMSD", "lDDT", "file"]
+    if chosen.index is not None:
+        columns.insert(1, "E-value")
     sides = {name: "left" if name in ("chain", "file") else "right" for name in columns}
     if chosen.output is None or stream_of(chosen.output) is not sys.stdout:
-        print_table(f"{query.name}: {len(hits)} chains", sides, rows[:top])
+        print_table(f"{query.name}: {title}", sides, rows[:top])
     if chosen.output is not None:
         with open_whole(chosen.output) as stream:
             stream.write("\t".join([*columns, "cigar"]) + "\n")
             for (hit, _), row in zip(measured, rows, strict=True):
                 cells = [cell.translate(BLANKS) for cell in (*row, hit.alignment.cigar())]
                 stream.write("\t".join(cells) + "\n")
+
+
+def run_index(chosen: argparse.Namespace, left_out: LeftOut) -> None:
+    from keras_struct.protein import build_index, protein_files
+    from keras_struct.runs.progress import progress_bar
+
+    files = protein_files(chosen.places)
+    with progress_bar("files", len(files)) as progress:
+        count = build_index(
+            load(chosen),
+            files,
+            chosen.output,
+            model=chosen.model_number[1],
+            names=chosen.chain_names,
+            skipped=lambda file, error: left_out(error),
+            progress=lambda done: progress.update(progress.task_ids[0], completed=done),
+        )
+    print(f"{chosen.output}: {count} chains added")
 
 
 def _refined(hits: list[Any], steps: int) -> list[Any]:
@@ -244,7 +303,7 @@ def _refined(hits: list[Any], steps: int) -> list[Any]:
     ]
     found = refine([hits[k].alignment for k in with_both], steps)
     refined = dict(zip(with_both, found, strict=True))
-    return [Hit(hit.file, refined.get(k, hit.alignment)) for k, hit in enumerate(hits)]
+    return [Hit(hit.file, refined.get(k, hit.alignment), hit.e_value) for k, hit in enumerate(hits)]
 
 
 def _row(hit: Any, found: dict[str, Any]) -> list[str]:
@@ -254,6 +313,7 @@ def _row(hit: Any, found: dict[str, Any]) -> list[str]:
 
     return [
         hit.alignment.second.name,
+        *([] if hit.e_value is None else [f"{hit.e_value:.2g}"]),
         f"{hit.alignment.score:.1f}",
         str(found["aligned"]),
         text("identity", 3),

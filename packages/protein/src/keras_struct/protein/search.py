@@ -28,10 +28,14 @@ FIELDS = ("name", "sequence", "backbone", "residue_ids", "states")  # of a chain
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hit:
-    """One chain that was searched: its file and its alignment with the query."""
+    """One chain that was searched: its file and its alignment with the query.
+
+    From an index it has an E-value: how many of the chains would score as much were none related.
+    """
 
     file: Path
     alignment: Alignment
+    e_value: float | None = None
 
 
 class EncodingCache:
@@ -178,7 +182,7 @@ def search(
         chunk.clear()
 
     read = functools.partial(read_chains, model=model, names=names)
-    encoded = _encoded(aligner, files, store, read, skipped)
+    encoded = encoded_files(aligner, files, store, read, skipped)
     for done, (file, chains, states) in enumerate(encoded, 1):
         if chains:
             chunk.append((file, chains, states))
@@ -190,7 +194,7 @@ def search(
     return sorted(hits, key=lambda hit: -hit.alignment.score)
 
 
-def _encoded(aligner, files, store, read, skipped):
+def encoded_files(aligner, files, store, read, skipped):
     """File, chains and states of every file, in order; encoded some seconds' worth at a time."""
     waiting: list[list] = []
     most = FIRST_CHAINS
