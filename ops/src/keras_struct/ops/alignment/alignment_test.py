@@ -186,7 +186,7 @@ def test_native_says_why_not(monkeypatch):
     kernel = native_cpu.Strips()
     assert kernel.rejects(call) is None
     for facts, reason in (
-        ({"backend": "tensorflow"}, "a program of tensorflow cannot hold"),
+        ({"backend": "tensorflow"}, "tensorflow programs cannot hold"),
         ({"platform": "gpu"}, "the scores are on the gpu"),
         ({"traced": True}, "no vmap"),
     ):
