@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from quiet import hide_native_logs
+from keras_struct.runs.quiet import hide_native_logs
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 hide_native_logs()

@@ -23,7 +23,7 @@ import time
 import zlib
 from pathlib import Path
 
-from quiet import hide_native_logs
+from keras_struct.runs.quiet import hide_native_logs
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # The arrays are small; on a busy machine, PyTorch spends most time waiting for its other threads.

@@ -1,8 +1,12 @@
 """What the commands of keras_struct share: streams, errors, progress, training that goes on."""
 
-from keras_struct.runs.command import LeftOut, check_outputs, run_command, shortened
-from keras_struct.runs.texts import check_text, open_text
-from keras_struct.runs.training import claim, digest, digest_of_weights, fit, without_names
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_struct.runs.command import LeftOut, check_outputs, run_command, shortened
+    from keras_struct.runs.texts import check_text, open_text
+    from keras_struct.runs.training import claim, digest, digest_of_weights, fit, without_names
 
 __all__ = [
     "LeftOut",
@@ -17,6 +21,17 @@ __all__ = [
     "shortened",
     "without_names",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: `quiet` and `start` run before Keras and its backend are imported.
+    if name in __all__:
+        for module in ("command", "texts", "training"):
+            found = getattr(importlib.import_module(f"{__name__}.{module}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
