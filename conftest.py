@@ -22,11 +22,11 @@ TESTS_WITH_PROGRAMS = 8  # a few hundred megabytes
 # In `make test` backends share the tests. NumPy runs every one, of more than six cases every third;
 # PyTorch every sixth case of a test that has several. JAX and TensorFlow, which compile each for
 # seconds, run one case of six of a test that is marked `everywhere` or says on which backends it
-# makes sense. A sixth of the others runs on JAX, another on TensorFlow, the first or the last case
-# only, and of tests with more than ten cases every tenth on both; what is marked `compiles_long`
+# makes sense. An eighth of the others runs on JAX, another on TensorFlow, the first or last case
+# only, and of tests with more than twelve every twelfth on both; what is marked `compiles_long`
 # on neither. `make test-every`, and pytest by itself, run all tests.
 STEP, SEVERAL, EVERY = 6, 6, 3
-COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 10, 6
+COMPILED, COMPILED_STEP, COMPILED_PARTS = ("jax", "tensorflow"), 12, 8
 
 
 def pytest_configure() -> None:

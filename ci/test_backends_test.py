@@ -168,8 +168,8 @@ def test_backends_share_what_takes_long(workspace: Path) -> None:
         for found in (torch, jax, tensorflow)[: 3 if test == "test_k" else 1]:
             first = min(cases(found, test))
             assert first < 6 and cases(found, test) == set(range(first, number, 6))
-    assert cases(jax, "test_m") == {0, 10, 20} and cases(tensorflow, "test_m") == {25, 15, 5}
-    assert cases(jax, "test_n") == {0, 10} and cases(tensorflow, "test_n") == {11, 1}
+    assert cases(jax, "test_m") == {0, 12, 24} and cases(tensorflow, "test_m") == {25, 13, 1}
+    assert cases(jax, "test_n") <= {0} and cases(tensorflow, "test_n") <= {11}
     shared = {"test_d", "test_e"}
     of_jax, of_tensorflow = ({x for x in found if "[" not in x} for found in (jax, tensorflow))
     assert of_jax & of_tensorflow == shared and "test_f" not in of_jax | of_tensorflow
