@@ -36,7 +36,7 @@ def open_text(path: Any, encoding: str | None = None) -> Iterator[Any]:
     that one such byte costs what it stands in and not the whole file.
 
     Args:
-        path: Path, or `-`.
+        path: Path, `-`, or an open binary stream with `peek`, which stays open.
         encoding: Its encoding; None for that of its byte-order mark, or else UTF-8. The mark itself
             is not read. UTF-16 and UTF-32 without a mark are little-endian.
 
@@ -68,6 +68,8 @@ def open_text(path: Any, encoding: str | None = None) -> Iterator[Any]:
             if stream is None:  # replaced by a stream of text
                 yield sys.stdin
                 return
+        elif hasattr(path, "peek"):
+            stream = path
         else:
             stream = own.enter_context(open(path, "rb"))
         start = stream.peek(4)

@@ -17,8 +17,9 @@ KERAS_BACKEND to jax, tensorflow, torch or numpy (numpy does not train).
 """
 KINDS = ("constituency", "dependency")
 SHIPPED = {"constituency": "constituency_en", "dependency": "dependency_en"}
-INPUT_FORMATS = ("text", "words", "conllu")
-FORMATS = ("brackets", "conllu", "json", "svg")
+INPUT_FORMATS = ("text", "words", "conllu", "jsonl", "parquet")
+FORMATS = ("brackets", "conllu", "json", "svg", "parquet")
+PART_SENTENCES = 4096  # a multiple of those read ahead: batches are as without parts
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,8 +66,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument(
         "--input-format",
         choices=INPUT_FORMATS,
-        default="text",
-        help="raw text; a sentence a line with its words between blanks; or CoNLL-U",
+        help="raw text; a sentence a line with its words between blanks; or CoNLL-U; with --engine "
+        "also records (default: text, with --engine by the ending of each file)",
     )
     sub.add_argument(
         "--words",
@@ -82,6 +83,23 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         help="file (svg: folder), appears when it is whole; the same command goes on after an "
         "interruption (default: standard output)",
+    )
+    sub.add_argument(
+        "--engine",
+        choices=("local",),
+        help="parse files, folders and URLs into a folder of parts, each of which appears whole",
+    )
+    sub.add_argument("--resume", action="store_true", help="make the parts that are missing")
+    sub.add_argument(
+        "--part-sentences",
+        type=int,
+        default=PART_SENTENCES,
+        help=f"of a part (default: {PART_SENTENCES})",
+    )
+    sub.add_argument(
+        "--column",
+        default="text",
+        help="of JSON lines and Parquet, with a text or a list of words (default: text)",
     )
     sub.add_argument(
         "--lookahead", type=int, help="sentences read ahead (default: 2048; 1 at a terminal)"
@@ -202,6 +220,18 @@ def run_parse(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     other = {"constituency": "conllu", "dependency": "brackets"}[chosen.kind]
     if format == other:
         raise ValueError(f"Expected another format for {chosen.kind} trees. Received: {format}")
+    if chosen.engine is not None:
+        run_parse_parts(chosen, format, left_out)
+        return
+    chosen.input_format = chosen.input_format or "text"
+    if (
+        chosen.resume
+        or "parquet" in (format, chosen.input_format)
+        or chosen.input_format == "jsonl"
+    ):
+        raise ValueError(
+            "Expected --engine with --resume, Parquet or JSON lines to read. Received: no --engine"
+        )
     files = expand(chosen.files, left_out)
     if format != "svg":
         check_outputs(chosen.output, inputs=files)
@@ -210,6 +240,42 @@ def run_parse(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.treebank import parse_command
 
     parse_command.run_parse(chosen, files, load(chosen), left_out)
+
+
+def run_parse_parts(chosen: argparse.Namespace, format: str, left_out: LeftOut) -> None:
+    from keras_struct.runs.checks import check_count
+    from keras_struct.treebank import corpus
+    from keras_struct.treebank.corpus_files import files_of_folder, files_of_url, is_url
+
+    check_count("part_sentences", chosen.part_sentences)
+    if chosen.output is None or format == "svg" or "-" in chosen.files:
+        raise ValueError(
+            "Expected files to read, --output FOLDER and a format other than svg. Received: "
+            f"{' '.join(chosen.files)}, --output {chosen.output}, --format {format}"
+        )
+    if ":/" in str(chosen.output):
+        raise ValueError(f"Expected a folder of this machine. Received: --output {chosen.output}")
+    if chosen.output.exists() and not chosen.output.is_dir():
+        raise NotADirectoryError(f"Expected a folder. Received: {chosen.output}")
+    check_outputs(chosen.output / "part" if chosen.output.is_dir() else chosen.output)
+    output, files = chosen.output.resolve(), []
+    for pattern in chosen.files:
+        try:
+            paths = files_of_url(pattern) if is_url(pattern) else expand([pattern], left_out)
+        except FileNotFoundError as error:
+            left_out(error)
+            continue
+        for path in paths:
+            if is_url(path) or not os.path.isdir(path):
+                files.append(path)
+            else:
+                files += files_of_folder(path)
+    if not files:
+        raise FileNotFoundError(f"Expected existing files. Received: {', '.join(chosen.files)}")
+    inside = [f for f in files if not is_url(f) and output in Path(f).resolve().parents]
+    if inside:
+        raise ValueError(f"Expected files outside of {chosen.output}. Received: {inside[0]}")
+    corpus.run_parse(chosen, files, load(chosen), left_out)
 
 
 def run_evaluate(chosen: argparse.Namespace, left_out: LeftOut) -> None:

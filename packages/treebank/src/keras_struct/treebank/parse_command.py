@@ -87,7 +87,7 @@ def run_parse(
                 progress.advance(progress.task_ids[0])
 
 
-def _claim(stream: Any, path: Path) -> None:
+def claim(stream: Any, path: Path) -> None:
     """Lock what is written, or raise a `ValueError` if another process writes it."""
     if sys.platform != "win32":
         try:
@@ -120,7 +120,7 @@ class Lines:
         if not self.part.is_file() or self.part.stat().st_size < size:
             done = size = 0
         with self.part.open("ab") as self.stream:
-            _claim(self.stream, self.path)
+            claim(self.stream, self.path)
             self.stream.truncate(size)
             try:
                 yield done
