@@ -111,6 +111,19 @@ def trees(arcs):
     return ops.spanning_tree(arcs).marginals(), ops.spanning_tree(arcs, temperature=0).value()
 
 
+def grammar(rules, terms, roots):
+    """What calls every kernel of grammars."""
+    import jax
+
+    from keras_struct import ops
+
+    def loss(*arrays):
+        return (ops.pcfg(*arrays).marginals("rules") ** 2).sum()
+
+    best = ops.pcfg(rules, terms, roots, temperature=0).value()
+    return best, jax.grad(loss, (0, 1, 2))(rules, terms, roots)
+
+
 def attention(query, key, value):
     """The gradient of attention by transport."""
     import jax
@@ -219,6 +232,22 @@ def chains():
     yield program("subset k=63", make, ((BATCH, STEPS),), 2 * 64, 2, 64)
 
 
+def grammars():
+    """Of as many words as in `gpu_programs.py`; a rule of a span is what is counted as a cell."""
+    from keras_struct.ops.pcfg.gpu_plan import Plan
+
+    none_spills = "inside", "tangent"  # of 90 symbols; the others spill 2 and 10 registers
+    for k, p, chips, sweeps in ((16, 16, EVERY, ()), (30, 60, ONE, none_spills)):
+        s, (tile, parents) = k + p, Plan.sizes(k, p)
+        of_span = 8 * (s + k) / (k * s**2)  # rules that the batch shares stay in caches
+        moved = {"inside": of_span, "tangent": of_span + 4, "backward": of_span + 8}
+        moved["curvature"] = of_span + 12
+        name = f"pcfg K=P={k}" if k == p else f"pcfg K={k}, P={p}"
+        shapes = (k, s, s), (16, 28, p), (k,)
+        cells = parents * tile**2
+        yield Program(name, grammar, shapes, "float32", cells, moved, chips, sweeps)
+
+
 def programs():
     from keras_struct import ops
 
@@ -230,6 +259,7 @@ def programs():
     # As in `gpu_programs.py`; weights come from XLA.
     moved = {"forward": 24 / 64, "backward": 8 + 32 / 64}
     yield Program("spanning_tree", trees, ((256, 64, 64),), "float32", 64 * 32, moved, EVERY)
+    yield from grammars()
     tokens, moved = (1, 4096, 64), {"": 2 * 64 * 4 / 4096}
     newer = "sm_90", "sm_100"  # sm_80 spills a few registers
     for dtype, pairs in (("bfloat16", 128 * 64), ("float32", 64 * 32)):

@@ -44,6 +44,7 @@ from keras_struct.ops.chart.triton_gpu import ChartTriton
 from keras_struct.ops.dispatch import register_implementation, register_structure
 from keras_struct.ops.implementation import BySpec
 from keras_struct.ops.pcfg.native_cpu import PCFGNative
+from keras_struct.ops.pcfg.pallas_gpu import PCFGGPU
 from keras_struct.ops.pcfg.pallas_tpu import PCFGTPU
 from keras_struct.ops.pcfg.portable import PCFGPortable
 from keras_struct.ops.pcfg.reference import PCFGReference
@@ -155,6 +156,7 @@ register_implementation("transport", "stored", Stored)
 register_implementation("transport", "tiled", Tiled)
 register_implementation("pcfg", "native_cpu", PCFGNative())
 register_implementation("pcfg", "pallas_tpu", PCFGTPU())
+register_implementation("pcfg", "pallas_gpu", PCFGGPU())
 register_implementation("pcfg", "triton_gpu", PCFGTriton())
 register_implementation("pcfg", "portable", PCFGPortable())
 register_implementation("pcfg", "reference", PCFGReference())

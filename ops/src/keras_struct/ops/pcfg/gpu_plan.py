@@ -7,8 +7,11 @@ parent, lie tile by tile.
 """
 
 import dataclasses
+from typing import Any, NamedTuple
 
+from keras_struct.ops import scaled
 from keras_struct.ops.gpu import power
+from keras_struct.ops.scaled import Scaled
 
 MOST_TILE = 32
 FULL = 256  # programs that are enough for a device
@@ -93,3 +96,23 @@ class Plan:
         if 2 * max(n * n * self.symbols, self.phrases * self.cells) >= MOST_NUMBERS:
             return "its rules, or the chart of a sentence, would have 2^30 numbers or more"
         return None
+
+
+class Tape(NamedTuple):
+    """What the forward sweep leaves behind (see `gpu_sweeps.py`).
+
+    Attributes:
+        parts: (B, 2, N, N, S).
+        sums: (B, 2, N, N, K).
+        trees: Values m, e of all trees with each root, (B, K) each.
+    """
+
+    parts: Any
+    sums: Any
+    trees: Any
+
+    def shares(self):
+        """Of each root, zeros where no tree exists."""
+        trees = Scaled(*self.trees)
+        whole = scaled.raw_total(trees, 1)
+        return scaled.ratio(trees, whole.map(lambda x, _: x[:, None]))

@@ -4,7 +4,6 @@
 import dataclasses
 import functools
 import hashlib
-from typing import Any, NamedTuple
 
 from keras_struct.ops import scaled
 from keras_struct.ops.gpu import power
@@ -12,6 +11,7 @@ from keras_struct.ops.implementation import Drawing
 from keras_struct.ops.noise import flat_places
 from keras_struct.ops.numerics import FORBIDDEN
 from keras_struct.ops.pcfg import gpu_plan
+from keras_struct.ops.pcfg.gpu_plan import Tape
 from keras_struct.ops.pcfg.noise_places import ROOT
 from keras_struct.ops.scaled import EMPTY, Scaled
 from keras_struct.ops.triton import TritonGPU, keys_of
@@ -41,26 +41,6 @@ class Plan(gpu_plan.Plan):
     def _name(self):
         values = repr(dataclasses.astuple(self))
         return "Plan_" + hashlib.sha256(values.encode()).hexdigest()[:16]
-
-
-class Tape(NamedTuple):
-    """What the forward sweep leaves behind (see `triton_pairs.py`).
-
-    Attributes:
-        parts: (B, 2, N, N, S).
-        sums: (B, 2, N, N, K).
-        trees: Values m, e of all trees with each root, (B, K) each.
-    """
-
-    parts: Any
-    sums: Any
-    trees: Any
-
-    def shares(self):
-        """Of each root, zeros where no tree exists."""
-        trees = Scaled(*self.trees)
-        whole = scaled.raw_total(trees, 1)
-        return scaled.ratio(trees, whole.map(lambda x, _: x[:, None]))
 
 
 class PCFGTriton(Drawing, TritonGPU):
