@@ -21,6 +21,7 @@ def test_a_drill_on_small_files(tmp_path):
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     environment = {**os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment["PYTHONWARNINGS"] = "ignore:Using a non-tuple sequence"  # Keras 3.14, on PyTorch
     command = [sys.executable, SCRIPT, "--quick", tmp_path]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
