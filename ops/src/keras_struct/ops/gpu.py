@@ -1,4 +1,21 @@
-"""Sizes of GPU kernels, whatever they are written in."""
+"""Sizes and names of GPU kernels, whatever they are written in."""
+
+import dataclasses
+import functools
+import hashlib
+
+
+class Named:
+    """A frozen dataclass, with `repr=False`, of all that is known of a kernel when it is compiled:
+    its name of few letters, by which Triton tells compiled kernels apart."""
+
+    def __repr__(self):
+        return self._name
+
+    @functools.cached_property
+    def _name(self):
+        values = [repr(getattr(self, field.name)) for field in dataclasses.fields(self)]
+        return "Plan_" + hashlib.sha256(" ".join(values).encode()).hexdigest()[:16]
 
 
 def power(n):

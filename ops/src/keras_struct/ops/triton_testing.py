@@ -21,7 +21,7 @@ import pytest
 
 from keras_struct import ops
 from keras_struct.ops import dispatch
-from keras_struct.ops.testing import BACKEND, implemented_by
+from keras_struct.ops.testing import BACKEND, array, float64, implemented_by
 from keras_struct.ops.triton import kernels, options
 
 ALL = os.environ.get("GPU_TESTS") == "all"
@@ -135,6 +135,30 @@ def laws_of(cases):
 def check_readouts(case):
     """Assert that all readouts equal those of `portable`, in float64: samples and paths, too."""
     case.check_same(NAME, rtol=1e-9, atol=1e-9)
+
+
+def check_compiled(loss, make):
+    """Assert that `torch.compile` takes a function of tensors as one graph, with its gradients, for
+    batches of any size; `make(batch)` gives its arguments."""
+    import torch
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
+    for batch in (2, 3):
+        args = [x.requires_grad_() for x in make(batch)]
+        results = [(y, *torch.autograd.grad(y, args)) for y in (compiled(*args), loss(*args))]
+        for found, wanted in zip(*results, strict=True):
+            np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+
+
+def check_vmap(loss, rows):
+    """Assert that the gradients of a function at each of the rows are the same by `vmap`."""
+    import torch
+
+    with float64():
+        found = torch.func.vmap(torch.func.grad(loss))(rows)
+        wanted = torch.stack([torch.func.grad(loss)(x) for x in rows])
+    np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
 
 
 def check_operator(d, sweep):

@@ -11,11 +11,11 @@ from its row by division, so that each step writes whole lines.
 
 import dataclasses
 import functools
-import hashlib
 from typing import NamedTuple
 
 from keras_struct.ops.alignment.layout import unedge
 from keras_struct.ops.alignment.spec import START, Spec
+from keras_struct.ops.gpu import Named
 
 PATHS = 32  # that a program walks at once
 TIMES = 128  # nodes of a time that a program looks at at once
@@ -70,8 +70,8 @@ class Form:
     shared: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Plan(Named):
     """All that is known of a kernel when it is compiled; indices of blocks that are in registers.
 
     Attributes:
@@ -102,15 +102,6 @@ class Plan:
             forms.append(Form(cell, rows, columns, shared=bool(shape[0] != batch)))
         tiled = sizes.times is not None
         return cls(spec, tuple(forms), sizes.lanes, sizes.rows, approximate, wide, tiled)
-
-    def __repr__(self):
-        """A name of few letters, by which Triton tells compiled kernels apart."""
-        return self._name
-
-    @functools.cached_property
-    def _name(self):
-        values = [repr(getattr(self, field.name)) for field in dataclasses.fields(self)]
-        return "Plan_" + hashlib.sha256(" ".join(values).encode()).hexdigest()[:16]
 
     # Numbers of a strip ---------------------------------------------------------------------------
 

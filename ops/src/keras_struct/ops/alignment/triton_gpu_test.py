@@ -22,7 +22,6 @@ from keras_struct.ops.alignment.gpu_plan import Sizes
 from keras_struct.ops.alignment.spec import DAMERAU, DTW, alignment
 from keras_struct.ops.alignment.triton_gpu import AlignmentTriton
 from keras_struct.ops.laws import StructureLaws
-from keras_struct.ops.testing import array
 from keras_struct.ops.triton_testing import ALL, NAME, check_readouts, interpreted, laws_of
 
 interpreter = triton_testing.interpreter("alignment", sizes=Sizes(lanes=4, rows=2))
@@ -72,14 +71,8 @@ def test_compiled_for_batches_of_any_size():
     def loss(costs):
         return ops.dtw(costs, temperature=0.7, implementation=NAME).value().sum()
 
-    torch._dynamo.reset()
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
     rng = np.random.default_rng(0)
-    for batch in (2, 3):
-        costs = torch.tensor(rng.normal(size=(batch, 2, 2)), requires_grad=True)
-        results = [(y, *torch.autograd.grad(y, costs)) for y in (compiled(costs), loss(costs))]
-        for found, wanted in zip(*results, strict=True):
-            np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+    triton_testing.check_compiled(loss, lambda n: [torch.tensor(rng.normal(size=(n, 2, 2)))])
 
 
 @pytest.mark.parametrize("sweep", ["forward", "backward"])

@@ -3,18 +3,17 @@
 
 import dataclasses
 import functools
-import hashlib
 
 from keras_struct.ops.chain import gpu_plan
 from keras_struct.ops.chain.categorical import CategoricalSpec
 from keras_struct.ops.chain.form import Ends, Form
-from keras_struct.ops.gpu import warps_for
+from keras_struct.ops.gpu import Named, warps_for
 from keras_struct.ops.implementation import Paths
 from keras_struct.ops.triton import TritonGPU, keys_of
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan(gpu_plan.Plan):
+@dataclasses.dataclass(frozen=True, repr=False)
+class Plan(Named, gpu_plan.Plan):
     """All that is known of a kernel when it is compiled.
 
     Attributes:
@@ -26,15 +25,6 @@ class Plan(gpu_plan.Plan):
     shared: bool = True
     approximate: bool = False
     wide: bool = False
-
-    def __repr__(self):
-        """A name of few letters, by which Triton tells compiled kernels apart."""
-        return self._name
-
-    @functools.cached_property
-    def _name(self):
-        values = repr(dataclasses.astuple(self))
-        return "Plan_" + hashlib.sha256(values.encode()).hexdigest()[:16]
 
     @property
     def warps(self):

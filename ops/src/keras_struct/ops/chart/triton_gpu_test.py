@@ -102,14 +102,8 @@ def test_compiled_for_batches_of_any_size():
         d = ops.cky(spans, implementation=NAME)
         return d.value().sum() + (d.marginals() ** 2).sum()
 
-    torch._dynamo.reset()
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
     rng = np.random.default_rng(0)
-    for batch in (2, 3):
-        spans = torch.tensor(rng.normal(size=(batch, 2, 2)), requires_grad=True)
-        results = [(y, *torch.autograd.grad(y, spans)) for y in (compiled(spans), loss(spans))]
-        for found, wanted in zip(*results, strict=True):
-            np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+    triton_testing.check_compiled(loss, lambda n: [torch.tensor(rng.normal(size=(n, 2, 2)))])
 
 
 @pytest.mark.skipif(not ALL, reason="seconds in the interpreter; with GPU_TESTS=all")
@@ -118,10 +112,7 @@ def test_vmap_equals_a_loop():
         return (ops.cky(spans, implementation=NAME).marginals() ** 2).sum()
 
     spans = torch.tensor(np.random.default_rng(0).normal(size=(2, 1, 4, 4)))
-    with float64():
-        found = torch.func.vmap(torch.func.grad(loss))(spans)
-        wanted = torch.stack([torch.func.grad(loss)(x) for x in spans])
-    np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+    triton_testing.check_vmap(loss, spans)
 
 
 @pytest.mark.parametrize("sweep", ["forward", *["backward"] * ALL])

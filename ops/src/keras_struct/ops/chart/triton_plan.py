@@ -13,11 +13,10 @@ exist is m = 0 and e = EMPTY, so no loop over cuts asks which ones there are.
 
 import dataclasses
 import functools
-import hashlib
 from typing import NamedTuple
 
 from keras_struct.ops.chart.spec import Spec
-from keras_struct.ops.gpu import filling
+from keras_struct.ops.gpu import Named, filling
 
 GROUP = 4  # numbers of 16 bytes, which a thread loads at a time
 
@@ -43,8 +42,8 @@ class Table(NamedTuple):
     closed: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Plan(Named):
     """All that is known of a kernel when it is compiled.
 
     Attributes:
@@ -69,15 +68,6 @@ class Plan:
     def stride_of(n, cuts):
         """Room for the places 0..n and for what the last turn of a loop reads beyond them."""
         return -(-(n + GROUP + cuts) // 16) * 16
-
-    def __repr__(self):
-        """A name of few letters, by which Triton tells compiled kernels apart."""
-        return self._name
-
-    @functools.cached_property
-    def _name(self):
-        values = repr(dataclasses.astuple(self))
-        return "Plan_" + hashlib.sha256(values.encode()).hexdigest()[:16]
 
     @property
     def row_size(self):

@@ -3,10 +3,9 @@
 
 import dataclasses
 import functools
-import hashlib
 
 from keras_struct.ops import scaled
-from keras_struct.ops.gpu import power
+from keras_struct.ops.gpu import Named, power
 from keras_struct.ops.implementation import Drawing
 from keras_struct.ops.noise import flat_places
 from keras_struct.ops.numerics import FORBIDDEN
@@ -19,8 +18,8 @@ from keras_struct.ops.triton import TritonGPU, keys_of
 MOST_CUTS = 256  # of a span, that a walk looks at at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan(gpu_plan.Plan):
+@dataclasses.dataclass(frozen=True, repr=False)
+class Plan(Named, gpu_plan.Plan):
     """All that is known of a kernel when it is compiled.
 
     Attributes:
@@ -32,15 +31,6 @@ class Plan(gpu_plan.Plan):
     shared: bool = False
     approximate: bool = False
     wide: bool = False
-
-    def __repr__(self):
-        """A name of few letters, by which Triton tells compiled kernels apart."""
-        return self._name
-
-    @functools.cached_property
-    def _name(self):
-        values = repr(dataclasses.astuple(self))
-        return "Plan_" + hashlib.sha256(values.encode()).hexdigest()[:16]
 
 
 class PCFGTriton(Drawing, TritonGPU):

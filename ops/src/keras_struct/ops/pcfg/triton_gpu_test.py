@@ -23,7 +23,7 @@ from keras_struct.ops.pcfg.cases import CASES
 from keras_struct.ops.pcfg.gpu_plan import Plan
 from keras_struct.ops.pcfg.pallas_tpu_test import _case
 from keras_struct.ops.pcfg.triton_gpu import PCFGTriton
-from keras_struct.ops.testing import array, float64
+from keras_struct.ops.testing import float64
 from keras_struct.ops.triton_testing import ALL, NAME, check_readouts, interpreted, laws_of
 
 interpreter = triton_testing.interpreter("pcfg", programs=1)
@@ -84,16 +84,8 @@ def test_compiled_for_batches_of_any_size():
         d = ops.pcfg(rules, terms, roots, implementation=NAME)
         return d.value().sum() + (d.marginals("terms") ** 2).sum()
 
-    torch._dynamo.reset()
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
     with interpreted("pcfg"):
-        for batch in (2, 3):
-            x = _potentials(batch, 3, 2, 1)
-            for y in x:
-                y.requires_grad = True
-            results = [(y, *torch.autograd.grad(y, x)) for y in (compiled(*x), loss(*x))]
-            for found, wanted in zip(*results, strict=True):
-                np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+        triton_testing.check_compiled(loss, lambda batch: _potentials(batch, 3, 2, 1))
 
 
 @slow
@@ -102,10 +94,7 @@ def test_vmap_equals_a_loop():
         return (ops.pcfg(rules, terms, roots, implementation=NAME).marginals("terms") ** 2).sum()
 
     rules, terms, roots = _potentials(2, 3, 2, 1)
-    with float64():
-        found = torch.func.vmap(torch.func.grad(loss))(terms[:, None])
-        wanted = torch.stack([torch.func.grad(loss)(x) for x in terms[:, None]])
-    np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+    triton_testing.check_vmap(loss, terms[:, None])
 
 
 @pytest.mark.parametrize("sweep", ["forward", *["backward"] * ALL])

@@ -23,7 +23,7 @@ from keras_struct.ops.spanning_tree.cases import CASES
 from keras_struct.ops.spanning_tree.gpu_plan import warps_for
 from keras_struct.ops.spanning_tree.pallas_tpu_test import check, waiting_words
 from keras_struct.ops.spanning_tree.triton_gpu import SpanningTreeTriton
-from keras_struct.ops.testing import array, float64
+from keras_struct.ops.testing import float64
 from keras_struct.ops.triton_testing import ALL, NAME, interpreted, laws_of
 
 interpreter = triton_testing.interpreter("spanning_tree")
@@ -62,14 +62,8 @@ def test_compiled_for_batches_of_any_size():
         d = ops.spanning_tree(arcs, implementation=NAME)
         return d.value().sum() + (d.marginals() ** 2).sum()
 
-    torch._dynamo.reset()
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
     rng = np.random.default_rng(0)
-    for batch in (2, 3):
-        arcs = torch.tensor(rng.normal(size=(batch, 2, 2)), requires_grad=True)
-        results = [(y, *torch.autograd.grad(y, arcs)) for y in (compiled(arcs), loss(arcs))]
-        for found, wanted in zip(*results, strict=True):
-            np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+    triton_testing.check_compiled(loss, lambda n: [torch.tensor(rng.normal(size=(n, 2, 2)))])
 
 
 @pytest.mark.skipif(not ALL, reason="seconds in the interpreter; with GPU_TESTS=all")
@@ -78,10 +72,7 @@ def test_vmap_equals_a_loop():
         return (ops.spanning_tree(arcs, implementation=NAME).marginals() ** 2).sum()
 
     arcs = torch.tensor(np.random.default_rng(0).normal(size=(2, 1, 4, 4)))
-    with float64():
-        found = torch.func.vmap(torch.func.grad(loss))(arcs)
-        wanted = torch.stack([torch.func.grad(loss)(x) for x in arcs])
-    np.testing.assert_allclose(array(found), array(wanted), rtol=1e-9)
+    triton_testing.check_vmap(loss, arcs)
 
 
 @pytest.mark.parametrize("sweep", ["forward", *["backward"] * ALL])
@@ -99,7 +90,7 @@ def test_every_launch_compiles_for_a_gpu(single_root, dtype):
         for temperature in (1, 0):
             d = ops.spanning_tree(arcs, None, None, single_root, temperature, implementation=NAME)
             d.value(), d.marginals()
-    assert kernels == ["forward", "backward", "forward", "backward"]
+    assert kernels == ["weigh", "forward", "weigh", "backward", "weigh", "forward"]
 
 
 def test_chosen_on_a_gpu_and_says_why_not():

@@ -1,9 +1,8 @@
 """Transport on an NVIDIA GPU under PyTorch, by the Triton kernels of `triton_tiles.py`."""
 
 import dataclasses
-import functools
-import hashlib
 
+from keras_struct.ops.gpu import Named
 from keras_struct.ops.transport.gpu_plan import PROGRAMS, Tile, stays_in_cache, too_deep
 from keras_struct.ops.transport.streamed import Side, Streamed, StreamedPlan
 from keras_struct.ops.triton import TritonGPU
@@ -46,8 +45,8 @@ def tile_for(numbers, features, values=0, factors=0):
     return tile if features <= tile.depth else SMALLEST
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Plan(Named):
     """All that is known of a kernel when it is compiled.
 
     Attributes:
@@ -74,15 +73,6 @@ class Plan:
     factors: tuple[int, ...] = ()
     factor_pairs: tuple = ()
     approximate: bool = True
-
-    def __repr__(self):
-        """A name of few letters, by which Triton tells compiled kernels apart."""
-        return self._name
-
-    @functools.cached_property
-    def _name(self):
-        values = repr(dataclasses.astuple(self))
-        return "Plan_" + hashlib.sha256(values.encode()).hexdigest()[:16]
 
     @classmethod
     def of(cls, numbers, tile, width, parts, **facts):
