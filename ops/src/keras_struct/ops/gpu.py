@@ -5,9 +5,10 @@ import functools
 import hashlib
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
 class Named:
-    """A frozen dataclass, with `repr=False`, of all that is known of a kernel when it is compiled:
-    its name of few letters, by which Triton tells compiled kernels apart."""
+    """A base of dataclasses of all that is known of a kernel when it is compiled; with `repr=False`
+    their name has few letters. Triton tells compiled kernels apart by it."""
 
     def __repr__(self):
         return self._name

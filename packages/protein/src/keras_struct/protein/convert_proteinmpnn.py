@@ -102,9 +102,8 @@ def load_proteinmpnn(
     norm(encoder.edge_norm, "features.norm_edges")
     dense(encoder.edge_projection, "W_e")
     for k, layer in enumerate(encoder.message_layers):
-        for message, suffix in ((layer.to_nodes, ""), (layer.to_edges, "1")):
-            if not message:
-                continue
+        messages = [layer.to_nodes, layer.to_edges][: 1 + layer.changes_edges]
+        for message, suffix in zip(messages, ("", "1"), strict=False):
             prefix = f"encoder_layers.{k}.W{suffix}"
             kernel = weights[f"{prefix}1.weight"].T
             parts = np.split(kernel, [dim, 2 * dim])  # node, edge, neighbor

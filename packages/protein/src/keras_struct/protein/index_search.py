@@ -26,7 +26,10 @@ class IndexSearch:
 
     Args:
         aligner: `ProteinAligner` that the index was made by.
-        index: `StructureIndex`.
+        index: `StructureIndex`, of a chain or more.
+
+    Raises:
+        ValueError: If the index was made by another model, or is empty.
 
     Example:
 
@@ -45,6 +48,8 @@ class IndexSearch:
 
     def __init__(self, aligner: Any, index: StructureIndex) -> None:
         index.check_model(aligner)
+        if not len(index):
+            raise ValueError(f"Expected an index of chains. Received: {index.folder} without any")
         self.aligner, self.index = aligner, index
         self.scores = LocalScores(aligner)
 

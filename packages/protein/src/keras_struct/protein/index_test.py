@@ -13,6 +13,7 @@ from keras_struct import protein
 from keras_struct.protein import command_line, kmers, structure_index
 from keras_struct.protein.local_scores import LocalScores
 from keras_struct.protein.null_scores import NullScores, shuffled
+from keras_struct.runs.locks import lock
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("usearch.index")
@@ -164,19 +165,35 @@ def test_an_index_is_read_while_it_grows_and_extended_by_one(aligner, folder, tm
     file.write_text(file.read_text() + "\n#\n")
     assert protein.build_index(aligner, [file], copy, skipped=lambda *x: told.append(x)) == 0
     assert "changed" in str(told[0][1])
-    with structure_index._claimed(copy):
-        child = multiprocessing.get_context("fork").Process(target=_extend, args=(copy,))
+    with open(copy / ".lock", "a") as stream:
+        lock(stream, copy)
+        child = multiprocessing.get_context("fork").Process(target=_extend, args=(aligner, copy))
         child.start()
         child.join()
     assert child.exitcode == 7
 
 
-def _extend(folder):
+def _extend(aligner, folder):
     try:
-        with structure_index._claimed(folder):
-            raise SystemExit(0)
-    except ValueError:
-        raise SystemExit(7) from None
+        protein.build_index(aligner, [], folder)
+    except ValueError as error:
+        raise SystemExit(7 if "no other process" in str(error) else 1) from None
+
+
+def test_an_interrupted_beginning_goes_on_and_an_empty_index_is_named(
+    aligner, tmp_path, monkeypatch
+):
+    folder = tmp_path / "index"
+    chains = protein.read_chains(GLOBINS)
+    with monkeypatch.context() as patch:
+        patch.setattr(structure_index, "_space", lambda means: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            protein.build_index(aligner, [], folder, background=chains)
+    assert protein.build_index(aligner, [], folder, background=chains) == 0
+    with pytest.raises(ValueError, match="Expected an index of chains"):
+        protein.IndexSearch(aligner, protein.StructureIndex(folder))
+    assert protein.build_index(aligner, [GLOBINS], folder) == 15
+    assert len(protein.StructureIndex(folder).parts) == 1
 
 
 def test_the_command_indexes_and_searches(tmp_path, capsys):

@@ -1,9 +1,7 @@
 """An index of many chains: encoded once, on the disk, read without reading all of it."""
 
-import contextlib
 import functools
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,7 @@ from keras_struct.protein.residue_encoder import ALPHABETS, letter_ids
 from keras_struct.protein.search import EncodingCache, encoded_files
 from keras_struct.protein.structure_files import read_chains
 from keras_struct.runs import digest, digest_of_weights, without_names
-
-if sys.platform != "win32":
-    import fcntl
+from keras_struct.runs.locks import lock
 
 VERSION = 1
 HEAD, SPACE, BACKGROUND, PARTS = "index.json", "space.npy", "background.npy", "parts"
@@ -191,7 +187,8 @@ def build_index(
     _usearch()
     folder = Path(folder)
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    with _claimed(folder):
+    with open(folder / ".lock", "a") as stream:
+        lock(stream, folder)
         head = {
             "version": VERSION,
             "model": model_digest(aligner),
@@ -199,8 +196,8 @@ def build_index(
             "reading": f"{model} {names}",
         }
         if not (folder / HEAD).exists():
-            with open_whole(folder / HEAD) as stream:
-                stream.write(json.dumps(head, indent=1) + "\n")
+            with open_whole(folder / HEAD) as head_file:
+                head_file.write(json.dumps(head, indent=1) + "\n")
         elif _head(folder) != head:
             raise ValueError(
                 "Expected an index by the same model, read in the same way. "
@@ -208,10 +205,10 @@ def build_index(
             )
         if not (folder / BACKGROUND).exists():
             states = aligner.encode(background or background_chains())
-            with open_whole(folder / BACKGROUND, "wb") as stream:
-                np.save(stream, _sample(states).astype("float16"))
-            with open_whole(folder / SPACE, "wb") as stream:
-                np.save(stream, _space(np.stack([x.mean(axis=0) for x in states])))
+            with open_whole(folder / SPACE, "wb") as whole:
+                np.save(whole, _space(np.stack([x.mean(axis=0) for x in states])))
+            with open_whole(folder / BACKGROUND, "wb") as whole:  # the last: then both are there
+                np.save(whole, _sample(states).astype("float16"))
         builder = _Builder(folder, head["alphabet"], part_chains, scores)
         rest = []
         for file in files:
@@ -354,20 +351,6 @@ def _head(folder):
     if not isinstance(head, dict) or head.get("version") != VERSION:
         raise ValueError(f"Expected an index of version {VERSION}. Received: {folder}")
     return head
-
-
-@contextlib.contextmanager
-def _claimed(folder):
-    """Lock an index, or raise a `ValueError` if another process extends it."""
-    with open(folder / ".lock", "a") as stream:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"Expected an index that no other process extends. Received: {folder}"
-                ) from None
-        yield
 
 
 def _pyarrow():

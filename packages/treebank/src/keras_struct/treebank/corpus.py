@@ -16,10 +16,10 @@ from typing import Any
 
 from keras_struct.layers.whole_files import open_whole
 from keras_struct.runs import LeftOut, digest, digest_of_weights
+from keras_struct.runs.locks import lock
 from keras_struct.runs.progress import progress_bar
 from keras_struct.treebank.corpus_files import import_pyarrow, read_corpus, stamp
 from keras_struct.treebank.formats import DEFAULTS, FORMATS
-from keras_struct.treebank.parse_command import claim
 
 DECISIONS, DONE, LOCK = "_parse.json", "_SUCCESS", ".lock"
 ENDINGS = {"brackets": "mrg", "conllu": "conllu", "json": "jsonl", "parquet": "parquet"}
@@ -67,8 +67,8 @@ def run_parse(
         "version": importlib.metadata.version("keras-struct-treebank"),
     }
     folder.mkdir(exist_ok=True)
-    with (folder / LOCK).open("a") as lock, progress_bar("sentences", None) as progress:
-        claim(lock, folder)
+    with (folder / LOCK).open("a") as stream, progress_bar("sentences", None) as progress:
+        lock(stream, folder)
         _check_decisions(folder, json.loads(json.dumps(decisions)), chosen.resume)
         sentences = read_corpus(
             files, chosen.input_format, chosen.encoding, chosen.column, left_out

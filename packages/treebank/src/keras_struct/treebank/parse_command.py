@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,14 +12,12 @@ from typing import Any
 
 from keras_struct.layers.whole_files import is_stream, open_whole
 from keras_struct.runs import LeftOut, digest, digest_of_weights, open_text
+from keras_struct.runs.locks import lock
 from keras_struct.runs.model_data import digest_of_file
 from keras_struct.runs.progress import progress_bar
 from keras_struct.treebank.formats import DEFAULTS, FORMATS
 from keras_struct.treebank.parser_task import LOOKAHEAD
 from keras_struct.treebank.text import read_sentences
-
-if sys.platform != "win32":
-    import fcntl
 
 SECONDS = 5.0  # between notes of how far a run is
 
@@ -87,17 +84,6 @@ def run_parse(
                 progress.advance(progress.task_ids[0])
 
 
-def claim(stream: Any, path: Path) -> None:
-    """Lock what is written, or raise a `ValueError` if another process writes it."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Expected an output that no other process writes. Received: {path}"
-            ) from None
-
-
 def _readable(file: str) -> bool:
     return os.path.isfile(file) and os.access(file, os.R_OK)
 
@@ -120,7 +106,7 @@ class Lines:
         if not self.part.is_file() or self.part.stat().st_size < size:
             done = size = 0
         with self.part.open("ab") as self.stream:
-            claim(self.stream, self.path)
+            lock(self.stream, self.path)
             self.stream.truncate(size)
             try:
                 yield done
