@@ -29,6 +29,7 @@ from keras_struct.protein.labelled_pairs import read_labelled_pairs
 from keras_struct.protein.search import EncodingCache
 from keras_struct.runs import claim, open_text, training
 from keras_struct.treebank import gold_trees, parse_command
+from keras_struct.treebank.corpus_files import read_corpus
 from keras_struct.treebank.scoring import score_files
 from keras_struct.treebank.text import read_sentences
 
@@ -173,6 +174,39 @@ def test_texts(encoding):
                 assert text[start:end] == word
 
     check_damaged(TEXT.decode().encode(encoding or "utf-8", "replace"), check)
+
+
+JSON_LINES = b'{"text": "We left. They saw it."}\n\n{"text": ["We", "left"], "id": 1}\n'
+
+
+def parquet() -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": ["We left.", None, "It rains."], "id": [1, 2, 3]})
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(table, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "base"), [("a.jsonl", lambda: JSON_LINES), ("a.parquet", parquet)]
+)
+def test_records(name, base, tmp_path):
+    """What cannot be read of a file is left out, and the next file is read."""
+    other = tmp_path / "other.txt"
+    other.write_text("We saw it.\n")
+
+    def check(data):
+        (tmp_path / name).write_bytes(data)
+        errors: list[Exception] = []
+        files = [str(tmp_path / name), str(other)]
+        *found, last = read_corpus(files, None, None, "text", errors.append)
+        assert list(last) == ["We", "saw", "it", "."] and all(found)
+        assert all(isinstance(error, ValueError) and name in str(error) for error in errors)
+        assert all(len(str(error)) < 2000 for error in errors)
+
+    check_damaged(base(), check)
 
 
 @pytest.mark.parametrize(

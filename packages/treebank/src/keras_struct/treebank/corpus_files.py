@@ -131,13 +131,20 @@ def _objects(lines, column):
 def _rows(file, column):
     """The values of a column of Parquet."""
     pyarrow = import_pyarrow()
-    with _opened(file) as source:
-        table = pyarrow.parquet.ParquetFile(source)
-        if column not in table.schema_arrow.names:
-            names = ", ".join(table.schema_arrow.names)
-            raise ValueError(f"Expected a column {column!r}. Received: {file} with {names}")
-        for batch in table.iter_batches(ROWS, columns=[column]):
-            yield from batch.column(0).to_pylist()
+    try:
+        with _opened(file) as source:
+            table = pyarrow.parquet.ParquetFile(source)
+            if column not in table.schema_arrow.names:
+                names = ", ".join(table.schema_arrow.names)
+                raise ValueError(f"Expected a column {column!r}. Received: {file} with {names}")
+            for batch in table.iter_batches(ROWS, columns=[column]):
+                yield from batch.column(0).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # of the device, not of what the file holds
+        raise ValueError(
+            f"Expected a Parquet file. Received: {file}: {str(error)[:500]}"
+        ) from error
 
 
 def _opened(file):
