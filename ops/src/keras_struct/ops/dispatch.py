@@ -133,13 +133,11 @@ class Choice:
 
     @property
     def implementation(self) -> Implementation:
-        found = _registry[self.call.family][self.name]
-        return found.for_call(self.call) if hasattr(found, "for_call") else found
+        return _registry[self.call.family][self.name].made_for(self.call)
 
     def sweeps(self) -> Sweeps:
         """The implementation, completed by `portable`."""
-        own, portable = self.implementation, _registry[self.call.family].get("portable")
-        return Sweeps(own.made_for(self.call), portable)
+        return Sweeps(self.implementation, _registry[self.call.family].get("portable"))
 
 
 def register_implementation(
@@ -209,7 +207,7 @@ def implementations(op: Any) -> tuple[str, ...]:
 
     >>> from keras_struct import ops
     >>> ops.implementations("pcfg")
-    ('native_cpu', 'pallas_tpu', 'triton_gpu', 'portable', 'reference')
+    ('native_cpu', 'pallas_tpu', 'pallas_gpu', 'triton_gpu', 'portable', 'reference')
     """
     return tuple(_registry[_structures[_op_name(op)]])
 

@@ -36,7 +36,7 @@ class Implementation:
     batch_axis = 0  # of every array in the tape
 
     def made_for(self, call: Call) -> Implementation:
-        """The implementation as it is where this call will run; the same object for equal calls."""
+        """The implementation as it is where this call will run; equal ones for equal calls."""
         return self
 
     def rejects(self, call: Call) -> str | None:

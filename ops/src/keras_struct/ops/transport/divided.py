@@ -40,7 +40,7 @@ class DividedBand(Tiled):
         return call.division.rejects(*call.shapes[0][:2], least=max(1, width))
 
     @classmethod
-    def for_call(cls, call):
+    def made_for(cls, call):
         return functools.partial(cls, division=call.division)
 
     def log_sums(self, side, features, offsets, lengths, near):

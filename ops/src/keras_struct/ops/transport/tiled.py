@@ -24,6 +24,11 @@ class Tiled:
     half: bool = False
     sweeps: ClassVar = ()  # none of those of `Implementation`
 
+    @classmethod
+    def made_for(cls, call):
+        """What makes this implementation of a support, where this call will run."""
+        return cls
+
     @staticmethod
     def rejects(call):
         """None, or a sentence that says why it does not take this call."""

@@ -57,7 +57,7 @@ class DividedChain(Implementation):
             return f"it has no {call.op}"
         return call.division.rejects(*call.shapes[0][:2], least=2)
 
-    def for_call(self, call):
+    def made_for(self, call):
         """With the division of the call, and what it gets on one device."""
         (batch, n, k), *others = call.shapes
         shapes = (batch, n // call.division.parts, k), *others
