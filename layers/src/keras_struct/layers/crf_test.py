@@ -182,6 +182,7 @@ def test_save_and_load(tmp_path):
     np.testing.assert_array_equal(numpy(loaded(x)), numpy(model(x)))
 
 
+@pytest.mark.compiles_long
 def test_loading_before_the_import_says_what_to_import(tmp_path):
     path = tmp_path / "model.keras"
     keras.Sequential([keras.Input((None, 4)), CRF(3)]).save(path)

@@ -27,6 +27,7 @@ def test_equals_ops_and_tslearn():
     np.testing.assert_allclose(banded, numpy(ops.dtw(costs, 0, temperature=0.5).value()), rtol=1e-5)
 
 
+@pytest.mark.compiles_long
 def test_divergence():
     from tslearn.metrics import soft_dtw_normalized as divergence
 

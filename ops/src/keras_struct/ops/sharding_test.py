@@ -88,6 +88,15 @@ for name, make in MAKE.items():
     for x, y in zip(divided, jax.jit(readouts)(unary, transitions, lengths)):
         assert x.sharding.is_equivalent_to(rows, x.ndim), (name, x.sharding)
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+# The places of an event are added up for each example.
+from keras_struct.ops import array
+args = np.zeros((16, 5), "float32"), np.arange(48).reshape(16, 3) % 5, np.ones((16, 3), "float32")
+added = jax.jit(array.add_at).lower(*(jax.device_put(x, rows) for x in args)).compile()
+assert not {x for x in COLLECTIVES if x in added.as_text()}
+wanted = np.zeros((16, 5), "float32")
+np.add.at(wanted, (np.arange(16)[:, None], args[1]), args[2])
+np.testing.assert_array_equal(added(*(jax.device_put(x, rows) for x in args)), wanted)
 """
 
 

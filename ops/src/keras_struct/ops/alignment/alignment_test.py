@@ -142,6 +142,7 @@ ACROSS_STRIPS = [
 ]
 
 
+@pytest.mark.compiles_long
 @with_numba
 @pytest.mark.parametrize("case", ACROSS_STRIPS, ids=str)
 def test_native_across_strips(case):
@@ -206,6 +207,7 @@ def test_a_pair_is_a_tuple():
         ops.needleman_wunsch(scores, gap_open=(-1.0, -2.0, -3.0))
 
 
+@pytest.mark.compiles_long
 @pytest.mark.parametrize("implementation", ["portable", "checkpointed", "native_cpu"])
 @pytest.mark.parametrize("name", ["needleman_wunsch", "smith_waterman", "dtw", "overlap"])
 def test_a_masked_symbol_is_no_part_of_the_sequence(name, implementation):

@@ -30,6 +30,7 @@ def test_memory_that_holds_anything(monkeypatch):
         assert not np.isnan(array(d.marginals())).any()
 
 
+@pytest.mark.compiles_long
 def test_slopes_and_where_none_fits():
     """Scores up to 150 change the slope at many widths; those up to 300 are left to logarithms."""
     for scale in (1.0, 20.0, 150.0, 300.0):

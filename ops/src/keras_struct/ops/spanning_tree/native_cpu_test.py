@@ -112,15 +112,15 @@ def test_modes():
 CASES = list(itertools.product((True, False), (1.0, 1e3), ("float64", "float32")))
 
 
-@pytest.mark.parametrize(
-    ("single_root", "scale", "dtype"), CASES[3:5] if BACKEND == "jax" else CASES
-)
+@pytest.mark.compiles_long
+@pytest.mark.parametrize(("single_root", "scale", "dtype"), CASES)
 def test_native_equals_portable(single_root, scale, dtype):
     rtol, atol = (1e-10, 1e-10) if dtype == "float64" else (1e-6, 1e-4)
     agree(scores(scale, dtype), single_root, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("single_root", [True, False][: 1 if BACKEND == "jax" else 2])
+@pytest.mark.compiles_long
+@pytest.mark.parametrize("single_root", [True, False])
 def test_labelled_native_equals_portable(single_root):
     labels = np.random.default_rng(1).normal(size=(9, 9, 3))
     agree(scores(1.0), single_root, labels)
