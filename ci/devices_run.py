@@ -1,15 +1,17 @@
-"""Trains every layer and loss on eight simulated devices of JAX, and records what came out.
+"""Trains every layer and loss on simulated devices, and records what came out.
 
-    python ci/devices_run.py [--engine data model] [--only WORD] [--print]
+    python ci/devices_run.py [--engine data model mirrored] [--only WORD] [--print]
 
-Engines, each a process of its own: `keras.distribution.DataParallel`, and `ModelParallel` with
-embeddings and matrices divided over four devices and the batch over two. Two batches of each model
-of `devices_steps.py`, in `fit`: its weights and history beside those of one device, and the
+Engines, each a process of its own: `keras.distribution.DataParallel` on eight devices of JAX,
+`ModelParallel` with embeddings and matrices divided over four devices and the batch over two, and
+`tf.distribute.MirroredStrategy` on two devices of TensorFlow. Two batches of each model of
+`devices_steps.py`, in `fit`: its weights and history beside those of one device, and on JAX the
 collectives of the step that was compiled. Writes `devices.json`, which `devices_table.py` makes a
 table of.
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -22,7 +24,8 @@ from typing import NamedTuple
 
 RECORD = pathlib.Path(__file__).with_name("devices.json")
 DEVICES = 8
-ENGINES = ("data", "model")
+REPLICAS = 2
+ENGINES = ("data", "model", "mirrored")
 RESULT = "result: "
 COLLECTIVE = re.compile(
     r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -137,6 +140,19 @@ def differences(one, many):
     return None
 
 
+@functools.cache
+def mirrored():
+    """The strategy of this process: two would number their sums alike."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(REPLICAS)])
+
+
+def scope(engine):
+    """The context that divides what is made and trained in it."""
+    return mirrored().scope() if engine == "mirrored" else distribution(engine).scope()
+
+
 def distribution(engine):
     """The `keras.distribution` of an engine."""
     import keras
@@ -155,8 +171,10 @@ def result_of(engine, step, dump, show):
     one = train(step)
     for file in dump.glob("*after_optimizations.txt"):
         file.unlink()
-    with distribution(engine).scope():
+    with scope(engine):
         many = train(step)
+    if engine == "mirrored":
+        return {"differs": differences(one, many)}
     (file,) = dump.glob("*after_optimizations.txt")
     found = collectives(file.read_text())
     if show:
@@ -174,6 +192,12 @@ def child(arguments):
     from devices_steps import steps
 
     (engine,), dump = arguments.engine, pathlib.Path(os.environ["DUMP"])
+    if engine == "mirrored":
+        import tensorflow as tf
+
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        devices = [tf.config.LogicalDeviceConfiguration()] * REPLICAS
+        tf.config.set_logical_device_configuration(cpu, devices)
     for name, step in steps().items():
         if arguments.only in name:
             try:
@@ -198,7 +222,7 @@ def main():
             run(engine, arguments, dump)
 
 
-def environment(dump):
+def environment(engine, dump):
     """Variables of a process with so many devices, which leaves compiled steps in a folder."""
     flags = (
         f"--xla_force_host_platform_device_count={DEVICES} --xla_dump_to={dump} "
@@ -207,7 +231,7 @@ def environment(dump):
     )
     return {
         **os.environ,
-        "KERAS_BACKEND": "jax",
+        "KERAS_BACKEND": "tensorflow" if engine == "mirrored" else "jax",
         "JAX_PLATFORMS": "cpu",
         "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
         "DUMP": dump,
@@ -220,7 +244,7 @@ def run(engine, arguments, dump):
     command = [sys.executable, "-W", "ignore", __file__, "--child", "--engine", engine]
     command += ["--only", arguments.only, *["--print"] * arguments.print]
     with subprocess.Popen(
-        command, env=environment(dump), stdout=subprocess.PIPE, text=True
+        command, env=environment(engine, dump), stdout=subprocess.PIPE, text=True
     ) as process:
         for line in process.stdout or ():
             if not line.startswith(RESULT):
