@@ -3,7 +3,7 @@
     python ci/devices_run.py [--engine data model mirrored] [--only WORD] [--print]
 
 Engines, each a process of its own: `keras.distribution.DataParallel` on eight devices of JAX,
-`ModelParallel` with embeddings and matrices divided over four devices and the batch over two, and
+`ModelParallel` with embeddings and matrices divided over two devices and the batch over four, and
 `tf.distribute.MirroredStrategy` on two devices of TensorFlow. Two batches of each model of
 `devices_steps.py`, in `fit`: its weights and history beside those of one device, and on JAX the
 collectives of the step that was compiled. Writes `devices.json`, which `devices_table.py` makes a
@@ -99,7 +99,7 @@ def foreign(engine: str, found: list[Collective], weights: int) -> list[Collecti
     loops: of gradients, as many numbers as there are weights, of losses and metrics. With weights
     divided the compiler puts products of matrices together, too, but nothing in a loop."""
     if engine == "model":
-        return [x for x in found if x.looped]
+        return [x for x in found if x.looped and not x.decides]
     return [
         x
         for x in found
@@ -112,6 +112,7 @@ def train(step):
     import keras
     from devices_steps import BATCH
 
+    keras.utils.clear_session()  # weights are named alike each time
     keras.utils.set_random_seed(0)
     model = step.model()
     weights = step.weights and step.weights()
@@ -148,21 +149,24 @@ def mirrored():
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(REPLICAS)])
 
 
-def scope(engine):
+def scope(engine, weights):
     """The context that divides what is made and trained in it."""
-    return mirrored().scope() if engine == "mirrored" else distribution(engine).scope()
+    return mirrored().scope() if engine == "mirrored" else distribution(engine, weights).scope()
 
 
-def distribution(engine):
-    """The `keras.distribution` of an engine."""
+def distribution(engine, weights):
+    """The `keras.distribution` of an engine, for a model with such weights."""
     import keras
 
     if engine == "data":
         return keras.distribution.DataParallel(keras.distribution.DeviceMesh((DEVICES,), ["batch"]))
-    mesh = keras.distribution.DeviceMesh((2, DEVICES // 2), ["batch", "model"])
+    mesh = keras.distribution.DeviceMesh((DEVICES // 2, 2), ["batch", "model"])
     layout = keras.distribution.LayoutMap(mesh)
-    layout[".*embeddings"] = (None, "model")
-    layout[".*kernel"] = ("model", None)
+    for weight in weights:
+        if weight.path.endswith("embeddings"):
+            layout[weight.path] = (None, "model")
+        if weight.path.endswith("kernel") and weight.shape[0] % 2 == 0:
+            layout[weight.path] = ("model", *[None] * (len(weight.shape) - 1))
     return keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
 
 
@@ -171,7 +175,7 @@ def result_of(engine, step, dump, show):
     one = train(step)
     for file in dump.glob("*after_optimizations.txt"):
         file.unlink()
-    with scope(engine):
+    with scope(engine, one[0].weights):
         many = train(step)
     if engine == "mirrored":
         return {"differs": differences(one, many)}

@@ -127,3 +127,19 @@ def test_pfam_sinkhorn(run, tmp_path):
         assert numbers["band_balanced"][1] < numbers["diagonal"][1]  # cross-entropy
     assert (tmp_path / "band_balanced" / "model.weights.h5").exists()
     assert "Epoch" not in output
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a device is a core, and needs two")
+def test_scaling_jax(monkeypatch, capfd):
+    small = ["--devices", "1", "2", "--batch", "4", "--length", "16", "--steps", "1"]
+    monkeypatch.setattr(sys, "argv", ["scaling_jax.py", *small])
+    runpy.run_path(str(FOLDER / "scaling_jax.py"), run_name="__main__")
+    rows = [line.strip("| ").split(" | ") for line in capfd.readouterr().out.splitlines()]
+    losses: dict[str, list[float]] = {}
+    for row in rows:
+        if len(row) == 5 and row[1] in ("1", "2"):
+            losses.setdefault(row[0], []).append(float(row[4]))
+    assert len(losses) == 2
+    assert all(one == pytest.approx(two, rel=1e-4) for one, two in losses.values())
+    (sent,) = (row for row in rows if row[:2] == ["CRF tagger", "8"])
+    assert float(sent[2]) == pytest.approx(0.74, abs=0.01)  # seven quarters of 4 bytes a weight
