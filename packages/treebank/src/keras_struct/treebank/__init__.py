@@ -10,6 +10,7 @@ from keras_struct.treebank.gold_trees import read_constituency, read_dependency
 from keras_struct.treebank.minilm import load_bert_weights, minilm_backbone, minilm_tokenizer
 from keras_struct.treebank.parses import ConstituencyParse, DependencyParse
 from keras_struct.treebank.preprocessor import ParserPreprocessor
+from keras_struct.treebank.ray_engine import parse_dataset
 from keras_struct.treebank.text import paragraphs, sentences_of
 from keras_struct.treebank.training import train
 from keras_struct.treebank.word_pooling import WordPooling
@@ -28,6 +29,7 @@ __all__ = [
     "minilm_backbone",
     "minilm_tokenizer",
     "paragraphs",
+    "parse_dataset",
     "read_constituency",
     "read_dependency",
     "save_compact_preset",

@@ -86,8 +86,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     sub.add_argument(
         "--engine",
-        choices=("local",),
-        help="parse files, folders and URLs into a folder of parts, each of which appears whole",
+        choices=("local", "ray"),
+        help="parse files, folders and URLs into a folder of parts, each of which appears whole, "
+        "in this process or in several of Ray",
+    )
+    sub.add_argument(
+        "--workers", type=int, help="processes of --engine ray (default: one for each processor)"
     )
     sub.add_argument("--resume", action="store_true", help="make the parts that are missing")
     sub.add_argument(
@@ -226,11 +230,13 @@ def run_parse(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     chosen.input_format = chosen.input_format or "text"
     if (
         chosen.resume
+        or chosen.workers is not None
         or "parquet" in (format, chosen.input_format)
         or chosen.input_format == "jsonl"
     ):
         raise ValueError(
-            "Expected --engine with --resume, Parquet or JSON lines to read. Received: no --engine"
+            "Expected --engine with --resume, --workers, Parquet or JSON lines to read. Received: "
+            "no --engine"
         )
     files = expand(chosen.files, left_out)
     if format != "svg":
@@ -244,10 +250,16 @@ def run_parse(chosen: argparse.Namespace, left_out: LeftOut) -> None:
 
 def run_parse_parts(chosen: argparse.Namespace, format: str, left_out: LeftOut) -> None:
     from keras_struct.runs.checks import check_count
+    from keras_struct.runs.cluster import import_ray
     from keras_struct.treebank import corpus
     from keras_struct.treebank.corpus_files import files_of_folder, files_of_url, is_url
 
     check_count("part_sentences", chosen.part_sentences)
+    check_count("workers", chosen.workers, none=True)
+    if chosen.engine == "ray":
+        import_ray("keras-struct-treebank")
+    elif chosen.workers is not None:
+        raise ValueError(f"Expected --engine ray with --workers. Received: {chosen.engine}")
     if chosen.output is None or format == "svg" or "-" in chosen.files:
         raise ValueError(
             "Expected files to read, --output FOLDER and a format other than svg. Received: "

@@ -6,11 +6,13 @@ by any process, twice if need be, and a run that was interrupted makes those tha
 """
 
 import argparse
+import functools
 import importlib.metadata
+import io
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +75,21 @@ def run_parse(
         sentences = read_corpus(
             files, chosen.input_format, chosen.encoding, chosen.column, left_out
         )
-        work = _parts(folder, sentences, chosen.part_sentences, ENDINGS[format])
-        strict = {"strict": left_out.strict}
-        for count, errors in _written(parser, work, {**options, **strict}, format):
-            progress.advance(progress.task_ids[0], count)
+        advance = functools.partial(progress.advance, progress.task_ids[0])
+        parts = _parts(folder, sentences, chosen.part_sentences, ENDINGS[format])
+        work = _missing(parts, advance)
+        settings = (format, {**options, "strict": left_out.strict})
+        if chosen.engine == "ray":
+            from keras_struct.treebank.ray_engine import parts_by_ray
+
+            made = parts_by_ray(parser, settings, work, chosen.workers)
+        else:
+            make = part_maker(parser, *settings)
+            made = ((path, make((path.name, chunk))) for path, chunk in work)
+        for path, (data, count, errors) in made:
+            with open_whole(path, "wb") as stream:
+                stream.write(data)
+            advance(count)
             for error in errors:
                 left_out(ValueError(error))
         with open_whole(folder / DONE):
@@ -113,29 +126,43 @@ def parse_each(
     return found
 
 
-def write_part(
-    parser: Any, sentences: Sequence[Any], options: dict[str, Any], format: str, path: Path
-) -> tuple[int, list[str]]:
-    """Write the trees of sentences as a part; how many sentences, and what was left out."""
-    found = parse_each(parser, sentences, **options)
-    parses = [parse for parse in found if not isinstance(parse, Exception)]
-    if format == "parquet":
-        from keras_struct.treebank.parse_tables import table_of
+def part_maker(
+    parser: Any, format: str, options: dict[str, Any]
+) -> Callable[[tuple[str, Sequence[Any]]], tuple[bytes, int, list[str]]]:
+    """What makes parts.
 
-        table = table_of(parser, parses)
-        with open_whole(path, "wb") as stream:
-            import_pyarrow().parquet.write_table(table, stream)
-    else:
-        with open_whole(path) as stream:
-            for parse in parses:
-                stream.write(FORMATS[format](parse))
-    errors = [
-        f"{path.name}, sentence {number}, {' '.join(sentences[number - 1])[:80]!r}: "
-        f"{type(parse).__name__}: {parse}"
-        for number, parse in enumerate(found, 1)
-        if isinstance(parse, Exception)
-    ]
-    return len(sentences), errors
+    Args:
+        parser: The parser.
+        format: Of the trees.
+        options: Those of `parse_each`.
+
+    Returns:
+        Function from the name of a part and its sentences to what the file holds, how many
+        sentences it had, and errors of those that are left out.
+    """
+
+    def make(work: tuple[str, Sequence[Any]]) -> tuple[bytes, int, list[str]]:
+        name, sentences = work
+        found = parse_each(parser, sentences, **options)
+        parses = [parse for parse in found if not isinstance(parse, Exception)]
+        if format == "parquet":
+            from keras_struct.treebank.parse_tables import table_of
+
+            stream = io.BytesIO()
+            import_pyarrow().parquet.write_table(table_of(parser, parses), stream)
+            data = stream.getvalue()
+        else:
+            text = "".join(map(FORMATS[format], parses))
+            data = text.encode("utf-8", "surrogateescape")  # names of files
+        errors = [
+            f"{name}, sentence {number}, {' '.join(sentences[number - 1])[:80]!r}: "
+            f"{type(parse).__name__}: {parse}"
+            for number, parse in enumerate(found, 1)
+            if isinstance(parse, Exception)
+        ]
+        return data, len(sentences), errors
+
+    return make
 
 
 def _parts(
@@ -149,14 +176,15 @@ def _parts(
         yield folder / f"part-{number:06d}.{ending}", chunk
 
 
-def _written(
-    parser: Any, work: Any, options: dict[str, Any], format: str
-) -> Iterator[tuple[int, list[str]]]:
-    for path, sentences in work:
+def _missing(
+    parts: Iterator[tuple[Path, Any]], advance: Callable[[int], Any]
+) -> Iterator[tuple[Path, Any]]:
+    """The parts that are not there yet; of the others only the sentences are counted."""
+    for path, sentences in parts:
         if path.exists():
-            yield len(sentences), []
+            advance(len(sentences))
         else:
-            yield write_part(parser, sentences, options, format, path)
+            yield path, sentences
 
 
 def _check_decisions(folder: Path, decisions: dict[str, Any], resume: bool) -> None:
