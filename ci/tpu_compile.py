@@ -143,7 +143,9 @@ def differences(name, new, old):
         return [f"{name}: {new['error']}"]
     if old is None:
         return [f"{name}: not in {FIGURES.name} (--update writes it)"]
-    worse = []
+    worse = [f"{name}, {kernel}: not in the program" for kernel in old if kernel not in new]
+    if not any(KERNEL.fullmatch(kernel) for kernel in new):
+        worse.append(f"{name}: no kernel")
     for kernel, x in new.items():
         if not isinstance(x, dict):
             continue

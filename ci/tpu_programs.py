@@ -61,7 +61,8 @@ def _alignments():
     shapes = dict.fromkeys(functions, (size,)) | {"overlap per cell": (size, size)}
     made = []
     for name, function in functions.items():
-        made.append(Program(f"{name}: map", shapes[name], _map(function)))
+        chips = ("v5e", "v6e", "v5p") if name == "needleman_wunsch" else ("v5e", "v6e")
+        made.append(Program(f"{name}: map", shapes[name], _map(function), chips))
         if name in ("needleman_wunsch", "smith_waterman affine"):
             made.append(Program(f"{name}: paths", shapes[name], _paths(function)))
     linear = functions["needleman_wunsch"]
@@ -91,6 +92,7 @@ def _chains():
         "subset": (((128, 256),), lambda x: ops.subset(x, 50)),
     }
     made = [Program(f"{n}: map", shapes, _map(run)) for n, (shapes, run) in functions.items()]
+    made[0] = made[0]._replace(chips=("v5e", "v6e", "v5p"))
     for name in ("linear_chain K=32", "semi_markov", "ctc"):
         shapes, run = functions[name]
         made.append(Program(f"{name}: paths", shapes, _paths(run)))
