@@ -10,6 +10,8 @@ import numpy as np
 
 from keras_struct import ops
 
+CHIPS = ("v5e", "v6e", "v5p", "7x")
+
 
 class Program(NamedTuple):
     """A function of arrays of public calls.
@@ -61,7 +63,7 @@ def _alignments():
     shapes = dict.fromkeys(functions, (size,)) | {"overlap per cell": (size, size)}
     made = []
     for name, function in functions.items():
-        chips = ("v5e", "v6e", "v5p") if name == "needleman_wunsch" else ("v5e", "v6e")
+        chips = CHIPS if name == "needleman_wunsch" else ("v5e", "v6e")
         made.append(Program(f"{name}: map", shapes[name], _map(function), chips))
         if name in ("needleman_wunsch", "smith_waterman affine"):
             made.append(Program(f"{name}: paths", shapes[name], _paths(function)))
@@ -92,7 +94,7 @@ def _chains():
         "subset": (((128, 256),), lambda x: ops.subset(x, 50)),
     }
     made = [Program(f"{n}: map", shapes, _map(run)) for n, (shapes, run) in functions.items()]
-    made[0] = made[0]._replace(chips=("v5e", "v6e", "v5p"))
+    made[:2] = [program._replace(chips=CHIPS) for program in made[:2]]
     for name in ("linear_chain K=32", "semi_markov", "ctc"):
         shapes, run = functions[name]
         made.append(Program(f"{name}: paths", shapes, _paths(run)))
@@ -100,12 +102,12 @@ def _chains():
 
 
 def _charts():
-    sentences, every = (128, 64, 64), ("v5e", "v6e", "v5p", "7x")
+    sentences = (128, 64, 64)
     ragged = np.arange(128, dtype="int32") // 2 + 1
     made = [
-        Program("cky: map", (sentences,), _map(lambda x: ops.cky(x, lengths=ragged)), every),
-        Program("cky: paths", (sentences,), _paths(ops.cky), every),
-        Program("nussinov: map", (sentences,), _map(ops.nussinov), every),
+        Program("cky: map", (sentences,), _map(lambda x: ops.cky(x, lengths=ragged)), CHIPS),
+        Program("cky: paths", (sentences,), _paths(ops.cky), CHIPS),
+        Program("nussinov: map", (sentences,), _map(ops.nussinov), CHIPS),
         Program("eisner: map", (sentences,), _map(ops.eisner)),
     ]
     # The longest that VMEM holds.
