@@ -10,6 +10,7 @@ from keras_struct.protein.picture import draw
 from keras_struct.protein.pretrained_encoder import PretrainedEncoder
 from keras_struct.protein.protein_aligner import AlignmentReadout, ProteinAligner
 from keras_struct.protein.proteinmpnn_encoder import ProteinMPNNEncoder
+from keras_struct.protein.ray_engine import search_dataset
 from keras_struct.protein.refinement import refine
 from keras_struct.protein.residue_encoder import ResidueEncoder, letter_ids
 from keras_struct.protein.scores import (
@@ -67,6 +68,7 @@ __all__ = [
     "refine",
     "rmsd",
     "search",
+    "search_dataset",
     "superposition",
     "tm_score",
     "train",

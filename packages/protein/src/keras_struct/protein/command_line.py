@@ -85,6 +85,15 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     sub.add_argument(
         "--candidates", type=int, default=1000, help="chains of an index to align (default: 1000)"
     )
+    sub.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="look at the parts of an index in this process, or in several of Ray",
+    )
+    sub.add_argument(
+        "--workers", type=int, help="processes of --engine ray (default: one for each processor)"
+    )
     chains(sub)
     add_options(sub, "--strict")
     sub.add_argument("--cache", type=Path, help="folder that keeps what is encoded; resumes")
@@ -210,6 +219,15 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     if bool(chosen.places) == (chosen.index is not None):
         raise ValueError("Expected files and folders, or an index. Received: both, or neither")
     check_count("candidates", chosen.candidates)
+    check_count("workers", chosen.workers, none=True)
+    if chosen.engine == "ray":
+        from keras_struct.runs.cluster import import_ray
+
+        if chosen.index is None:
+            raise ValueError("Expected an index with --engine ray. Received: files and folders")
+        import_ray("keras-struct-protein")
+    elif chosen.workers is not None:
+        raise ValueError(f"Expected --engine ray with --workers. Received: {chosen.engine}")
     files = protein_files(chosen.places) if chosen.places else []
     check_outputs(chosen.output, inputs=[file_and_chain(chosen.query)[0], *files])
     number, other = chosen.model_number
@@ -240,7 +258,14 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
 def run_index_search(chosen: argparse.Namespace, query: Any) -> None:
     from keras_struct.protein import IndexSearch, StructureIndex
 
-    search = IndexSearch(load(chosen), StructureIndex(chosen.index))
+    aligner, index = load(chosen), StructureIndex(chosen.index)
+    search: IndexSearch
+    if chosen.engine == "ray":
+        from keras_struct.protein.ray_engine import RaySearch
+
+        search = RaySearch(aligner, index, chosen.workers)
+    else:
+        search = IndexSearch(aligner, index)
     top = min(chosen.top or chosen.candidates, chosen.candidates)
     hits = search(query, top=top, candidates=chosen.candidates)
     if not hits:

@@ -81,8 +81,11 @@ class IndexSearch:
 
     def candidates(self, query: Chain, states: np.ndarray, most: int = CANDIDATES) -> np.ndarray:
         """Numbers of the chains that words or vectors show, at most so many."""
-        found = [self.prefilter(part, query, states, most) for part in self.index.parts]
-        return merged(found, self.index.starts, most)
+        return merged(self.prefiltered(query, states, most), self.index.starts, most)
+
+    def prefiltered(self, query: Chain, states: np.ndarray, most: int) -> list[tuple]:
+        """What `prefilter` finds in every part, in their order."""
+        return [self.prefilter(part, query, states, most) for part in self.index.parts]
 
     def prefilter(self, part: IndexPart, query: Chain, states: np.ndarray, most: int) -> tuple:
         """Of a part: chains and weights by words, and chains and distances by vectors."""

@@ -37,6 +37,7 @@ class StructureIndex:
 
     Args:
         folder: Folder that `build_index` wrote.
+        names: Names of the parts to read; None for all that are there.
 
     Attributes:
         parts: List of `IndexPart`.
@@ -47,11 +48,13 @@ class StructureIndex:
         ImportError: If pyarrow or usearch is not installed.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, names: Sequence[str] | None = None) -> None:
         self.folder = Path(folder)
         self.head = _head(self.folder)
-        names = sorted(p for p in (self.folder / PARTS).iterdir() if p.name.isdigit())
-        self.parts = [IndexPart(path) for path in names]
+        place = self.folder / PARTS
+        if names is None:
+            names = sorted(path.name for path in place.iterdir() if path.name.isdigit())
+        self.parts = [IndexPart(place / name) for name in names]
         self.starts = np.cumsum([0, *(len(part) for part in self.parts)])
         self.lengths = np.concatenate([np.zeros(0, "int64"), *(p.lengths for p in self.parts)])
 
