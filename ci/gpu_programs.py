@@ -343,8 +343,9 @@ def _alignments():
     warp, block, tile = Sizes(32, 8), Sizes(256, 2), Sizes(64, 8, 256)
     for kernel in ("forward", "backward"):
         yield _strips("linear", linear, warp, kernel, every)
-    for kernel in ("maximum", "tangent", "curvature"):
+    for kernel in ("out of range", "maximum", "tangent", "curvature"):
         yield _strips("linear", linear, warp, kernel)
+    yield _strips("affine", affine, Sizes(32, 2), "out of range")
     for kernel in ("forward", "backward"):
         yield _strips("linear, a block a pair", linear, block, kernel)
         yield _strips("linear, tiles", linear, tile, kernel)
@@ -432,10 +433,14 @@ def _strips(name, spec, sizes, kernel, chips=("sm_90",)):
     signature |= dict.fromkeys(names, "i32")
     constants = {"RATE": rate, "PLAN": plan}
     if not back:
-        constants["HARD"] = kernel == "maximum"
+        split = kernel in ("forward", "out of range")
+        ones = 1.5 * 2.0**23 if kernel == "forward" else 0.0
+        constants |= {"HARD": kernel == "maximum", "SPLIT": split, "ONES": ones}
+        signature["whole"] = "*i32"
     message = 8 * spec.states
     moved = {
         "forward": 4 * scores + message,
+        "out of range": 4 * scores + message,
         "maximum": 4 * scores + message,
         "backward": 8 * scores + message,
         "tangent": 8 * scores + message / 2,

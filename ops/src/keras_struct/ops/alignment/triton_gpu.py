@@ -7,7 +7,10 @@ from keras_struct.ops.alignment.gpu_plan import PATHS, Cut, Sizes
 from keras_struct.ops.alignment.gpu_tape import Tape
 from keras_struct.ops.alignment.layout import Layout
 from keras_struct.ops.implementation import Paths
+from keras_struct.ops.numerics import INFEASIBLE
 from keras_struct.ops.triton import TritonGPU, keys_of
+
+BITS = {"float32": 24, "float64": 53}  # digits of a number
 
 
 class AlignmentTriton(Paths, TritonGPU):
@@ -64,19 +67,34 @@ class _Sweep:
 
     def forward(self, op):
         tape = self.new((self.batch, *self.cut.tape(2)))
-        self.run(
-            "forward",
-            self.potentials,
-            self.potentials,
-            self.lengths,
-            tape,
-            tape,
-            tape,
-            tape,
-            HARD=op == "max",
-            RATE=False,
-        )
+        split, bits = op == "logsumexp", BITS[str(tape.dtype).removeprefix("torch.")] - 1
+        whole = self.in_range(bits) if split else self.lengths
+        for ones in (1.5 * 2.0**bits, 0.0) if split else (0.0,):
+            self.run(
+                "forward",
+                self.potentials,
+                self.potentials,
+                self.lengths,
+                whole,
+                tape,
+                tape,
+                tape,
+                tape,
+                HARD=not split,
+                RATE=False,
+                SPLIT=split,
+                ONES=ones,
+            )
         return Tape(tape, self.ends(tape, op))
+
+    def in_range(self, bits):
+        """Whether sums of whole numbers along a path have no rounding error, (B,)."""
+        import torch
+
+        most = self.zeros((self.batch,))
+        for x in filter(torch.Tensor.numel, self.potentials):
+            most = most.maximum(x.abs().masked_fill(x <= INFEASIBLE, 0.0).amax((1, 2)))
+        return ((self.rows + self.columns) * (most + 4.0) <= 2.0**bits).to(self.lengths.dtype)
 
     def total(self, tape, op):
         return gpu_tape.total(tape, op)
@@ -114,8 +132,9 @@ class _Sweep:
         if rate:
             rates = self.new((self.batch, *self.cut.tape()))
             moved = self.zeros((self.batch, self.strips))
-            arguments = self.potentials, tangents, self.lengths, messages, rates, ends, moved
-            self.run("forward", *arguments, HARD=False, RATE=True)
+            lengths = self.lengths, self.lengths
+            arguments = self.potentials, tangents, *lengths, messages, rates, ends, moved
+            self.run("forward", *arguments, HARD=False, RATE=True, SPLIT=False, ONES=0.0)
             moved = moved.sum(1)
         edges = self.zeros((self.batch, *self.cut.edges(parts)))
         carries = edges

@@ -65,6 +65,27 @@ def test_ties_of_sums_that_float32_cannot_hold():
     precision_test.test_ties_of_sums_that_float32_cannot_hold(NAME)
 
 
+@pytest.mark.parametrize("sizes", [None, Sizes(lanes=4, rows=2, times=6)])
+def test_both_sides_of_the_range_of_whole_numbers(sizes):
+    """All paths of a pair have about the same score, so each digit of a sum decides."""
+    rng = np.random.default_rng(0)
+    skip = np.array([0.0, -3e5, 5e5, 7e6, 1e7, 1e9])[:, None, None]  # in range: the first three
+    scores = (2 * skip + rng.normal(size=(6, 4, 3))).astype("float32")
+    gap = skip.astype("float32")
+    scores[0, 1, 1] = -np.inf
+
+    def readouts(implementation, dtype):
+        x = torch.tensor(scores, dtype=dtype), torch.tensor(gap, dtype=dtype)
+        d = ops.needleman_wunsch(*x, implementation=implementation)
+        return d.value().numpy(), d.marginals().numpy()
+
+    with interpreted("alignment", sizes=sizes):
+        value, marginals = readouts(NAME, torch.float32)
+    exact_value, exact = readouts("portable", torch.float64)
+    np.testing.assert_allclose(value, exact_value, rtol=2e-7, atol=1e-6)
+    np.testing.assert_allclose(marginals, exact, atol=2e-6)
+
+
 def test_compiled_for_batches_of_any_size():
     """One operator for each sweep, whose results are known without running it."""
 

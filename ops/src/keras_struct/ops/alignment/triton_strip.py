@@ -123,6 +123,26 @@ def scores(theta, i, t, lane, rows, columns, FILL: tl.constexpr, PLAN: tl.conste
 
 
 @triton.jit
+def added(high, score, ONES: tl.constexpr):
+    """The sum of the first number of a message and a score, and what it has lost."""
+    if ONES > 0.0:
+        whole = (score + ONES) - ONES
+        return high + whole, score - whole
+    else:
+        return two_sum(high, score)
+
+
+@triton.jit
+def joined(peak, rest, ONES: tl.constexpr):
+    """The message that stands for peak + rest."""
+    if ONES > 0.0:
+        whole = (rest + ONES) - ONES
+        return peak + whole, rest - whole
+    else:
+        return join(peak, rest)
+
+
+@triton.jit
 def node(
     S: tl.constexpr,
     ROW: tl.constexpr,
@@ -130,6 +150,7 @@ def node(
     old,
     theta,
     HARD: tl.constexpr,
+    ONES: tl.constexpr,
     PLAN: tl.constexpr,
 ):
     """Message of a node, and the weights of the moves into it: (high, low, weights ...).
@@ -139,6 +160,8 @@ def node(
         old: The columns before, the last one first.
         theta: Scores of the column.
         HARD: Whether maxima and not sums, without weights.
+        ONES: 0, or the number that makes whole what is added to it: then the first numbers of
+            messages are whole, and no sum of them is rounded (see `tpu_sums.py`).
     """
     COUNT: tl.constexpr = PLAN.fan_in(S)
     highs, lows = (), ()
@@ -153,7 +176,7 @@ def node(
                 high = old[PLAN.source_at(S, m, ROW, 0, 2)]
                 low = old[PLAN.source_at(S, m, ROW, 1, 2)]
         if PLAN.shared(S) < 0 and PLAN.channel(S, m) >= 0:
-            high, error = two_sum(high, theta[ROW * PLAN.channels + PLAN.channel(S, m)])
+            high, error = added(high, theta[ROW * PLAN.channels + PLAN.channel(S, m)], ONES)
             low = low + error
         highs, lows = highs + (high,), lows + (low,)
     weights = ()
@@ -168,8 +191,11 @@ def node(
         for m in tl.static_range(COUNT):
             logits = logits + ((highs[m] - peak) + lows[m],)
         top = logits[0]
-        for m in tl.static_range(1, COUNT):
-            top = tl.maximum(top, logits[m])
+        if ONES > 0.0:
+            top = 0.0  # no low part is large
+        else:
+            for m in tl.static_range(1, COUNT):
+                top = tl.maximum(top, logits[m])
         rest = top
         if not HARD:
             total = top * 0.0
@@ -183,10 +209,10 @@ def node(
             for m in tl.static_range(COUNT):
                 scaled = scaled + (weights[m] * inverse,)
             weights = scaled
-        high, low = join(peak, rest)
+        high, low = joined(peak, rest, ONES)
     if PLAN.shared(S) >= 0:
-        high, error = two_sum(high, theta[ROW * PLAN.channels + PLAN.shared(S)])
-        high, low = join(high, error + low)
+        high, error = added(high, theta[ROW * PLAN.channels + PLAN.shared(S)], ONES)
+        high, low = joined(high, error + low, ONES)
     return (high, low) + weights
 
 

@@ -85,6 +85,7 @@ def forward(
     thetas,
     dthetas,
     lengths,
+    whole,
     tape,
     dtape,
     ends,
@@ -97,13 +98,18 @@ def forward(
     size,
     HARD: tl.constexpr,
     RATE: tl.constexpr,
+    SPLIT: tl.constexpr,
+    ONES: tl.constexpr,
     PLAN: tl.constexpr,
 ):
     """All messages, on the tape; with RATE their tangents on `dtape`, and that of the log-partition
-    by strips, `dend` (B, strips)."""
+    by strips, `dend` (B, strips). With SPLIT only of pairs in range (`whole`, (B,)) if ONES is not
+    0, and else only of the others."""
     b = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, PLAN.lanes)
     n1, n2, first, stop, begin, end = extent(lengths, b, columns, strips, lowest, wave, size, PLAN)
+    if SPLIT:
+        stop = tl.where((tl.load(whole + b) != 0) == (ONES > 0.0), stop, first)
     times = columns + PLAN.lanes
     tape = tape + b * strips * times * PLAN.step(2)
     if RATE:
@@ -126,7 +132,7 @@ def forward(
                 dat = place(times, k, t, 1, PLAN) + lane
             for r in tl.static_range(static(PLAN.rows)):
                 for s in tl.static_range(static(PLAN.states)):
-                    found = node(s, r, new, old, x, HARD, PLAN)
+                    found = node(s, r, new, old, x, HARD, ONES, PLAN)
                     high, low = begun(found[0], found[1], i, t, lane, n1, n2, r, s, PLAN)
                     if RATE:
                         rate = rate_of(s, r, dnew, dold, dx, found, PLAN)
@@ -260,7 +266,7 @@ def row_back(
     PARTS: tl.constexpr = 2 if RATE else 1
     given = zeros(PLAN.channels, new[0] * 0.0)
     for s in tl.static_range(static(PLAN.states)):
-        found = node(s, ROW, new, old, x, False, PLAN)
+        found = node(s, ROW, new, old, x, False, 0.0, PLAN)
         high, low = new[PLAN.at(ROW, s, 0, 2)], new[PLAN.at(ROW, s, 1, 2)]
         end_p = end_weight(high, low, ends, i + ROW, t, lane, n1, n2, s, PLAN)
         p = pending[PLAN.at(ROW, s, 0, PARTS)] + end_p
