@@ -39,6 +39,7 @@ def command(source: Path, output: Path, engine: str, *options: str) -> subproces
     words = ["parse", "--kind", "dependency", str(source), "--engine", engine, *workers]
     words += ["--part-sentences", str(SIZE), "--output", str(output), *options]
     environment = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
+    environment["RAY_DRILL"] = str(output)  # by which its processes are known
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", START, *words],
         env=environment,
@@ -51,17 +52,20 @@ def parts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("part-*"))}
 
 
-def workers_of(folder: Path, count: int) -> list[int]:
-    """Processes of actors, once so many parts are there."""
+def workers_of(process: subprocess.Popen, folder: Path, count: int) -> list[int]:
+    """Processes of actors of a command, once so many parts are there."""
     while len(parts(folder)) < count:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     found = subprocess.run(["pgrep", "-f", "^ray::Worker"], stdout=subprocess.PIPE, text=True)
-    return [int(pid) for pid in found.stdout.split()]
+    mark = f"RAY_DRILL={folder}".encode()
+    pids = [int(pid) for pid in found.stdout.split()]
+    return [p for p in pids if mark in Path(f"/proc/{p}/environ").read_bytes().split(b"\0")]
 
 
 def killed_worker(source: Path, output: Path) -> str:
     process = command(source, output, "ray")
-    (first, *_) = workers_of(output, 2)
+    (first, *_) = workers_of(process, output, 2)
     os.kill(first, signal.SIGKILL)
     _, err = process.communicate()
     return f"exit status {process.returncode}, {err.count('Expected a text')} record named"
@@ -69,7 +73,7 @@ def killed_worker(source: Path, output: Path) -> str:
 
 def killed_driver(source: Path, output: Path) -> str:
     process = command(source, output, "ray")
-    workers_of(output, 2)
+    workers_of(process, output, 2)
     process.kill()
     process.communicate()
     had = len(parts(output))

@@ -14,6 +14,8 @@ from keras_struct.protein.structure_index import IndexPart, StructureIndex, word
 
 CANDIDATES = 1000
 SHUFFLED = 200  # chains for the null distribution
+MANY, SAMPLED = 1000, 400  # chains of an index of which so many are such a sample
+RELATED = 0.1  # of a sample, at most
 NULL_SEED = 0
 
 
@@ -101,11 +103,19 @@ class IndexSearch:
         return by_words, weights[by_words], near.keys.astype("int64"), near.distances
 
     def null(self, states: np.ndarray) -> NullScores:
-        """The null distribution of a query: its scores with shuffled chains of the index."""
-        generator = np.random.default_rng(NULL_SEED)
-        chosen = generator.choice(len(self.index), SHUFFLED)
-        others = [shuffled(generator, *self._states(k)) for k in chosen]
-        return NullScores.fitted(self._scores(states, others), self.index.lengths[chosen])
+        """The null distribution of a query: its scores with chains of the index, taken at random.
+
+        Of an index of fewer than 1,000 chains they are shuffled, for many of them may be related.
+        """
+        generator, many = np.random.default_rng(NULL_SEED), len(self.index) >= MANY
+        if many:
+            chosen = generator.choice(len(self.index), SAMPLED, replace=False)
+            others = [self._states(k) for k in chosen]
+        else:
+            chosen = generator.choice(len(self.index), SHUFFLED)
+            others = [shuffled(generator, *self._states(k)) for k in chosen]
+        scores, lengths = self._scores(states, others), self.index.lengths[chosen]
+        return NullScores.fitted(scores, lengths, RELATED if many else 0.0)
 
     def _scores(self, states, others):
         """Scores with chains of which states and how common they are are given."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_struct import protein
-from keras_struct.protein import command_line, kmers, structure_index
+from keras_struct.protein import command_line, index_search, kmers, structure_index
 from keras_struct.protein.local_scores import LocalScores
 from keras_struct.protein.null_scores import NullScores, shuffled
 from keras_struct.runs.locks import lock
@@ -95,10 +95,28 @@ def test_e_values_count_what_chance_gives():
     for expected in (20, 200):
         values = null.e_values(scores[2000:], lengths[2000:], 2000)
         assert (values <= expected).sum() == pytest.approx(expected, rel=0.4)
+    # A tenth of what is searched may be related.
+    mixed = np.concatenate([scores[:1900], 10 * scores[1900:2000]])
+    robust = NullScores.fitted(mixed, lengths[:2000], related=0.1)
+    assert (robust.mode, robust.width) == pytest.approx((3.0, 0.7), rel=0.15)
+    assert NullScores.fitted(mixed, lengths[:2000]).width > 1.0
     with pytest.raises(ValueError, match="at least 20 scores"):
         NullScores.fitted([1.0] * 30, [10] * 30)
     (order,) = shuffled(generator, np.arange(95), block=10)
     assert sorted(order) == list(range(95)) and (order != np.arange(95)).any()
+
+
+def test_e_values_of_many_chains_are_those_of_chains_of_the_index(aligner, folder, monkeypatch):
+    """By their own scores, whose highest tenth may be the family, and not by shuffled ones."""
+    monkeypatch.setattr(index_search, "MANY", 25)
+    monkeypatch.setattr(index_search, "SAMPLED", 25)
+    search = protein.IndexSearch(aligner, protein.StructureIndex(folder))
+    (query, *_) = protein.read_chains(GLOBINS, ["A"])
+    (states,) = aligner.encode([query])
+    null = search.null(states)
+    monkeypatch.setattr(index_search, "MANY", 1000)
+    shuffles = search.null(states)
+    assert null.mode > 2 * shuffles.mode  # a family: what is usual here scores high
 
 
 def test_a_chain_of_an_index_is_the_one_of_its_file(aligner, folder):
@@ -194,6 +212,9 @@ def test_an_interrupted_beginning_goes_on_and_an_empty_index_is_named(
         protein.IndexSearch(aligner, protein.StructureIndex(folder))
     assert protein.build_index(aligner, [GLOBINS], folder) == 15
     assert len(protein.StructureIndex(folder).parts) == 1
+    with pytest.raises(ValueError, match="Expected the background"):
+        protein.build_index(aligner, [GLOBINS], folder, background=chains[:3])
+    assert protein.build_index(aligner, [GLOBINS], folder, background=chains) == 0
 
 
 def test_the_command_indexes_and_searches(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""How high chains score that are not related: E-values from the scores of shuffled ones."""
+"""How high chains score that are not related: E-values, by a distribution that is fitted."""
 
 import dataclasses
 
@@ -6,7 +6,8 @@ import numpy as np
 
 BLOCK = 10  # residues that a shuffle leaves together: about a helix, or a strand with its turn
 LEAST = 20  # scores for a fit
-WIDTHS = np.geomspace(0.2, 5.0, 400)  # tried, in standard deviations
+WIDTHS = np.geomspace(0.3, 3.0, 80)  # tried, in standard deviations
+MODES = np.linspace(-1.5, 1.0, 120)  # tried, in standard deviations from the median
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,35 +27,42 @@ class NullScores:
     >>> [float(round(x, 3)) for x in null.e_values([20.0, 120.0], [100, 100], chains=1000)]
     [632.121, 0.045]
 
-    Source: Karlin and Altschul (1990), Methods for assessing the statistical significance of
-    molecular sequence features; Eddy (2008), A probabilistic model of local sequence alignment that
-    simplifies statistical significance estimation (sums over alignments).
+    Source: Pearson (1998), Empirical statistical estimates for sequence similarity searches (a fit
+    to what is searched); Karlin and Altschul (1990), Methods for assessing the statistical
+    significance of molecular sequence features; Eddy (2008), A probabilistic model of local
+    sequence alignment that simplifies statistical significance estimation (sums over alignments).
     """
 
     mode: float
     width: float
 
     @classmethod
-    def fitted(cls, scores, lengths):
+    def fitted(cls, scores, lengths, related=0.0):
         """By maximum likelihood.
 
         Args:
-            scores: `(N,)`, of shuffled chains.
+            scores: `(N,)`, of chains that are shuffled, or taken at random.
             lengths: `(N,)`, their residues.
+            related: Share of the scores, the highest, of which no more is believed than that they
+                are the highest: they may be of related chains.
 
         Raises:
             ValueError: If there are fewer than 20 scores, or they are all the same.
         """
-        x = np.asarray(scores, "float64") / np.sqrt(lengths)
+        x = np.sort(np.asarray(scores, "float64") / np.sqrt(lengths))
         if len(x) < LEAST or np.ptp(x) == 0:
             raise ValueError(f"Expected at least {LEAST} scores that differ. Received: {len(x)}")
-        widths = WIDTHS * x.std()
-        # For a width the best mode is known, and so is the likelihood.
-        z = x / widths[:, None]
-        least = z.min(axis=1, keepdims=True)
-        modes = least[:, 0] - np.log(np.exp(least - z).mean(axis=1))
-        best = int((-np.log(widths) - (z - modes[:, None]).mean(axis=1)).argmax())
-        return cls(float(modes[best] * widths[best]), float(widths[best]))
+        censored = round(related * len(x))
+        low = x[: len(x) - censored]
+        spread = low.std() or x.std()
+        widths, modes = np.meshgrid(WIDTHS * spread, np.median(low) + MODES * spread, indexing="ij")
+        z = (low - modes[..., None]) / widths[..., None]
+        likelihood = -len(low) * np.log(widths) - (z + np.exp(-z)).sum(axis=-1)
+        if censored:
+            highest = (low[-1] - modes) / widths
+            likelihood += censored * np.log(-np.expm1(-np.exp(-highest)))
+        best = np.unravel_index(likelihood.argmax(), likelihood.shape)
+        return cls(float(modes[best]), float(widths[best]))
 
     def e_values(self, scores, lengths, chains):
         """How many of so many unrelated chains would score as much.

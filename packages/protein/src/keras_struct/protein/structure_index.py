@@ -163,15 +163,15 @@ def build_index(
             has changed since it was indexed; it is left out. None raises.
         progress: Called with the number of files that are done, after each.
         model, names: As for `read_chains`.
-        background: List of `Chain` that tell how common residues are; None for 32 chains of the
-            Protein Data Bank, of as many folds.
+        background: List of `Chain` that tell how common residues are; None for that of the index,
+            of a new one for 32 chains of the Protein Data Bank, of as many folds.
 
     Returns:
         How many chains were added.
 
     Raises:
-        ValueError: If the folder holds the index of another model or version, or another process
-            extends it.
+        ValueError: If the folder holds the index of another model, version or background, or
+            another process extends it.
 
     Example:
 
@@ -212,6 +212,12 @@ def build_index(
                 np.save(whole, _space(np.stack([x.mean(axis=0) for x in states])))
             with open_whole(folder / BACKGROUND, "wb") as whole:  # the last: then both are there
                 np.save(whole, _sample(states).astype("float16"))
+        elif background is not None:
+            sample = _sample(aligner.encode(background)).astype("float16")
+            stored = np.load(folder / BACKGROUND)
+            # Rounding depends on batches.
+            if sample.shape != stored.shape or not np.allclose(sample, stored, atol=0.01):
+                raise ValueError(f"Expected the background of {folder}. Received: another one")
         builder = _Builder(folder, head["alphabet"], part_chains, scores)
         rest = []
         for file in files:

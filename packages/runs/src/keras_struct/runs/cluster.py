@@ -47,7 +47,7 @@ def connected(extra: str) -> Iterator[Any]:
         return
     options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
     if not os.environ.get("RAY_ADDRESS"):
-        options["include_dashboard"] = False
+        options |= {"address": "local", "include_dashboard": False}
         # Of its own log; what goes wrong comes as an exception.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(**options)
@@ -147,8 +147,8 @@ def in_actors(
             raise
         except ray.exceptions.RayError as error:
             raise RuntimeError(
-                f"Expected a process that works on {key}. Received: lost {RETRIES + 1} times: "
-                f"{str(error).strip()}"
+                f"Expected a process of Ray that works on {key}, or another one after it, "
+                f"{RETRIES + 1} in all. Received: {str(error).strip()}"
             ) from None
         free.append(worker)
         return key, result

@@ -35,7 +35,13 @@ def maker(folder, base):
 @pytest.fixture(scope="module", autouse=True)
 def two_workers():
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level="error",
+        log_to_driver=False,
+    )
     yield
     ray.shutdown()
 
@@ -74,7 +80,7 @@ def test_units_are_read_as_they_are_needed(tmp_path):
 def test_errors(tmp_path):
     with pytest.raises(KeyError, match="thirteen"):
         results(tmp_path, [12, 13], workers=1)
-    with pytest.raises(RuntimeError, match=r"works on 666\. Received: lost 4 times"):
+    with pytest.raises(RuntimeError, match=r"works on 666, .* 4 in all\. Received: "):
         results(tmp_path, [666], workers=1)
     assert len((tmp_path / "666").read_text().split()) == 4
     for count in (0, 3):

@@ -20,7 +20,13 @@ TEXT = "We left early. They saw it.\n\nWe left. It saw (early).\n"
 @pytest.fixture(scope="module", autouse=True)
 def two_workers():
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level="error",
+        log_to_driver=False,
+    )
     yield
     ray.shutdown()
 
