@@ -3,7 +3,8 @@
     KERAS_BACKEND=torch python docs/blocks.py PAGE...
 
 The blocks of a page share their names and a new folder. A block with `>>>` must print what it
-says. A page that needs a backend says so by a comment, `<!-- backend: jax -->`.
+says. A page that needs a backend says so by a comment, `<!-- backend: jax -->`; one that the tests
+are to run in a process of its own by `<!-- process: own -->`.
 """
 
 import contextlib

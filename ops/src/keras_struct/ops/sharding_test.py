@@ -65,9 +65,10 @@ def run(code):
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + code], env=environment, capture_output=True, text=True
-    )
+    # XLA's threads sometimes wait for ever for each other to end.
+    ending = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
+    command = [sys.executable, "-c", PRELUDE + code + ending]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
