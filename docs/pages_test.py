@@ -73,7 +73,7 @@ def test_every_block_of_the_pages_of_this_backend(monkeypatch):
         registry = {family: dispatch.candidates(family) for family in dispatch.FAMILIES}
         monkeypatch.setattr(dispatch, "_registry", registry)
         if blocks.wanted(page.read_text(encoding="utf-8"), "process") == "own":  # takes memory
-            command = [sys.executable, "-W", "ignore", FOLDER / "blocks.py", page]
+            command = [sys.executable, "-W", "ignore", str(FOLDER / "blocks.py"), str(page)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             continue
         assert blocks.run_page(page) > 0
