@@ -71,14 +71,11 @@ def search_dataset(
 
     Example:
 
-    ```python
-    import ray
-    from keras_struct import protein
-
-    aligner = protein.ProteinAligner.from_preset("structure")
-    queries = ray.data.from_items([{"path": "a.pdb"}, {"path": "b.cif:C"}])
-    protein.search_dataset(queries, aligner, "index/").write_parquet("hits/")
-    ```
+    >>> import ray  # doctest: +SKIP
+    >>> from keras_struct import protein  # doctest: +SKIP
+    >>> aligner = protein.ProteinAligner.from_preset("structure")  # doctest: +SKIP
+    >>> queries = ray.data.from_items([{"path": "a.pdb"}, {"path": "b.cif:C"}])  # doctest: +SKIP
+    >>> protein.search_dataset(queries, aligner, "index/").write_parquet("hits/")  # doctest: +SKIP
     """
     ray = import_ray(DISTRIBUTION)
     for name, value in (("top", top), ("candidates", candidates), ("batch_rows", batch_rows)):

@@ -56,14 +56,12 @@ def parse_dataset(
 
     Example:
 
-    ```python
-    import ray
-    from keras_struct import treebank
-
-    parser = treebank.ConstituencyParser.from_preset("constituency_en")
-    trees = treebank.parse_dataset(ray.data.read_json("corpus/"), parser, probabilities=True)
-    trees.write_parquet("trees/")
-    ```
+    >>> import ray  # doctest: +SKIP
+    >>> from keras_struct import treebank  # doctest: +SKIP
+    >>> parser = treebank.ConstituencyParser.from_preset("constituency_en")  # doctest: +SKIP
+    >>> texts = ray.data.read_json("corpus/")  # doctest: +SKIP
+    >>> trees = treebank.parse_dataset(texts, parser, probabilities=True)  # doctest: +SKIP
+    >>> trees.write_parquet("trees/")  # doctest: +SKIP
     """
     ray = import_ray(DISTRIBUTION)
     import_pyarrow()
