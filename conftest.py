@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import itertools
+import logging
 import os
 import re
 import zlib
@@ -128,3 +129,20 @@ def few_programs() -> Iterator[None]:
 
             jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[None]:
+    """A cluster of Ray with two processors, which ends with the module."""
+    import ray
+
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()

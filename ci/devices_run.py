@@ -220,7 +220,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments)
-        return
+        os._exit(0)  # XLA's threads sometimes wait for ever for each other to end
     for engine in arguments.engine:
         with tempfile.TemporaryDirectory() as dump:
             run(engine, arguments, dump)

@@ -26,7 +26,7 @@ class Program(NamedTuple):
     name: str
     shapes: tuple[tuple[int, ...], ...]
     run: Callable[..., Any]
-    chips: tuple[str, ...] = ("v5e", "v6e")
+    chips: tuple[str, ...] = CHIPS[:2]
 
 
 def _map(function):
@@ -63,7 +63,7 @@ def _alignments():
     shapes = dict.fromkeys(functions, (size,)) | {"overlap per cell": (size, size)}
     made = []
     for name, function in functions.items():
-        chips = CHIPS if name == "needleman_wunsch" else ("v5e", "v6e")
+        chips = CHIPS if name == "needleman_wunsch" else CHIPS[:2]
         made.append(Program(f"{name}: map", shapes[name], _map(function), chips))
         if name in ("needleman_wunsch", "smith_waterman affine"):
             made.append(Program(f"{name}: paths", shapes[name], _paths(function)))
@@ -93,8 +93,11 @@ def _chains():
         "ctc": ((frames,), lambda x: ops.ctc(x, labels)),
         "subset": (((128, 256),), lambda x: ops.subset(x, 50)),
     }
-    made = [Program(f"{n}: map", shapes, _map(run)) for n, (shapes, run) in functions.items()]
-    made[:2] = [program._replace(chips=CHIPS) for program in made[:2]]
+    everywhere = ("linear_chain K=8", "linear_chain K=32")
+    made = [
+        Program(f"{n}: map", shapes, _map(run), CHIPS if n in everywhere else CHIPS[:2])
+        for n, (shapes, run) in functions.items()
+    ]
     for name in ("linear_chain K=32", "semi_markov", "ctc"):
         shapes, run = functions[name]
         made.append(Program(f"{name}: paths", shapes, _paths(run)))

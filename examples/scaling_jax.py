@@ -108,7 +108,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.child:
         os.sched_setaffinity(0, cores[: arguments.child])
-        return measure(arguments)
+        measure(arguments)
+        os._exit(0)  # XLA's threads sometimes wait for ever for each other to end
     wrong = [n for n in arguments.devices if not 1 <= n <= len(cores) or arguments.batch % n]
     if wrong:
         parser.error(

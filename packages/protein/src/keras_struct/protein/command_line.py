@@ -91,11 +91,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         default="local",
         help="look at the parts of an index in this process, or in several of Ray",
     )
-    sub.add_argument(
-        "--workers", type=int, help="processes of --engine ray (default: one for each processor)"
-    )
     chains(sub)
-    add_options(sub, "--strict")
+    add_options(sub, "--strict", "--workers")
     sub.add_argument("--cache", type=Path, help="folder that keeps what is encoded; resumes")
     refinable(sub, "; hits are then ranked by it")
     sub.add_argument("--top", type=int, default=20, help="hits to show (default: 20; 0: all)")
@@ -212,6 +209,7 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     from keras_struct.protein import protein_files, read_chain, search
     from keras_struct.protein.structure_files import file_and_chain
     from keras_struct.runs.checks import check_count
+    from keras_struct.runs.cluster import engine
     from keras_struct.runs.progress import progress_bar
 
     if chosen.top < 0:
@@ -219,22 +217,16 @@ def run_search(chosen: argparse.Namespace, left_out: LeftOut) -> None:
     if bool(chosen.places) == (chosen.index is not None):
         raise ValueError("Expected files and folders, or an index. Received: both, or neither")
     check_count("candidates", chosen.candidates)
-    check_count("workers", chosen.workers, none=True)
-    if chosen.engine == "ray":
-        from keras_struct.runs.cluster import import_ray
-
-        if chosen.index is None:
-            raise ValueError("Expected an index with --engine ray. Received: files and folders")
-        import_ray("keras-struct-protein")
-    elif chosen.workers is not None:
-        raise ValueError(f"Expected --engine ray with --workers. Received: {chosen.engine}")
+    if chosen.engine == "ray" and chosen.index is None:
+        raise ValueError("Expected an index with --engine ray. Received: files and folders")
     files = protein_files(chosen.places) if chosen.places else []
     check_outputs(chosen.output, inputs=[file_and_chain(chosen.query)[0], *files])
     number, other = chosen.model_number
     query = read_chain(chosen.query, number, chosen.chain_names, left_out)
-    if chosen.index is not None:
-        run_index_search(chosen, query)
-        return
+    with engine(chosen.engine, chosen.workers, "keras-struct-protein"):
+        if chosen.index is not None:
+            run_index_search(chosen, query)
+            return
     with progress_bar("files", len(files)) as progress:
         hits = search(
             load(chosen),

@@ -87,20 +87,7 @@ class IndexSearch:
 
     def prefiltered(self, query: Chain, states: np.ndarray, most: int) -> list[tuple]:
         """What `prefilter` finds in every part, in their order."""
-        return [self.prefilter(part, query, states, most) for part in self.index.parts]
-
-    def prefilter(self, part: IndexPart, query: Chain, states: np.ndarray, most: int) -> tuple:
-        """Of a part: chains and weights by words, and chains and distances by vectors."""
-        numbers, owners, places = part.inverted
-        query_words = words_of(query, self.index.head["alphabet"])
-        weights = kmers.shared(
-            query_words, numbers, owners, places, len(part), int(self.index.lengths.sum())
-        )
-        by_words = best(-weights, most)
-        by_words = by_words[weights[by_words] > 0]
-        mean, map = self.index.space
-        near = part.vectors.search((states.mean(axis=0) - mean) @ map, min(most, len(part)))
-        return by_words, weights[by_words], near.keys.astype("int64"), near.distances
+        return [prefilter(self.index, part, query, states, most) for part in self.index.parts]
 
     def null(self, states: np.ndarray) -> NullScores:
         """The null distribution of a query: its scores with chains of the index, taken at random.
@@ -143,6 +130,21 @@ class IndexSearch:
     def _states(self, k):
         part, place = self.index.place(k)
         return part.states_of(place)
+
+
+def prefilter(
+    index: StructureIndex, part: IndexPart, query: Chain, states: np.ndarray, most: int
+) -> tuple:
+    """Of a part: chains and weights by words, and chains and distances by vectors."""
+    numbers, owners, places = part.inverted
+    query_words = words_of(query, index.head["alphabet"])
+    residues = int(index.lengths.sum())
+    weights = kmers.shared(query_words, numbers, owners, places, len(part), residues)
+    by_words = best(-weights, most)
+    by_words = by_words[weights[by_words] > 0]
+    mean, map = index.space
+    near = part.vectors.search((states.mean(axis=0) - mean) @ map, min(most, len(part)))
+    return by_words, weights[by_words], near.keys.astype("int64"), near.distances
 
 
 def merged(found, starts, most):

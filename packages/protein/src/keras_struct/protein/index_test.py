@@ -24,23 +24,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def aligner():
-    return protein.ProteinAligner.from_preset("structure")
-
-
-@pytest.fixture(scope="module")
-def folder(aligner, tmp_path_factory):
-    """An index of two parts."""
-    folder = tmp_path_factory.mktemp("index") / "new"
-    other = folder.parent / "other.cif"
-    shutil.copy(GLOBINS, other)
-    assert protein.build_index(aligner, [GLOBINS], folder) == 15
-    assert protein.build_index(aligner, [GLOBINS, other], folder) == 15
-    assert protein.build_index(aligner, [GLOBINS, other], folder) == 0
-    return folder
-
-
 def test_scores_are_those_of_the_model(aligner):
     generator = np.random.default_rng(0)
     states = [generator.normal(0, 1.5, (n, 64)).astype("float32") for n in (40, 1, 25, 900)]

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 
 from keras_struct.layers.annotations import StrPath
-from keras_struct.protein.index_search import CANDIDATES, IndexSearch
+from keras_struct.protein.index_search import CANDIDATES, IndexSearch, prefilter
 from keras_struct.protein.protein_aligner import ProteinAligner
 from keras_struct.protein.structure_files import read_chain
 from keras_struct.protein.structure_index import StructureIndex
 from keras_struct.runs.checks import check_count
 from keras_struct.runs.cluster import (
-    Worker,
+    check_dataset,
     connected,
     count_of_workers,
-    environment,
     import_ray,
     in_actors,
+    inputs_of,
+    map_tables,
 )
 
 DISTRIBUTION = "keras-struct-protein"
@@ -78,23 +79,13 @@ def search_dataset(
     >>> protein.search_dataset(queries, aligner, "index/").write_parquet("hits/")  # doctest: +SKIP
     """
     ray = import_ray(DISTRIBUTION)
-    for name, value in (("top", top), ("candidates", candidates), ("batch_rows", batch_rows)):
+    for name, value in (("top", top), ("candidates", candidates)):
         check_count(name, value)
-    names = dataset.schema().names if dataset.schema() is not None else [column]
-    if column not in names:
-        raise ValueError(f"Expected a column {column!r}. Received: a dataset with {names}")
+    check_dataset(dataset, column, batch_rows)
     IndexSearch(aligner, StructureIndex(Path(index)))  # it fits
-    if concurrency is None:
-        concurrency = (1, count_of_workers(ray, None))
     arguments = (packed(aligner, ray), str(Path(index).resolve()), column, top, candidates)
-    return dataset.map_batches(
-        Worker,
-        fn_constructor_args=(environment(), f"{__name__}:hits_maker", arguments),
-        batch_format="pyarrow",
-        batch_size=batch_rows,
-        concurrency=concurrency,
-        num_cpus=1,
-    )
+    maker = f"{__name__}:hits_maker"
+    return map_tables(ray, dataset, maker, arguments, concurrency, batch_rows)
 
 
 class RaySearch(IndexSearch):
@@ -141,12 +132,10 @@ def packed(aligner: ProteinAligner, ray: Any) -> Any:
 def prefilter_maker(folder: str, names: Sequence[str]) -> Callable[[Any], Any]:
     """What looks at parts of an index, of which the driver knew such parts."""
     index = StructureIndex(folder, names)
-    search = object.__new__(IndexSearch)  # without a model, which it does not need here
-    search.index = index
 
     def look(unit: Any) -> list[Any]:
         numbers, query, states, most = unit
-        return [search.prefilter(index.parts[k], query, states, most) for k in numbers]
+        return [prefilter(index, index.parts[k], query, states, most) for k in numbers]
 
     return look
 
@@ -182,11 +171,9 @@ def _table(search, column, top, candidates, table):
     kinds = {"query": text, "target": text, "file": text, "e_value": real, "score": real}
     kinds |= {"aligned": pyarrow.int64(), **dict.fromkeys((*MEASURES, *COORDINATES), real)}
     kinds |= {"cigar": text, "error": text}
-    result = table.take(pyarrow.array(numbers, pyarrow.int64()))
+    result = inputs_of(table, numbers, list(kinds))
     for name, kind in kinds.items():
         values = pyarrow.array([row.get(name) for row in rows], kind)
-        if name in result.column_names:
-            result = result.rename_columns({name: f"input_{name}"})
         result = result.append_column(name, values)
     return result
 

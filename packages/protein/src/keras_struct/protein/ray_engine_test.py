@@ -1,7 +1,5 @@
 """Searches on two real processes of Ray: what one process finds."""
 
-import os
-import shutil
 from pathlib import Path
 
 import keras
@@ -14,39 +12,12 @@ ray = pytest.importorskip("ray")
 pytest.importorskip("usearch.index")
 tmtools = pytest.importorskip("tmtools")
 GLOBINS = Path(tmtools.__file__).parent / "data" / "2gtl.cif"
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="an index is the same on every backend"
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_workers():
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        logging_level="error",
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def aligner():
-    return protein.ProteinAligner.from_preset("structure")
-
-
-@pytest.fixture(scope="module")
-def folder(aligner, tmp_path_factory):
-    """An index of two parts."""
-    folder = tmp_path_factory.mktemp("index") / "new"
-    other = folder.parent / "other.cif"
-    shutil.copy(GLOBINS, other)
-    protein.build_index(aligner, [GLOBINS], folder)
-    protein.build_index(aligner, [GLOBINS, other], folder)
-    return folder
+pytestmark = [
+    pytest.mark.skipif(
+        keras.backend.backend() != "torch", reason="an index is the same on every backend"
+    ),
+    pytest.mark.usefixtures("two_workers"),
+]
 
 
 def test_parts_in_processes(folder, tmp_path, capsys):

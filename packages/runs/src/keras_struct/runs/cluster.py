@@ -6,9 +6,12 @@ Nothing here imports Keras before the backend of the driver is set in the proces
 import collections
 import contextlib
 import importlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from keras_struct.runs.checks import check_count
 
 AHEAD = 2  # units that wait at each actor
 RETRIES = 3  # of a unit whose actor was lost
@@ -45,7 +48,7 @@ def connected(extra: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not os.environ.get("RAY_ADDRESS"):
         options |= {"address": "local", "include_dashboard": False}
         # Of its own log; what goes wrong comes as an exception.
@@ -55,6 +58,30 @@ def connected(extra: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def engine(name: str, workers: int | None, extra: str) -> Iterator[None]:
+    """What the options `--engine` and `--workers` of a command ask for, before it does any work.
+
+    Args:
+        name: `"ray"`, for which there is a connection within the block, or another engine.
+        workers: Processes, or None.
+        extra: See `import_ray`.
+
+    Raises:
+        ValueError: For other engines with workers, or more workers than processors.
+        ImportError: If Ray is asked for and not installed.
+    """
+    check_count("workers", workers, none=True)
+    if name != "ray":
+        if workers is not None:
+            raise ValueError(f"Expected --engine ray with --workers. Received: {name}")
+        yield
+        return
+    with connected(extra) as ray:
+        count_of_workers(ray, workers)
+        yield
 
 
 class Worker:
@@ -102,6 +129,61 @@ def count_of_workers(ray: Any, asked: int | None) -> int:
             f"Received: workers={asked}"
         )
     return asked
+
+
+def check_dataset(dataset: Any, column: str, batch_rows: int) -> None:
+    """Raise a `ValueError` unless a dataset of Ray Data has a column and there are rows to map."""
+    check_count("batch_rows", batch_rows)
+    schema = dataset.schema()
+    if schema is not None and column not in schema.names:
+        raise ValueError(f"Expected a column {column!r}. Received: a dataset with {schema.names}")
+
+
+def map_tables(
+    ray: Any,
+    dataset: Any,
+    maker: str,
+    arguments: Sequence[Any],
+    concurrency: int | tuple[int, int] | None,
+    batch_rows: int,
+) -> Any:
+    """A dataset of Ray Data whose tables actors make of those of another one.
+
+    Args:
+        ray: The module.
+        dataset: `ray.data.Dataset`.
+        maker: See `Worker`; it works on tables of pyarrow.
+        arguments: See `Worker`.
+        concurrency: How many actors, or at least and at most how many; None for one and as many as
+            the cluster has processors.
+        batch_rows: Rows of a table.
+    """
+    return dataset.map_batches(
+        Worker,
+        fn_constructor_args=(environment(), maker, arguments),
+        batch_format="pyarrow",
+        batch_size=batch_rows,
+        concurrency=(1, count_of_workers(ray, None)) if concurrency is None else concurrency,
+        num_cpus=1,
+    )
+
+
+def inputs_of(table: Any, rows: Sequence[int], taken: Sequence[str]) -> Any:
+    """The rows of a table of pyarrow to which those of a result belong.
+
+    Args:
+        table: Table.
+        rows: Number of a row for each row of the result.
+        taken: Columns of the result; one of the table that is named so has `input_` before it.
+    """
+    import pyarrow
+
+    names: list[str] = []
+    for name in table.column_names:
+        while name in taken or name in names:
+            name = f"input_{name}"
+        names.append(name)
+    return table.take(pyarrow.array(rows, pyarrow.int64())).rename_columns(names)
 
 
 def in_actors(

@@ -10,9 +10,12 @@ import pytest
 from keras_struct.runs import cluster
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.skipif(
-    os.environ.get("KERAS_BACKEND") != "torch", reason="processes are the same on every backend"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        os.environ.get("KERAS_BACKEND") != "torch", reason="processes are the same on every backend"
+    ),
+    pytest.mark.usefixtures("two_workers"),
+]
 MAKER = f"{__name__}:maker"
 
 
@@ -30,20 +33,6 @@ def maker(folder, base):
         return base + number
 
     return work
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_workers():
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        logging_level="error",
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
 
 
 def results(folder, numbers, **options):

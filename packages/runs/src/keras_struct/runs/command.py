@@ -16,6 +16,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--json": {"action": "store_true", "help": "one line of JSON instead of a table"},
     "--restart": {"action": "store_true", "help": "begin anew if the folder is in use"},
     "--overwrite": {"action": "store_true", "help": "replace what is there"},
+    "--workers": {
+        "type": int,
+        "help": "processes of --engine ray (default: one for each processor)",
+    },
     "--seed": {"type": int, "default": 0, "help": "of all random numbers (default: 0)"},
 }
 LONGEST_MESSAGE = 1000  # letters: an error may hold the text that it is about

@@ -90,9 +90,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="parse files, folders and URLs into a folder of parts, each of which appears whole, "
         "in this process or in several of Ray",
     )
-    sub.add_argument(
-        "--workers", type=int, help="processes of --engine ray (default: one for each processor)"
-    )
+    add_options(sub, "--workers")
     sub.add_argument("--resume", action="store_true", help="make the parts that are missing")
     sub.add_argument(
         "--part-sentences",
@@ -250,16 +248,11 @@ def run_parse(chosen: argparse.Namespace, left_out: LeftOut) -> None:
 
 def run_parse_parts(chosen: argparse.Namespace, format: str, left_out: LeftOut) -> None:
     from keras_struct.runs.checks import check_count
-    from keras_struct.runs.cluster import import_ray
+    from keras_struct.runs.cluster import engine
     from keras_struct.treebank import corpus
     from keras_struct.treebank.corpus_files import files_of_folder, files_of_url, is_url
 
     check_count("part_sentences", chosen.part_sentences)
-    check_count("workers", chosen.workers, none=True)
-    if chosen.engine == "ray":
-        import_ray("keras-struct-treebank")
-    elif chosen.workers is not None:
-        raise ValueError(f"Expected --engine ray with --workers. Received: {chosen.engine}")
     if chosen.output is None or format == "svg" or "-" in chosen.files:
         raise ValueError(
             "Expected files to read, --output FOLDER and a format other than svg. Received: "
@@ -287,7 +280,8 @@ def run_parse_parts(chosen: argparse.Namespace, format: str, left_out: LeftOut) 
     inside = [f for f in files if not is_url(f) and output in Path(f).resolve().parents]
     if inside:
         raise ValueError(f"Expected files outside of {chosen.output}. Received: {inside[0]}")
-    corpus.run_parse(chosen, files, load(chosen), left_out)
+    with engine(chosen.engine, chosen.workers, "keras-struct-treebank"):
+        corpus.run_parse(chosen, files, load(chosen), left_out)
 
 
 def run_evaluate(chosen: argparse.Namespace, left_out: LeftOut) -> None:

@@ -8,11 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_struct.runs.checks import check_count
-from keras_struct.runs.cluster import Worker, connected, environment, import_ray, in_actors
+from keras_struct.runs.cluster import (
+    check_dataset,
+    connected,
+    import_ray,
+    in_actors,
+    inputs_of,
+    map_tables,
+)
 from keras_struct.treebank.corpus import parse_each, part_maker
 from keras_struct.treebank.corpus_files import import_pyarrow, sentences_of_record
-from keras_struct.treebank.parse_tables import schema_of, table_of
+from keras_struct.treebank.parse_tables import table_of
 from keras_struct.treebank.parser_task import ParserTask
 
 DISTRIBUTION = "keras-struct-treebank"
@@ -65,21 +71,10 @@ def parse_dataset(
     """
     ray = import_ray(DISTRIBUTION)
     import_pyarrow()
-    check_count("batch_rows", batch_rows)
-    names = dataset.schema().names if dataset.schema() is not None else [column]
-    if column not in names:
-        raise ValueError(f"Expected a column {column!r}. Received: a dataset with {names}")
-    if concurrency is None:
-        concurrency = (1, max(1, int(ray.cluster_resources().get("CPU", 1))))
+    check_dataset(dataset, column, batch_rows)
     arguments = (*packed(parser, ray), column, options)
-    return dataset.map_batches(
-        Worker,
-        fn_constructor_args=(environment(), f"{__name__}:table_maker", arguments),
-        batch_format="pyarrow",
-        batch_size=batch_rows,
-        concurrency=concurrency,
-        num_cpus=1,
-    )
+    maker = f"{__name__}:table_maker"
+    return map_tables(ray, dataset, maker, arguments, concurrency, batch_rows)
 
 
 def parts_by_ray(
@@ -176,8 +171,7 @@ def _table(parser, column, options, table):
         for parse in parses
     ]
     result = table_of(parser, parses).append_column("error", arrow.array(errors, arrow.string()))
-    taken = {*schema_of(parser).names, "error"}
-    others = table.drop_columns([column]).take(arrow.array(rows, arrow.int64()))
+    others = inputs_of(table.drop_columns([column]), rows, result.column_names)
     for name in others.column_names:
-        result = result.append_column(f"input_{name}" if name in taken else name, others[name])
+        result = result.append_column(name, others[name])
     return result

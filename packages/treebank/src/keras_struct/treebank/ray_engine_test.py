@@ -1,7 +1,5 @@
 """A corpus and datasets on two real processes of Ray: what one process makes of them."""
 
-import os
-
 import keras
 import pytest
 
@@ -12,23 +10,12 @@ from keras_struct.treebank.tiny import tiny_parser
 
 ray = pytest.importorskip("ray")
 pyarrow = pytest.importorskip("pyarrow")
-pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="files are the same on every backend")
+pytestmark = [
+    pytest.mark.skipif(BACKEND != "torch", reason="files are the same on every backend"),
+    pytest.mark.usefixtures("two_workers"),
+]
 
 TEXT = "We left early. They saw it.\n\nWe left. It saw (early).\n"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_workers():
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        logging_level="error",
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +71,7 @@ def test_errors_come_before_work(run, tmp_path):
     ):
         status, err = run(tmp_path / "a.txt", "--output", tmp_path / "out", *words)
         assert (status, message in err) == (2, True), err
-        assert not (tmp_path / "out" / "_SUCCESS").exists()
+        assert not (tmp_path / "out").exists()
 
 
 def test_datasets_keep_every_row(parser):
@@ -92,12 +79,14 @@ def test_datasets_keep_every_row(parser):
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     texts = ["We left early. They saw it.", "", "It saw (early)."]
     table = pyarrow.table({"text": texts, "id": [3, 1, 2], "words": ["x", "y", "z"]})
+    table = table.append_column("input_words", pyarrow.array(["u", "v", "w"]))
     trees = treebank.parse_dataset(
         ray.data.from_arrow(table), parser, concurrency=1, probabilities=True
     )
     rows = trees.take_all()
     assert [row["id"] for row in rows] == [3, 3, 2]
     assert [row["input_words"] for row in rows] == ["x", "x", "z"]
+    assert [row["input_input_words"] for row in rows] == ["u", "u", "w"]
     assert [row["error"] for row in rows] == [None] * 3
     for row, parse in zip(rows, parser(texts, probabilities=True), strict=True):
         expected = parse.as_json()
